@@ -1,0 +1,44 @@
+"""scalefit: optimal learning rate, batch size and loss scaling laws from tables of smaller runs, with honest errors.
+
+Read a table of runs with `read_sweep`, find each cell's optimum with `find_optima`, fit a law to it with `fit`, and
+predict a larger run with `Fit.predict`.
+"""
+
+from scalefit import laws
+from scalefit.errors import (
+    ExtrapolationWarning,
+    FitError,
+    LawError,
+    PoorFitWarning,
+    ScalefitError,
+    ScalefitWarning,
+    SweepError,
+)
+from scalefit.fitting import Fit, FitStatus, fit
+from scalefit.laws import Law
+from scalefit.solvers.losses import Huber, SoftL1, Squared
+from scalefit.sweep import Sweep
+from scalefit.uncertainty import Draws, bootstrap
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Draws",
+    "ExtrapolationWarning",
+    "Fit",
+    "FitError",
+    "FitStatus",
+    "Huber",
+    "Law",
+    "LawError",
+    "PoorFitWarning",
+    "ScalefitError",
+    "ScalefitWarning",
+    "SoftL1",
+    "Squared",
+    "Sweep",
+    "SweepError",
+    "bootstrap",
+    "fit",
+    "laws",
+]

@@ -1,0 +1,300 @@
+"""The fitted law: values with errors, what they rest on, and what may be asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from scalefit.fitting.problem import Problem
+from scalefit.fitting.status import FitStatus
+from scalefit.formatting import Face, format_error, format_number, to_html, to_text
+from scalefit.laws.formula import Law
+from scalefit.notes import Note
+from scalefit.solvers.losses import Loss
+from scalefit.vocabulary import column_of
+
+if TYPE_CHECKING:
+    import lmfit
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Fit:
+    """A law fitted to a table.
+
+    Made by `scalefit.fit`; frozen. Inside, parameters live in fit coordinates phi: the log of a positive parameter,
+    the parameter itself otherwise. Everything public speaks natural units.
+
+    Parameters
+    ----------
+    law : Law
+        The fitted law, its inputs settled and ties written in.
+    space : {"log", "plain"}
+        Whether residuals are differences of logs or of values.
+    loss : Loss
+        The loss whose sum was minimised.
+    status : FitStatus
+        How it ended; `status.sentence` and `status.remedy` say it in words.
+    phi, covariance : ndarray (p,), (p, p)
+        Solution and its covariance in fit coordinates.
+    states : tuple of str
+        For every parameter: "free", "fixed", "at bound" or "unidentified".
+    lower, upper : ndarray (p,)
+        Bounds in fit coordinates.
+    objective : float
+        Sum over rows of weight times loss of the residual.
+    scale : float
+        Residual scatter of a row of weight one (nats of log target in log space).
+    dof : int
+        Degrees of freedom.
+    condition : float
+        Condition number of the scaled Jacobian.
+    ties : mapping of str to str
+        Parameters written as expressions of others.
+    rows : pandas.DataFrame
+        The rows fitted: input columns and the target.
+    weights : ndarray (n,)
+    cells : ndarray of int (n,)
+        Which (params, tokens) cell each row belongs to, for resampling.
+    notes : tuple of Note
+    source : str
+    """
+
+    law: Law
+    space: str
+    loss: Loss
+    status: FitStatus
+    phi: Array
+    covariance: Array
+    states: tuple[str, ...]
+    lower: Array
+    upper: Array
+    objective: float
+    scale: float
+    dof: int
+    condition: float
+    ties: Mapping[str, str]
+    rows: pd.DataFrame
+    weights: Array
+    cells: Array
+    notes: tuple[Note, ...] = field(default=())
+    source: str = "table"
+
+    @cached_property
+    def values(self) -> Mapping[str, float]:
+        """Value of every parameter, tied ones included."""
+        return MappingProxyType(self.natural(self.phi))
+
+    def natural(self, phi: Array) -> dict[str, Any]:
+        """Turn fit coordinates, shape (..., p), into named values; ties are evaluated."""
+        theta = self.law.derivation.to_natural(phi)
+        named = {name: theta[..., j] for j, name in enumerate(self.law.parameters)}
+        for name, law in self.tied_laws.items():
+            arguments = {key: named[key] for key in law.parameters}
+            named[name] = law.derivation.evaluate(list(arguments.values()), [])
+        return {name: float(v) if np.ndim(v) == 0 else np.asarray(v) for name, v in named.items()}
+
+    @cached_property
+    def tied_laws(self) -> dict[str, Law]:
+        """Every tie as a little law of the free parameters."""
+        return {name: Law(f"{name} = {text}", inputs=()) for name, text in self.ties.items()}
+
+    @cached_property
+    def natural_covariance(self) -> pd.DataFrame:
+        """Covariance in natural units, tied parameters included (first order)."""
+        slopes = self._natural_slopes()
+        finite = np.where(np.isfinite(self.covariance), self.covariance, 0.0)
+        matrix = slopes @ finite @ slopes.T
+        infinite = (slopes[:, ~np.isfinite(np.diag(self.covariance))] != 0).any(axis=1)
+        matrix[infinite, infinite] = np.inf
+        names = list(self.values)
+        return pd.DataFrame(matrix, index=names, columns=names)
+
+    def _natural_slopes(self) -> Array:
+        """d(natural values)/d(phi), tied parameters last."""
+        own = self.law.derivation.to_natural(self.phi)
+        slopes = np.diag(np.where(self.law.derivation.logged, own, 1.0))
+        tied = [self._tie_slope(law, slopes) for law in self.tied_laws.values()]
+        return np.vstack([slopes, *tied]) if tied else slopes
+
+    def _tie_slope(self, law: Law, slopes: Array) -> Array:
+        derivation = law.derivation
+        point = derivation.to_fit(np.array([self.values[name] for name in law.parameters]))
+        _, jacobian = derivation.function("plain")(point[None], [])
+        per_natural = jacobian[0, :, 0] / np.where(derivation.logged, derivation.to_natural(point), 1.0)
+        index = [self.law.parameters.index(name) for name in law.parameters]
+        return per_natural @ slopes[index]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Parameter, value, standard error, 95 % interval and status, one row a parameter."""
+        return self.intervals(0.95)
+
+    def intervals(self, level: float = 0.95) -> pd.DataFrame:
+        """Return the parameter table with intervals of another level.
+
+        Intervals use Student's t; those of positive parameters are symmetric in the log.
+        """
+        quantile = t_quantile(level, self.dof)
+        error = np.sqrt(np.diag(self.natural_covariance.to_numpy()))
+        error = np.where(self._has_error, error, np.nan)
+        value = np.array(list(self.values.values()))
+        low, high = value - quantile * error, value + quantile * error
+        logged = np.concatenate([self.law.derivation.logged, np.zeros(len(self.ties), dtype=bool)])
+        with np.errstate(all="ignore"):
+            factor = np.exp(quantile * error / np.where(logged, value, 1.0))
+        low, high = np.where(logged, value / factor, low), np.where(logged, value * factor, high)
+        states = [*self.states, *(f"= {text}" for text in self.ties.values())]
+        columns = {
+            "parameter": list(self.values),
+            "value": value,
+            "stderr": error,
+            "lo": low,
+            "hi": high,
+            "status": states,
+        }
+        return pd.DataFrame(columns)
+
+    @property
+    def _has_error(self) -> Array:
+        own = [state in ("free", "unidentified") for state in self.states]
+        return np.array([*own, *(True for _ in self.ties)])
+
+    @cached_property
+    def params(self) -> lmfit.Parameters:
+        """The parameters as lmfit.Parameters with standard errors, correlations, bounds and ties."""
+        from scalefit.fitting.lmfit_bridge import to_parameters
+
+        return to_parameters(self)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The arrays the solvers saw."""
+        derivation = self.law.derivation
+        target = self.rows[column_of(self.law.target)].to_numpy(dtype=float)
+        entered = derivation.enter(self.law.read_inputs(self.rows))
+        return Problem(derivation, entered, target, self.weights, self.space, self.loss, self.lower, self.upper)
+
+    @property
+    def residuals(self) -> Array:
+        """Observed minus fitted, in the space of the fit."""
+        return -self.problem.model()(self.phi[None])[0][0]
+
+    @property
+    def n(self) -> int:
+        """Number of rows fitted."""
+        return len(self.rows)
+
+    def predict(self, table: pd.DataFrame | None = None, *, level: float = 0.95, **inputs: Any) -> pd.DataFrame:
+        """Predict the target with intervals for a new observation.
+
+        The interval holds parameter covariance and residual scatter: value -/+ t sqrt(j C j' + s**2), in logs when the
+        law was fitted in logs.
+
+        Parameters
+        ----------
+        table : DataFrame, optional
+            Inputs as columns; or give them by name.
+        level : float
+            Coverage of the interval.
+        **inputs : float or array_like
+            Inputs by column (``params=7e9``) or symbol (``N=7e9``); they broadcast.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The inputs, prediction, lo, hi, and reach: by what factor the point lies outside the fitted range of an
+            input (1 inside).
+
+        Warns
+        -----
+        ExtrapolationWarning
+            When a point lies beyond the fitted range; the message gives the reach.
+        """
+        from scalefit.fitting.prediction import predict
+
+        return predict(self, table, inputs, level)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return the fit as JSON text, and write it to `path` if given (atomically)."""
+        from scalefit.fitting.storage import to_json
+
+        return to_json(self, path)
+
+    @classmethod
+    def from_json(cls, source: str | Path) -> Fit:
+        """Read a fit back from a file or from JSON text."""
+        from scalefit.fitting.storage import from_json
+
+        return from_json(source)
+
+    def to_lmfit(self) -> lmfit.model.ModelResult:
+        """Return the same fit as an lmfit ModelResult, for conf_interval, eval_uncertainty and plots."""
+        from scalefit.fitting.lmfit_bridge import to_model_result
+
+        return to_model_result(self)
+
+    def with_notes(self, *notes: Note) -> Fit:
+        """Return the fit with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def _face(self) -> Face:
+        return describe(self)
+
+    def __repr__(self) -> str:
+        return to_text(self._face())
+
+    def _repr_html_(self) -> str:
+        return to_html(self._face())
+
+
+def t_quantile(level: float, dof: int) -> float:
+    """Two-sided Student quantile; infinite without degrees of freedom."""
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number between 0 and 1, found {level!r}")
+    from scipy.special import stdtrit
+
+    return float(stdtrit(dof, 0.5 + level / 2)) if dof > 0 else np.inf
+
+
+def describe(fit: Fit) -> Face:
+    """Decide what a fit shows; text and HTML only lay it out."""
+    table = fit.table
+    shown = pd.DataFrame(
+        {
+            "parameter": table["parameter"],
+            "value": [
+                format_error(v, e) if s != "fixed" else format_number(v, 6)
+                for v, e, s in zip(table["value"], table["stderr"], table["status"], strict=True)
+            ],
+            "lo 95%": table["lo"].map(format_number),
+            "hi 95%": table["hi"].map(format_number),
+            "status": table["status"],
+        }
+    )
+    meanings = [fit.law.meanings.get(name, "") for name in table["parameter"]]
+    if any(meanings):
+        shown["meaning"] = meanings
+    unit = "of log " + fit.law.target if fit.space == "log" else "of " + fit.law.target
+    facts = [
+        ("status", f"{fit.status}: {fit.status.sentence}"),
+        ("data", f"{fit.n} rows from {fit.source}"),
+        ("loss", f"{fit.loss!r} in {fit.space} space, sum {fit.objective:.6g}"),
+        ("scatter", f"{format_number(fit.scale, 3)} {unit}"),
+        (
+            "inputs",
+            ", ".join(f"{name} = {column_of(name)}" if column_of(name) != name else name for name in fit.law.inputs),
+        ),
+    ]
+    if fit.status is not FitStatus.CONVERGED:
+        facts.insert(1, ("remedy", fit.status.remedy))
+    label = f" ({fit.law.name})" if fit.law.name else ""
+    return Face(f"Fit of {fit.law.formula}{label}", tuple(facts), shown, fit.notes)

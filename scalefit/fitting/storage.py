@@ -1,0 +1,145 @@
+"""Fits as JSON: plain values with a schema version, read back through the same checks as new input."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from scalefit.errors import FitError, ScalefitError
+from scalefit.fitting.status import FitStatus
+from scalefit.laws.formula import Law
+from scalefit.notes import Note
+from scalefit.solvers.losses import loss_from_dict, loss_to_dict
+
+if TYPE_CHECKING:
+    from scalefit.fitting.result import Fit
+
+SCHEMA = 1
+"""Version of the file format; files of a newer version are refused."""
+
+
+def to_json(fit: Fit, path: str | Path | None) -> str:
+    """Do the work of `Fit.to_json`."""
+    record = {
+        "schema": SCHEMA,
+        "kind": "scalefit.Fit",
+        "law": fit.law.to_dict(),
+        "ties": dict(fit.ties),
+        "space": fit.space,
+        "loss": loss_to_dict(fit.loss),
+        "status": fit.status.name,
+        "values": _numbers(fit.values),
+        "stderr": _numbers(dict(zip(fit.table["parameter"], fit.table["stderr"], strict=True))),
+        "phi": _list(fit.phi),
+        "covariance": _list(fit.covariance),
+        "states": list(fit.states),
+        "lower": _list(fit.lower),
+        "upper": _list(fit.upper),
+        "objective": _number(fit.objective),
+        "scale": _number(fit.scale),
+        "dof": fit.dof,
+        "condition": _number(fit.condition),
+        "rows": {name: _list(fit.rows[name].to_numpy(dtype=float)) for name in fit.rows},
+        "weights": _list(fit.weights),
+        "cells": fit.cells.tolist(),
+        "notes": [{"code": note.code, "text": note.text, "caution": note.caution} for note in fit.notes],
+        "source": fit.source,
+    }
+    text = json.dumps(record, indent=1, allow_nan=False)
+    if path is not None:
+        write_atomically(Path(path), text)
+    return text
+
+
+def from_json(source: str | Path) -> Fit:
+    """Do the work of `Fit.from_json`."""
+    from scalefit.fitting.result import Fit
+
+    record = _read(source)
+    try:
+        return Fit(
+            law=Law.from_dict(record["law"]),
+            space={"log": "log", "plain": "plain"}[record["space"]],
+            loss=loss_from_dict(record["loss"]),
+            status=FitStatus[record["status"]],
+            phi=_array(record["phi"]),
+            covariance=np.array([_array(row) for row in record["covariance"]]),
+            states=tuple(map(str, record["states"])),
+            lower=_array(record["lower"]),
+            upper=_array(record["upper"]),
+            objective=float(record["objective"]),
+            scale=float(_float(record["scale"])),
+            dof=int(record["dof"]),
+            condition=float(_float(record["condition"])),
+            ties={str(name): str(text) for name, text in record["ties"].items()},
+            rows=pd.DataFrame({str(name): _array(column) for name, column in record["rows"].items()}),
+            weights=_array(record["weights"]),
+            cells=np.array(record["cells"], dtype=int),
+            notes=tuple(Note(str(n["code"]), str(n["text"]), bool(n["caution"])) for n in record["notes"]),
+            source=str(record["source"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, ScalefitError) as error:
+        raise FitError(f"this is not a complete fit: {type(error).__name__}: {error}") from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never half of one."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _read(source: str | Path) -> dict[str, Any]:
+    is_text = isinstance(source, str) and source.lstrip().startswith("{")
+    try:
+        text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
+        record = json.loads(text)
+    except OSError as error:
+        raise FitError(f"cannot read the fit {source}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise FitError(f"{'the text' if is_text else source} is not JSON: {error}") from error
+    if not isinstance(record, dict) or record.get("kind") != "scalefit.Fit":
+        raise FitError("expected a fit written by Fit.to_json, found other JSON")
+    if record.get("schema") != SCHEMA:
+        raise FitError(
+            f"expected schema version {SCHEMA}, found {record.get('schema')!r}; "
+            "read it with the version of scalefit that wrote it, or fit again"
+        )
+    return record
+
+
+_SPECIAL = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
+
+
+def _number(value: float) -> float | str:
+    """Return a number JSON can hold; infinities and NaN become words."""
+    return float(value) if np.isfinite(value) else str(float(value))
+
+
+def _float(value: Any) -> float:
+    return _SPECIAL[value] if isinstance(value, str) else float(value)
+
+
+def _numbers(named: Any) -> dict[str, float | str]:
+    return {name: _number(value) for name, value in named.items()}
+
+
+def _list(array: np.ndarray) -> list[Any]:
+    return [_list(row) for row in array] if array.ndim > 1 else [_number(value) for value in array]
+
+
+def _array(values: Any) -> np.ndarray:
+    return np.array([_float(value) for value in values], dtype=float)

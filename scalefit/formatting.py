@@ -1,0 +1,162 @@
+"""How numbers and results read: value and error rounded together, 7B and 1.4T, one face for text and HTML."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from scalefit.notes import Note
+
+_SUFFIXES = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12, "p": 1e15}
+_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmgbtp]?)\Z", re.IGNORECASE)
+
+
+def parse_number(text: str) -> float:
+    """Read a number as people write it: ``7e9``, ``7B``, ``1.4T``, ``125M``, ``2_000``.
+
+    Raises
+    ------
+    ValueError
+        If the text is not a finite number.
+
+    Examples
+    --------
+    >>> parse_number("1.4T"), parse_number("7e9"), parse_number("125M")
+    (1400000000000.0, 7000000000.0, 125000000.0)
+    """
+    match = _NUMBER.match(text.strip().replace("_", ""))
+    value = float(match[1]) * _SUFFIXES.get(match[2].lower(), 1.0) if match else math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"expected a number such as 7e9, 7B or 1.4T, found {text!r}")
+    return value
+
+
+def format_number(value: float, digits: int = 4) -> str:
+    """Write a number compactly; large counts get the suffixes of the field.
+
+    Examples
+    --------
+    >>> format_number(7e9), format_number(1.4e12), format_number(0.00123456), format_number(2048)
+    ('7B', '1.4T', '0.001235', '2048')
+    """
+    if value is None or not math.isfinite(value):
+        return "nan" if value is None or math.isnan(value) else ("inf" if value > 0 else "-inf")
+    for suffix, size in (("T", 1e12), ("B", 1e9), ("M", 1e6)):
+        if size <= abs(value) < 1e15:
+            return f"{value / size:.{digits}g}{suffix}"
+    return f"{value:.{digits}g}"
+
+
+def format_error(value: float, error: float) -> str:
+    """Write a value with its error in brackets, both rounded at the error's second digit.
+
+    The error keeps two digits when they are below 36 and one otherwise, the usual rule of particle physics.
+
+    Examples
+    --------
+    >>> format_error(0.34731, 0.0154), format_error(477.8, 124.5), format_error(-0.768, 0.0543), format_error(2, 0)
+    ('0.347(15)', '480(120)', '-0.77(5)', '2')
+    """
+    if not math.isfinite(value):
+        return format_number(value)
+    if not math.isfinite(error):
+        return f"{value:.4g}(?)"
+    if error <= 0:
+        return f"{value:.6g}"
+    exponent = math.floor(math.log10(error))
+    lead = error / 10.0**exponent
+    decimals = -(exponent - 1) if lead < 3.55 else -exponent
+    if max(abs(value), error) >= 1e6 or max(abs(value), error) < 1e-3:
+        return _scientific(value, error, decimals)
+    rounded = round(value, decimals)
+    if decimals > 0:
+        return f"{rounded:.{decimals}f}({round(error * 10**decimals):d})"
+    return f"{rounded:.0f}({round(error, decimals):.0f})"
+
+
+def _scientific(value: float, error: float, decimals: int) -> str:
+    power = math.floor(math.log10(max(abs(value), error)))
+    shown = max(decimals + power, 0)
+    return f"{value / 10.0**power:.{shown}f}({round(error / 10.0**power * 10**shown):d})e{power:+03d}"
+
+
+@dataclass(frozen=True)
+class Face:
+    """What a result shows: a title, some facts, a table and its notes. Renderers only lay it out.
+
+    Parameters
+    ----------
+    title : str
+        The first line.
+    facts : tuple of (str, str)
+        Label and text, one line each.
+    table : pandas.DataFrame or None
+        Shown as is; every cell is already text.
+    notes : tuple of Note
+        Shown last; cautions are marked.
+    """
+
+    title: str
+    facts: tuple[tuple[str, str], ...] = ()
+    table: pd.DataFrame | None = None
+    notes: tuple[Note, ...] = field(default=())
+
+
+def to_text(face: Face) -> str:
+    """Lay a face out as plain text.
+
+    Examples
+    --------
+    >>> print(to_text(Face("Sweep", (("runs", "12"), ("source", "runs.csv")))))
+    Sweep
+      runs    12
+      source  runs.csv
+    """
+    width = max((len(label) for label, _ in face.facts), default=0)
+    lines = [face.title, *(f"  {label:<{width}}  {text}" for label, text in face.facts)]
+    if face.table is not None and len(face.table):
+        lines += ["", *_text_table(face.table)]
+    lines += [""] if face.notes else []
+    lines += [f"  {'!' if note.caution else '-'} {note.text}" for note in face.notes]
+    return "\n".join(lines)
+
+
+def _text_table(table: pd.DataFrame) -> list[str]:
+    rows = [[str(name) for name in table.columns], *table.astype(str).to_numpy().tolist()]
+    widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
+    align = ["<", *[">"] * (len(widths) - 1)]
+    return [
+        "  " + "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def to_html(face: Face) -> str:
+    """Lay a face out as HTML for notebooks; every text from data is escaped, colours follow the page."""
+    parts = [f"<div class='scalefit'><b>{html.escape(face.title)}</b>"]
+    if face.facts:
+        parts.append(_html_rows([(label, text) for label, text in face.facts]))
+    if face.table is not None and len(face.table):
+        parts.append(_html_rows(face.table.astype(str).to_numpy().tolist(), [str(name) for name in face.table.columns]))
+    if face.notes:
+        items = (f"<li>{'<b>!</b> ' if note.caution else ''}{html.escape(note.text)}</li>" for note in face.notes)
+        parts.append(f"<ul>{''.join(items)}</ul>")
+    return "".join(parts) + "</div>"
+
+
+def _html_rows(rows: Iterable[Sequence[str]], header: Sequence[str] | None = None) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        sides = ("left" if j == 0 or header is None else "right" for j in range(len(cells)))
+        aligned = (
+            f"<{tag} style='text-align:{side}'>{html.escape(str(cell))}</{tag}>"
+            for cell, side in zip(cells, sides, strict=True)
+        )
+        return f"<tr>{''.join(aligned)}</tr>"
+
+    head = f"<thead>{line(header, 'th')}</thead>" if header is not None else ""
+    return f"<table>{head}<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"

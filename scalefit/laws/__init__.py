@@ -1,0 +1,85 @@
+"""Laws: their language, the built-in ones, the published ones, and the catalogue of all."""
+
+from __future__ import annotations
+
+import difflib
+
+import pandas as pd
+
+from scalefit.errors import LawError
+from scalefit.laws import batch_size, learning_rate, loss, published
+from scalefit.laws.formula import Law
+from scalefit.laws.published import PUBLISHED, PublishedLaw, get_published
+
+__all__ = ["BUILT_IN", "PUBLISHED", "Law", "PublishedLaw", "catalog", "get_law", "get_published"]
+
+BUILT_IN: dict[str, Law] = {
+    law.name: law for law in (*learning_rate.LAWS, *batch_size.LAWS, *loss.LAWS, *published.FORMS)
+}
+"""Laws with free parameters, by name."""
+
+
+def get_law(law: Law | str) -> Law:
+    """Return a law from itself, its name in the catalogue or a formula.
+
+    A published law gives its form, with the parameters free.
+
+    Raises
+    ------
+    LawError
+        If it is none of these; close names are suggested.
+
+    Examples
+    --------
+    >>> get_law("lr_power")
+    Law('eta = c * N**a * D**b', inputs=('N', 'D'), name='lr_power')
+    """
+    if isinstance(law, Law):
+        return law
+    if isinstance(law, PublishedLaw):
+        return law.law
+    if not isinstance(law, str):
+        raise LawError(f"expected a Law, its name or a formula, found {type(law).__name__}")
+    if "=" in law:
+        return Law(law)
+    known = BUILT_IN | {entry.name: entry.law for entry in PUBLISHED}
+    if law not in known:
+        near = difflib.get_close_matches(law, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see sf.laws.catalog()"
+        raise LawError(f"no law named {law!r}; {hint} A formula is written 'eta = c * N**a * D**b'")
+    return known[law]
+
+
+def catalog() -> pd.DataFrame:
+    """Return every law: name, target, formula, parameters (with their constants where published), source, notes.
+
+    Examples
+    --------
+    >>> catalog().set_index("name").loc["batch_power_tokens", "formula"]
+    'B = c * D**b'
+    """
+    rows = [
+        {
+            "name": law.name,
+            "target": law.target,
+            "formula": law.formula,
+            "parameters": ", ".join(law.parameters),
+            "kind": "form",
+            "source": law.source,
+            "convention": "",
+        }
+        for law in BUILT_IN.values()
+    ]
+    rows += [
+        {
+            "name": entry.name,
+            "target": entry.law.target,
+            "formula": entry.law.formula,
+            "parameters": ", ".join(f"{name} = {value:.4g}" for name, value in entry.values.items()),
+            "kind": "constants",
+            "source": entry.law.source,
+            "convention": entry.convention,
+        }
+        for entry in PUBLISHED
+    ]
+    return pd.DataFrame(rows)

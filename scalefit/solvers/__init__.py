@@ -1,0 +1,1 @@
+"""Solvers know arrays and functions, never tables or laws."""

@@ -1,0 +1,250 @@
+"""Resampling: how much a fit would move on other data of the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scalefit.errors import FitError
+from scalefit.fitting.problem import Problem
+from scalefit.fitting.result import Fit
+from scalefit.formatting import Face, format_error, format_number, to_html, to_text
+from scalefit.notes import Note
+from scalefit.solvers.levenberg import minimize
+from scalefit.solvers.linear import solve_normal
+
+Array = np.ndarray
+
+_CHUNK = 30_000
+"""Rows times resamples handled at once; larger blocks fall out of the cache."""
+
+_STEPS = 200
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Draws:
+    """Refits of a law to resampled data.
+
+    Parameters
+    ----------
+    fit : Fit
+        The fit that was resampled.
+    phi : ndarray (n, p)
+        Refits in fit coordinates; those that failed are left out and noted.
+    by : str
+        What was resampled: "row", "cell" or "parametric".
+    seed : int
+        Replays the same draws.
+    notes : tuple of Note
+    """
+
+    fit: Fit
+    phi: Array
+    by: str
+    seed: int
+    notes: tuple[Note, ...] = field(default=())
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a refit, one column a parameter, natural units, tied parameters included."""
+        return pd.DataFrame(self.fit.natural(self.phi))
+
+    @property
+    def stderr(self) -> pd.Series:
+        """Standard deviation of every parameter over the refits."""
+        return self.table.std(ddof=1)
+
+    def intervals(self, level: float = 0.95) -> pd.DataFrame:
+        """Return parameter, value, stderr, lo and hi, where lo and hi are percentiles of the refits."""
+        low, high = self.table.quantile([0.5 - level / 2, 0.5 + level / 2]).to_numpy()
+        values = [self.fit.values[str(name)] for name in self.table]
+        columns = {
+            "parameter": list(self.table),
+            "value": values,
+            "stderr": self.stderr.to_numpy(),
+            "lo": low,
+            "hi": high,
+        }
+        return pd.DataFrame(columns)
+
+    def predict(self, *, level: float = 0.95, **inputs: Any) -> pd.DataFrame:
+        """Predict as `Fit.predict` does, with the spread of the refits in place of the covariance.
+
+        To each refit's prediction one normal residual of the fit's scatter is added; lo and hi are percentiles.
+        """
+        from scalefit.fitting.prediction import predict
+
+        table = predict(self.fit, None, inputs, level)
+        law = self.fit.law
+        entered = law.derivation.enter(law.read_inputs(table))
+        values, _ = law.derivation.function(self.fit.space)(self.phi, entered)
+        noise = np.random.default_rng([self.seed, 1]).normal(scale=self.fit.scale, size=values.shape)
+        low, high = np.quantile(values + noise, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+        if self.fit.space == "log":
+            low, high = np.exp(low), np.exp(high)
+        return table.assign(lo=low, hi=high)
+
+    def _face(self) -> Face:
+        table = self.intervals()
+        shown = pd.DataFrame(
+            {
+                "parameter": table["parameter"],
+                "value": [format_error(v, e) for v, e in zip(table["value"], table["stderr"], strict=True)],
+                "lo 95%": table["lo"].map(format_number),
+                "hi 95%": table["hi"].map(format_number),
+            }
+        )
+        facts = (("refits", f"{len(self.phi)} by {self.by}, seed {self.seed}"),)
+        return Face(f"Bootstrap of {self.fit.law.formula}", facts, shown, self.notes)
+
+    def __repr__(self) -> str:
+        return to_text(self._face())
+
+    def _repr_html_(self) -> str:
+        return to_html(self._face())
+
+
+def bootstrap(fit: Fit, n: int = 1000, by: str = "cell", seed: int = 0) -> Draws:
+    """Refit a law to resampled data.
+
+    Parameters
+    ----------
+    fit : Fit
+    n : int
+        Number of refits.
+    by : {"cell", "row", "parametric"}
+        Draw whole (params, tokens) cells, single rows, or the fitted curve plus normal residuals of the fit's scatter.
+        Runs of a cell share its luck: rows are right only when they are independent.
+    seed : int
+        The same seed gives the same refits.
+
+    Returns
+    -------
+    Draws
+
+    Raises
+    ------
+    FitError
+        If the fit itself did not converge, or there are too few cells to draw from.
+
+    References
+    ----------
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 6 and 9.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from scalefit.fitting import fit
+    >>> table = pd.DataFrame({"params": [1e7, 3e7, 1e8, 3e8, 1e9], "loss": [4.0, 3.6, 3.22, 2.9, 2.56]})
+    >>> draws = bootstrap(fit("L = c * N**a", table), n=200, by="parametric")
+    >>> bool(abs(draws.table["a"].mean() + 0.096) < 0.01)
+    True
+    """
+    if by not in ("cell", "row", "parametric"):
+        raise FitError(f"by: expected 'cell', 'row' or 'parametric', found {by!r}")
+    if n < 2:
+        raise FitError(f"n: expected at least 2 refits, found {n}")
+    if not np.isfinite(fit.phi).all() or fit.status.name == "NOT_CONVERGED":
+        raise FitError(f"only a converged fit can be resampled; this one: {fit.status.sentence}", partial=fit)
+    if by == "parametric" and fit.dof <= 0:
+        raise FitError("a parametric bootstrap needs the residual scatter, and an exact fit has none")
+    solve = _refits(fit)
+    parts = [solve(weights, observed) for weights, observed in _resamples(fit, n, by, seed)]
+    phi, good = np.concatenate([p for p, _ in parts]), np.concatenate([g for _, g in parts])
+    if good.sum() < 2:
+        raise FitError(f"{n - int(good.sum())} of {n} resamples did not identify the law; there is too little data")
+    notes = []
+    if not good.all():
+        text = f"{int((~good).sum())} of {n} resamples did not identify the law and were left out"
+        notes.append(Note("lost refits", text, caution=True))
+    return Draws(fit, phi[good], by, seed, tuple(notes))
+
+
+def _resamples(fit: Fit, n: int, by: str, seed: int) -> Iterator[tuple[Array, Array]]:
+    """Yield blocks of (weights (K, rows), observed target (K, rows) or (rows,)) until n resamples are made."""
+    rng = np.random.default_rng(seed)
+    base, observed = fit.weights, fit.problem.observed
+    block = max(1, _CHUNK // len(base))
+    groups = fit.cells if by == "cell" else np.arange(len(base))
+    count = int(groups.max()) + 1
+    if by != "parametric" and count < 2:
+        raise FitError(f"by={by!r}: there is one {by} only; resample by row or parametric")
+    expected = observed - fit.residuals
+    sigma = fit.scale / np.sqrt(np.where(base > 0, base, np.inf))
+    for start in range(0, n, block):
+        size = min(block, n - start)
+        if by == "parametric":
+            yield base[None], expected - rng.normal(size=(size, len(base))) * sigma
+        else:
+            draws = rng.multinomial(count, np.full(count, 1 / count), size=size)
+            yield base * draws[:, groups], observed
+
+
+def _refits(fit: Fit) -> Callable[[Array, Array], tuple[Array, Array]]:
+    """Return a function (weights, observed) -> (phi, usable) for blocks of resamples."""
+    problem = fit.problem
+    free = np.array([state in ("free", "unidentified") for state in fit.states])
+    linear = set(problem.derivation.linear(problem.space)) >= set(np.array(problem.parameters)[free])
+    bounded = np.isfinite(np.concatenate([problem.lower[free], problem.upper[free]])).any()
+    if linear and not problem.loss.robust and not bounded:
+        return lambda weights, observed: _linear_refits(fit, problem, free, weights, observed)
+    return lambda weights, observed: _nonlinear_refits(fit, problem, free, weights, observed)
+
+
+def _linear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, observed: Array) -> tuple[Array, Array]:
+    """Solve the normal equations around the fit, which keeps them well scaled."""
+    value, jacobian = problem.values(problem.space)(fit.phi[None])
+    design, residual = jacobian[0, free].T, observed - value[0]
+    pairs = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+    size = max(len(weights), len(np.atleast_2d(residual)))
+    hessian = np.broadcast_to(
+        (weights @ pairs).reshape(-1, design.shape[1], design.shape[1]), (size, *[free.sum()] * 2)
+    )
+    gradient = (weights * residual) @ design
+    phi = np.tile(fit.phi, (size, 1))
+    phi[:, free] += solve_normal(hessian, gradient)
+    return phi, _identified(hessian)
+
+
+def _nonlinear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, observed: Array) -> tuple[Array, Array]:
+    function = problem.derivation.function(problem.space)
+    size = max(len(weights), len(np.atleast_2d(observed)))
+
+    def model(live: Array) -> Callable[[Array], tuple[Array, Array]]:
+        target = observed[live] if observed.ndim > 1 else observed
+
+        def residuals(phi: Array) -> tuple[Array, Array]:
+            value, jacobian = function(phi, problem.inputs)
+            return value - target, jacobian
+
+        return residuals
+
+    everyone = np.arange(size)
+    solution = minimize(
+        model(everyone),
+        np.tile(fit.phi, (size, 1)),
+        loss=problem.loss,
+        weights=np.broadcast_to(weights, (size, weights.shape[1])),
+        lower=np.where(free, problem.lower, fit.phi),
+        upper=np.where(free, problem.upper, fit.phi),
+        iterations=_STEPS,
+        subset=model,
+    )
+    _, jacobian = model(everyone)(solution.phi)
+    columns = jacobian[:, free]
+    hessian = (columns * weights[:, None, :]) @ columns.transpose(0, 2, 1)
+    return solution.phi, solution.converged & _identified(hessian)
+
+
+def _identified(hessian: Array) -> Array:
+    """Tell which normal matrices, scaled to unit diagonal, are safely of full rank."""
+    diagonal = np.sqrt(np.einsum("kii->ki", hessian))
+    usable = (diagonal > 0).all(axis=1)
+    scale = np.where(diagonal > 0, diagonal, 1.0)
+    smallest = np.linalg.eigvalsh(hessian / (scale[:, :, None] * scale[:, None, :]))[:, 0]
+    return usable & (smallest > 1e-13)
