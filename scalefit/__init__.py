@@ -14,8 +14,11 @@ from scalefit.errors import (
     ScalefitWarning,
     SweepError,
 )
+from scalefit.extractors import GridMinimum, NearMinimum, Parabola
 from scalefit.fitting import Fit, FitStatus, fit
 from scalefit.laws import Law
+from scalefit.loaders import read_sweep
+from scalefit.optima import Optima, find_optima
 from scalefit.solvers.losses import Huber, SoftL1, Squared
 from scalefit.sweep import Sweep
 from scalefit.uncertainty import Draws, bootstrap
@@ -28,9 +31,13 @@ __all__ = [
     "Fit",
     "FitError",
     "FitStatus",
+    "GridMinimum",
     "Huber",
     "Law",
     "LawError",
+    "NearMinimum",
+    "Optima",
+    "Parabola",
     "PoorFitWarning",
     "ScalefitError",
     "ScalefitWarning",
@@ -39,6 +46,8 @@ __all__ = [
     "Sweep",
     "SweepError",
     "bootstrap",
+    "find_optima",
     "fit",
     "laws",
+    "read_sweep",
 ]

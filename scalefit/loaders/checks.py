@@ -1,0 +1,125 @@
+"""Checks of the values in a table of runs: that they are numbers, finite and positive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scalefit.errors import SweepError
+from scalefit.loaders.rows import Rows
+from scalefit.notes import Note
+from scalefit.sweep import POSITIVE
+from scalefit.vocabulary import BY_COLUMN
+
+NONFINITE = ("raise", "diverged", "drop")
+
+_COMMA = r"\s*[+-]?\d+,\d+(e[+-]?\d+)?\s*\Z"
+
+
+def to_numbers(values: pd.Series, column: str, rows: Rows) -> np.ndarray:
+    """Return a column as floats; numbers written as text count as numbers, everything else does not.
+
+    Raises
+    ------
+    SweepError
+        Naming the column, how many values are no numbers, the first of them and its row.
+    """
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        if pd.api.types.is_complex_dtype(values):
+            raise SweepError(f"{_called(values, column)} holds complex numbers")
+        return values.to_numpy(dtype=float, na_value=np.nan)
+    objects = values.astype(object).to_numpy(dtype=object)
+    empty = pd.isna(objects) if len(objects) else np.zeros(0, dtype=bool)
+    kinds = np.array([isinstance(value, str) or _is_number(value) for value in objects], dtype=bool)
+    present = pd.Series(kinds & ~empty)
+    texts = pd.Series(objects).where(present, "").astype(str).str.strip()
+    parsed = pd.to_numeric(texts.where(present), errors="coerce").to_numpy(dtype=float, copy=True)
+    spelled_nan = texts.str.lower().isin(["nan", "+nan", "-nan", ""]).to_numpy(dtype=bool) & kinds
+    bad = np.isnan(parsed) & ~empty & ~spelled_nan
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        comma = bool(texts[bad].str.match(_COMMA).all())
+        remedy = "write decimals with a point" if comma else "correct the values, or name another column with columns="
+        raise SweepError(
+            f"{_called(values, column)} should hold numbers: {int(bad.sum())} of {len(bad)} values are not, "
+            f"first {_short(objects[row])} in {rows.name(row)}; {remedy}"
+        )
+    good = ~np.isnan(parsed)
+    parsed[good] = texts.to_numpy(dtype=object)[good].astype(float)  # to the last bit, which to_numeric is not
+    return parsed
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return False
+    return isinstance(value, int | float | np.integer | np.floating) or type(value).__name__ == "Decimal"
+
+
+def _called(values: pd.Series, column: str) -> str:
+    return column if values.name in (None, column) else f"{column} (column {values.name!r})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def check_numbers(table: pd.DataFrame, rows: Rows, nonfinite: str) -> None:
+    """Refuse values that no run can have, in every number column of the vocabulary.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns already named in words and converted to floats.
+    rows : Rows
+        Where each row came from.
+    nonfinite : str
+        Unless ``"raise"``, a loss that is not finite is left for `settle_nonfinite`.
+
+    Raises
+    ------
+    SweepError
+        For the first column with a value that is missing, not finite or not positive.
+    """
+    for column in (name for name in table.columns if name in BY_COLUMN and BY_COLUMN[name].numeric):
+        values = table[column].to_numpy()
+        unfit = ~np.isfinite(values)
+        if unfit.any() and not (column == "loss" and nonfinite != "raise"):
+            raise SweepError(_nonfinite(column, values, unfit, rows))
+        if column in POSITIVE and (unfit := np.isfinite(values) & (values <= 0)).any():
+            row = int(np.flatnonzero(unfit)[0])
+            remedy = "a loss in nats per token is above zero" if column == "loss" else "correct or remove these runs"
+            raise SweepError(
+                f"{column} should be positive: {int(unfit.sum())} of {len(values)} values are not, "
+                f"first {values[row]:g} in {rows.name(row)}; {remedy}"
+            )
+
+
+def _nonfinite(column: str, values: np.ndarray, unfit: np.ndarray, rows: Rows) -> str:
+    row = int(np.flatnonzero(unfit)[0])
+    if column == "loss":
+        remedy = "nonfinite='diverged' keeps these runs, marked as diverged; nonfinite='drop' leaves them out"
+    else:
+        remedy = f"complete or remove these runs, or set the column aside with columns={{{column!r}: None}}"
+    shown = "missing or NaN" if np.isnan(values[row]) else f"{values[row]:g}"
+    return (
+        f"{column} should be finite: {int(unfit.sum())} of {len(values)} values are not, "
+        f"first {shown} in {rows.name(row)}; {remedy}"
+    )
+
+
+def settle_nonfinite(table: pd.DataFrame, rows: Rows, nonfinite: str) -> tuple[pd.DataFrame, Rows, list[Note]]:
+    """Mark or drop the runs whose loss is not finite, as the user asked."""
+    lost = ~np.isfinite(table["loss"].to_numpy())
+    if not lost.any():
+        return table.assign(diverged=False), rows, []
+    if nonfinite == "diverged":
+        return table.assign(diverged=lost, loss=table["loss"].where(~lost)), rows, []
+    if lost.all():
+        raise SweepError(f"none of the {len(table)} runs has a finite loss, so nothing would be left")
+    first = rows.name(int(np.flatnonzero(lost)[0]))
+    text = f"{int(lost.sum())} of {len(lost)} runs have no finite loss and were dropped (first: {first})"
+    note = Note("dropped", text, caution=True)
+    return table[~lost].assign(diverged=False).reset_index(drop=True), rows.keep(~lost), [note]

@@ -1,0 +1,175 @@
+"""Which column of an export is which quantity: by usual names or the user's word, never by a silent choice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import pandas as pd
+
+from scalefit.errors import SweepError
+from scalefit.loaders.trackers import EITHER, OUTCOME, SETTING, is_optuna, take_apart
+from scalefit.notes import Note
+from scalefit.vocabulary import AXES, BY_COLUMN, BY_SYMBOL, QUANTITIES, column_of
+
+_ROLES: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(("lr", "batch", "seq_len", "weight_decay", "seed", "optimizer", "schedule"), SETTING)
+    | dict.fromkeys(("loss", "weight_norm"), OUTCOME)
+)
+"""A tracker's `config.loss` names a kind of loss, its `summary.lr` is the decayed value: neither is meant."""
+
+_RESERVED = frozenset(BY_COLUMN) | frozenset(BY_SYMBOL) | {"diverged", "source"}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s\-/]+", "_", name.strip().lower())
+
+
+_KNOWN: Mapping[str, str] = MappingProxyType(
+    {_plain(name): q.column for q in QUANTITIES for name in (q.column, *q.aliases)}
+)
+_RUN_NAMES = tuple(_plain(name) for name in ("run", *BY_COLUMN["run"].aliases))
+
+
+def _quantity(name: str, optuna: bool) -> tuple[str | None, bool]:
+    """Return the quantity a name stands for, and whether it stands where a tracker keeps such a thing."""
+    if name == "value" and optuna:
+        return "loss", True
+    parts = take_apart(name)
+    for leaf in parts.leaf:
+        column = BY_SYMBOL[leaf].column if leaf in BY_SYMBOL else _KNOWN.get(_plain(leaf))
+        if column == "run" and parts.nested:
+            continue  # config.model.name is not the name of the run
+        if column is not None:
+            return column, parts.role == EITHER or _ROLES.get(column, parts.role) == parts.role
+    return None, False
+
+
+def recognise(names: Sequence[str], overrides: Mapping[str, str | None] | None) -> tuple[dict[str, str], list[Note]]:
+    """Find the column of each quantity.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The column names of the input.
+    overrides : mapping of str to str or None
+        From quantity (word or symbol) to the column that holds it; None means that no column does.
+
+    Returns
+    -------
+    dict of str to str
+        From quantity to column name.
+    list of Note
+        What was read under another name, and what looked like a quantity but was not taken.
+
+    Raises
+    ------
+    SweepError
+        If two columns could be one quantity, or an override names something that is not there.
+
+    Examples
+    --------
+    >>> recognise(["bs", "learning_rate", "val_loss", "host"], None)[0]
+    {'batch': 'bs', 'lr': 'learning_rate', 'loss': 'val_loss'}
+    """
+    chosen = _overrides(names, overrides or {})
+    candidates: dict[str, list[str]] = {}
+    aside = []
+    optuna = is_optuna(names)
+    for name in (name for name in names if name not in chosen.values()):
+        column, in_place = _quantity(name, optuna)
+        if column is None or column in chosen:
+            continue
+        if in_place:
+            candidates.setdefault(column, []).append(name)
+        else:
+            aside.append((column, name))
+    if len(candidates.get("run", ())) > 1:  # ids and names of one run; no number hangs on which is shown
+        candidates["run"].sort(key=lambda name: _RUN_NAMES.index(_plain(name)))
+        del candidates["run"][1:]
+    for column, rivals in candidates.items():
+        if len(rivals) > 1:
+            raise SweepError(_ambiguous(column, rivals))
+    found = {column: name for column, name in chosen.items() if name is not None}
+    found |= {column: rivals[0] for column, rivals in candidates.items()}
+    return found, _explain(found, aside)
+
+
+def _overrides(names: Sequence[str], overrides: Mapping[str, str | None]) -> dict[str, str | None]:
+    if not isinstance(overrides, Mapping):
+        raise SweepError(f"columns should be a dictionary such as {{'lr': 'my_lr'}}, found {type(overrides).__name__}")
+    chosen: dict[str, str | None] = {}
+    for key, name in overrides.items():
+        column = column_of(str(key))
+        if column not in BY_COLUMN:
+            raise SweepError(f"columns={{{key!r}: ...}} names no quantity; there are: {', '.join(BY_COLUMN)}")
+        if column in chosen:
+            raise SweepError(f"columns= names {column} twice")
+        if name is not None and name not in names:
+            raise SweepError(f"columns={{{key!r}: {name!r}}}: there is no such column; there are: {_listed(names)}")
+        if name is not None and name in chosen.values():
+            raise SweepError(f"columns= uses the column {name!r} for two quantities")
+        chosen[column] = name
+    return chosen
+
+
+def _ambiguous(column: str, rivals: Sequence[str]) -> str:
+    shown = " and ".join(repr(name) for name in rivals)
+    return (
+        f"{len(rivals)} columns could be {column} ({BY_COLUMN[column].meaning}): {shown}. "
+        f"Choose one: read_sweep(..., columns={{{column!r}: {rivals[0]!r}}})"
+    )
+
+
+def _explain(found: Mapping[str, str], aside: Sequence[tuple[str, str]]) -> list[Note]:
+    notes = []
+    renamed = [f"{name!r} as {column}" for column, name in found.items() if name != column]
+    if renamed:
+        notes.append(Note("names", f"columns read under another name: {', '.join(renamed)}"))
+    for column, name in aside:
+        kept = "an outcome" if _ROLES[column] == SETTING else "a setting"
+        remedy = f"columns={{{column!r}: {name!r}}} reads it all the same"
+        text = f"{name!r} was not read as {column}, because the tracker keeps it as {kept}; {remedy}"
+        notes.append(Note("names", text, caution=column not in found))
+    return notes
+
+
+def missing(found: Mapping[str, str], names: Sequence[str], source: str) -> str | None:
+    """Return what to say when the loss or every axis is missing, or None if the table suffices."""
+    lacking = [] if "loss" in found else ["loss"]
+    lacking += [] if any(name in found for name in AXES) else [f"any of {', '.join(AXES)}"]
+    if not lacking:
+        return None
+    others = [name for name in names if name not in found.values()]
+    quantity = "loss" if "loss" not in found else AXES[0]
+    similar = [name for name in others if quantity in name.lower()]
+    example = f"columns={{{quantity!r}: {(similar[0] if similar else '<its name>')!r}}}"
+    nested = [name for name in others if name in ("config", "summary")]
+    hint = f". The column {nested[0]!r} is a dictionary as text; export it as JSON lines" if nested else ""
+    return (
+        f"{source} has no column for {' nor '.join(lacking)}; recognised: {_listed(list(found.values()))}; "
+        f"not recognised: {_listed(others)}. Name it: read_sweep(..., {example}){hint}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:40]) or "none"
+    return shown if len(names) <= 40 else f"{shown} and {len(names) - 40} more"
+
+
+def rename(frame: pd.DataFrame, found: Mapping[str, str]) -> tuple[pd.DataFrame, list[Note]]:
+    """Give the quantities their words; a left-over column that bears a word or a symbol gets ``input_`` in front."""
+    words = {name: column for column, name in found.items()}
+    taken = set(frame.columns)
+    moved = {}
+    for name in frame.columns:
+        if name not in words and name in _RESERVED:
+            moved[name] = "input_" + name
+            while moved[name] in taken:
+                moved[name] = "input_" + moved[name]
+            taken.add(moved[name])
+    notes = [
+        Note("names", f"the input's column {name!r} was not used and is kept as {new!r}") for name, new in moved.items()
+    ]
+    return frame.set_axis([words.get(name, moved.get(name, name)) for name in frame.columns], axis=1), notes

@@ -1,0 +1,104 @@
+"""Whatever holds runs, as raw tables: files, globs, frames, lists of dictionaries, and lists of these."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from scalefit.errors import SweepError
+from scalefit.loaders.files import find_files, read_file
+from scalefit.loaders.nesting import flatten
+from scalefit.loaders.parsing import frame_of_records, refuse_repeats
+from scalefit.notes import Note
+
+_KINDS = "a path, a glob, a DataFrame, a list of dictionaries (one a run), or a list of these"
+_UNNAMED = re.compile(r"(Unnamed: \d+)?\Z")
+
+
+@dataclass(frozen=True, eq=False)
+class RawTable:
+    """A table as it was found, with the name errors call it by.
+
+    Parameters
+    ----------
+    name : str
+        The file's path, or a word for a table in memory.
+    frame : pandas.DataFrame
+        Text columns names without repeats, rows numbered from 0, no nested dictionaries.
+    notes : tuple of Note
+        How it was understood.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    notes: tuple[Note, ...] = ()
+
+
+def gather(source: Any) -> list[RawTable]:
+    """Read every table that a source names.
+
+    Raises
+    ------
+    SweepError
+        If a source is of no kind that holds runs, is empty, or cannot be read.
+    """
+    if isinstance(source, str | os.PathLike):
+        return [_tidy(str(path), *read_file(path)) for path in find_files(source)]
+    if isinstance(source, pd.DataFrame):
+        return [_tidy("the table", _without_index(source), [])]
+    if not isinstance(source, list | tuple):
+        hint = "; a dictionary of columns becomes one by pandas.DataFrame(...)" if isinstance(source, Mapping) else ""
+        raise SweepError(f"expected {_KINDS}; found {type(source).__name__}{hint}")
+    if not source:
+        raise SweepError(f"expected {_KINDS}; found an empty {type(source).__name__}")
+    if isinstance(source[0], dict):
+        return [_tidy("the list of runs", frame_of_records(source, "the list"), [])]
+    parts = [part for item in source for part in _gather_item(item)]
+    tables = iter(range(1, len(parts) + 1))
+    return [
+        RawTable(f"table {next(tables)}", part.frame, part.notes) if part.name == "the table" else part
+        for part in parts
+    ]
+
+
+def _gather_item(item: Any) -> list[RawTable]:
+    if isinstance(item, list | tuple):
+        raise SweepError("a list of lists is not a list of tables; make it one flat list")
+    return gather(item)
+
+
+def _without_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """Turn named index levels into columns; an index without a name only counts rows."""
+    if isinstance(frame.columns, pd.MultiIndex):
+        raise SweepError("the table has column names of several levels; flatten them to one name a column")
+    named = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    return frame.reset_index(level=named).reset_index(drop=True) if named else frame.reset_index(drop=True)
+
+
+def _tidy(name: str, frame: pd.DataFrame, notes: list[Note]) -> RawTable:
+    names = [str(column).strip() for column in frame.columns]
+    refuse_repeats(names, name)
+    frame = flatten(frame.set_axis(names, axis=1), name)
+    refuse_repeats([str(column) for column in frame.columns], name)
+    if not len(frame.columns):
+        raise SweepError(f"{name} has no columns")
+    if not len(frame):
+        raise SweepError(f"{name} has a header but no runs; its columns are: {', '.join(names)}")
+    unnamed = [column for column in frame.columns if _UNNAMED.match(column)]
+    counters = [
+        column
+        for column in unnamed
+        if pd.api.types.is_integer_dtype(frame[column]) and frame[column].is_unique and column == unnamed[0]
+    ]
+    if counters:
+        notes = [
+            *notes,
+            Note("index", f"the column without a name in {name} only numbers the rows and was left out"),
+        ]
+        frame = frame.drop(columns=counters)
+    return RawTable(name, frame, tuple(notes))

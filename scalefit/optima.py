@@ -1,0 +1,314 @@
+"""The optimum of every cell of a sweep, with what can be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from scalefit.errors import SweepError
+from scalefit.extractors import Extraction, Extractor, NearMinimum, Parabola
+from scalefit.extractors.cells import STATUSES, average, pad, repeats
+from scalefit.formatting import Face, format_number, to_html, to_text
+from scalefit.notes import Note, merge
+from scalefit.observations import Observations
+from scalefit.sweep import Sweep
+from scalefit.vocabulary import column_of
+
+_SHOWN = 12
+_CELL_AXES = ("params", "tokens", "batch")
+_CONFOUNDERS = ("params", "tokens", "lr", "batch", "weight_decay", "seq_len", "optimizer", "schedule")
+
+
+@dataclass(frozen=True, eq=False)
+class Optima:
+    """The optimum of each cell; made by `find_optima`.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        One row a cell: the columns of `by`; for each searched axis (`lr` here) `lr`, `lr_lo`, `lr_hi` (0 or inf on an
+        open side), `log_lr_stderr` (of ln lr; NaN where the method has no honest one); `loss` at the optimum,
+        `curvature` (second derivative of the loss in ln lr), `n_runs` (diverged ones too), `weight` (observations the
+        row counts for) and `status`. Over two axes there is one `curvature` and status per axis (`lr_curvature`,
+        `lr_status`, ...) and `status` is the worse.
+    over, by : tuple of str
+        The axes searched, and the columns that tell cells apart.
+    method : Extractor
+        How the optima were read off.
+    notes : tuple of Note
+        The sweep's notes and those of the search.
+    source : str
+        Where the runs came from.
+
+    Notes
+    -----
+    interior: a point. edge: the optimum is at or beyond the last level of the axis in its cell; the value is that
+    level, a bound. flat: no minimum stands out of the noise; no value. too_few: fewer than three levels with a
+    loss; no value. Only interior optima are observations for a law.
+    """
+
+    _table: pd.DataFrame
+    over: tuple[str, ...]
+    by: tuple[str, ...]
+    method: Extractor
+    notes: tuple[Note, ...] = field(default=())
+    source: str = "table"
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The optima, as a copy that can be changed without changing this result."""
+        return self._table.copy()
+
+    def __len__(self) -> int:
+        """Return the number of cells."""
+        return len(self._table)
+
+    def observations(self, target: str) -> Observations:
+        """Return the rows a law for `target` is fitted to: the cells whose optimum in it is a point.
+
+        Parameters
+        ----------
+        target : str
+            A searched axis or its symbol: ``"lr"``, ``"eta"``, ``"batch"`` or ``"B"``.
+
+        Raises
+        ------
+        SweepError
+            If that axis was not searched, or no cell has a point to offer.
+        """
+        column = column_of(target)
+        if column not in self.over:
+            raise SweepError(
+                f"these optima are over {', '.join(self.over)}, not {target!r}; "
+                f"search it with find_optima(sweep, over={column!r})"
+            )
+        status = self._table[_named("status", column, self.over)]
+        kept = (status == "interior").to_numpy()
+        if not kept.any():
+            counts = ", ".join(f"{n} {name}" for name, n in status.value_counts().items())
+            raise SweepError(
+                f"no cell of {self.source} has an interior optimum in {column} ({counts}): there is no point to fit; "
+                "widen the grid, or give the method more runs per cell"
+            )
+        notes = self.notes
+        if not kept.all():
+            notes = merge(notes, [_left_out(status, column)])
+        others = [name for name in self.over if name != column]
+        rows = self._table.loc[kept, [*self.by, column, *others]].reset_index(drop=True)
+        weights = self._table.loc[kept, "weight"].to_numpy(dtype=float)
+        equal = bool(np.all(weights == weights[0]))
+        return Observations(rows, None if equal else weights, notes, self.source)
+
+    def _face(self) -> Face:
+        facts = [("cells", f"{len(self)} of ({', '.join(self.by)})"), ("method", repr(self.method))]
+        for name in self.over:
+            status = self._table[_named("status", name, self.over)]
+            counts = status.value_counts()
+            told = ", ".join(f"{counts[key]} {key}" for key in STATUSES if key in counts)
+            points = self._table.loc[(status == "interior").to_numpy(), name]
+            span = f", {format_number(points.min())} .. {format_number(points.max())}" if len(points) else ""
+            facts.append((name, told + span))
+        facts.append(("source", self.source))
+        columns = [*self.by, *(f"{name}{end}" for name in self.over for end in ("", "_lo", "_hi"))]
+        shown = self._table.loc[: _SHOWN - 1, [*columns, "loss", "n_runs", "status"]]
+        text = pd.DataFrame({name: [_cell_text(value) for value in shown[name]] for name in shown.columns})
+        more = len(self) - _SHOWN
+        notes = (*self.notes, Note("shown", f"{more} more cells in .table")) if more > 0 else self.notes
+        return Face(f"Optima over {', '.join(self.over)}", tuple(facts), text, notes)
+
+    def __repr__(self) -> str:
+        return to_text(self._face())
+
+    def _repr_html_(self) -> str:
+        return to_html(self._face())
+
+
+def find_optima(
+    sweep: Sweep,
+    over: str | Sequence[str] = "lr",
+    by: str | Sequence[str] | None = None,
+    method: Extractor | None = None,
+    *,
+    seeds: str = "all",
+) -> Optima:
+    """Find the optimum of every cell of a sweep.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        The runs, from `read_sweep`.
+    over : str or sequence of str
+        The axis or axes searched, as columns or symbols: ``"lr"``, ``"batch"`` or ``("lr", "batch")``.
+    by : str or sequence of str, optional
+        The columns whose levels make a cell; by default those of params, tokens and batch that the sweep has and
+        that are not searched.
+    method : Extractor, optional
+        ``GridMinimum()``, ``NearMinimum(0.0025)`` or ``Parabola()``; by default `Parabola` over one axis and
+        `NearMinimum` over two.
+    seeds : {"all", "mean"}
+        Whether runs repeated at the same place enter one by one or as their mean. Averaging is asked for, never
+        done in silence.
+
+    Returns
+    -------
+    Optima
+        One row a cell, with bounds and a status.
+
+    Raises
+    ------
+    SweepError
+        If `sweep` is not a `Sweep`, lacks a column, or an argument has no meaning.
+
+    Notes
+    -----
+    Diverged runs are never an optimum. They count in `n_runs`, and they bound their axis: the best learning rate next
+    to a diverged higher one is interior, not an edge. Cells are told apart by the sweep's levels, so jitter within its
+    tolerance does not split one.
+
+    The defaults were measured. Between odd and even learning rates of 142 Step Law cells the median and 90th percentile
+    disagreement in octaves is 0.50 and 0.50 for the grid minimum and for runs within 0.25 %, 0.08 and 0.20 for the
+    parabola.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from scalefit.sweep import Sweep
+    >>> runs = pd.DataFrame({"lr": [5e-4, 1e-3, 2e-3, 4e-3], "params": 1e8, "loss": [3.10, 3.02, 3.01, 3.07]})
+    >>> optima = find_optima(Sweep.from_frame(runs), method=NearMinimum(0.005))
+    >>> optima.table[["params", "lr", "status"]].round(5).to_dict("records")
+    [{'params': 100000000.0, 'lr': 0.00141, 'status': 'interior'}]
+    """
+    if not isinstance(sweep, Sweep):
+        raise SweepError(
+            f"find_optima expects a Sweep, found {type(sweep).__name__}; read the table first: read_sweep(table, ...)"
+        )
+    axes = _axes(over)
+    sweep.require(*axes, "loss")
+    cells_by = _cell_columns(sweep, axes, by)
+    if seeds not in ("all", "mean"):
+        raise SweepError(f"seeds should be 'all' or 'mean', found {seeds!r}")
+    if method is None:
+        method = Parabola() if len(axes) == 1 else NearMinimum()
+    if not callable(getattr(method, "extract", None)) or isinstance(method, type):
+        raise SweepError(
+            f"method should be one such as GridMinimum(), NearMinimum(0.0025) or Parabola(), found {method!r}"
+        )
+    keys, cell = _group(sweep, cells_by)
+    table = sweep.table
+    x = np.log(table[list(axes)].to_numpy(dtype=float))
+    loss = np.where(table["diverged"].to_numpy(dtype=bool), np.nan, table["loss"].to_numpy(dtype=float))
+    n_runs = np.bincount(cell, minlength=len(keys))
+    place = repeats(cell, x, sweep.rtol)
+    notes = _doubts(sweep, axes, cells_by, cell, len(loss) - len(np.unique(place)), seeds)
+    if seeds == "mean":
+        cell, x, loss = average(cell, x, loss, place)
+    found = method.extract(pad(cell, x, loss, len(keys), sweep.rtol))
+    result = _tabulate(keys, axes, found, n_runs)
+    told = merge(sweep.notes, notes, found.notes, _status_notes(result, axes))
+    return Optima(result, axes, cells_by, method, told, sweep.source)
+
+
+def _axes(over: str | Sequence[str]) -> tuple[str, ...]:
+    names = tuple(column_of(name) for name in ((over,) if isinstance(over, str) else over))
+    if not names or len(set(names)) != len(names) or not set(names) <= {"lr", "batch"}:
+        raise SweepError(f"over should be 'lr', 'batch' or both, found {over!r}")
+    return names
+
+
+def _cell_columns(sweep: Sweep, axes: tuple[str, ...], by: str | Sequence[str] | None) -> tuple[str, ...]:
+    if by is None:
+        return tuple(name for name in _CELL_AXES if name in sweep.table.columns and name not in axes)
+    names = tuple(column_of(name) for name in ((by,) if isinstance(by, str) else by))
+    if len(set(names)) != len(names) or set(names) & {*axes, "loss", "diverged"}:
+        raise SweepError(
+            f"by should name columns other than those searched ({', '.join(axes)}) once each, found {by!r}"
+        )
+    sweep.require(*names)
+    return names
+
+
+def _group(sweep: Sweep, by: tuple[str, ...]) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return one row of levels per cell, sorted, and the cell of every run."""
+    if not by:
+        return pd.DataFrame(index=range(1)), np.zeros(len(sweep), dtype=np.int64)
+    labels = sweep.labels(by)
+    if (missing := labels.isna().any(axis=1)).any():
+        column = labels.columns[labels.isna().any()][0]
+        raise SweepError(
+            f"{column} is unknown for {int(missing.sum())} of {len(labels)} runs, first in row "
+            f"{int(np.flatnonzero(missing)[0]) + 1}; cells cannot be told apart by it"
+        )
+    groups = labels.groupby(list(by), sort=True, observed=True)
+    cell = groups.ngroup().to_numpy()
+    keys = labels.assign(_cell=cell).drop_duplicates("_cell").sort_values("_cell")
+    return keys[list(by)].reset_index(drop=True), cell
+
+
+def _named(quantity: str, axis: str, over: tuple[str, ...]) -> str:
+    return quantity if len(over) == 1 else f"{axis}_{quantity}"
+
+
+def _tabulate(keys: pd.DataFrame, axes: tuple[str, ...], found: Extraction, n_runs: np.ndarray) -> pd.DataFrame:
+    columns: dict[str, np.ndarray] = {}
+    for j, name in enumerate(axes):
+        columns[name] = np.exp(found.value[:, j])
+        columns[f"{name}_lo"], columns[f"{name}_hi"] = np.exp(found.lo[:, j]), np.exp(found.hi[:, j])
+        columns[f"log_{name}_stderr"] = found.stderr[:, j]
+    columns["loss"] = found.loss
+    for j, name in enumerate(axes):
+        columns[_named("curvature", name, axes)] = found.curvature[:, j]
+    columns["n_runs"], columns["weight"] = n_runs, found.weight
+    rank = {status: k for k, status in enumerate(STATUSES)}
+    if len(axes) > 1:
+        columns |= {f"{name}_status": found.status[:, j] for j, name in enumerate(axes)}
+    columns["status"] = np.array([max(row, key=rank.__getitem__) for row in found.status.tolist()], dtype=object)
+    return pd.concat([keys, pd.DataFrame(columns)], axis=1)
+
+
+def _doubts(
+    sweep: Sweep, axes: tuple[str, ...], by: tuple[str, ...], cell: np.ndarray, repeated: int, seeds: str
+) -> list[Note]:
+    """Return notes on what shares a cell but perhaps should not, and on how repeated runs were treated."""
+    notes = []
+    names = [name for name in _CONFOUNDERS if name in sweep.table.columns and name not in (*axes, *by)]
+    labels = sweep.labels(names).groupby(cell).nunique(dropna=False) if names else pd.DataFrame()
+    for name in names:
+        if mixed := int((labels[name] > 1).sum()):
+            text = (
+                f"{name} varies within {mixed} of {len(labels)} cells, whose optima mix its values; add it to by=, or "
+                "select one value with where()"
+            )
+            notes.append(Note("mixed", text, caution=True))
+    if repeated:
+        how = "averaged" if seeds == "mean" else "used one by one (seeds='mean' averages them)"
+        notes.append(Note("seeds", f"{repeated} runs repeat another run's place in its cell; they are {how}"))
+    return notes
+
+
+def _status_notes(table: pd.DataFrame, axes: tuple[str, ...]) -> list[Note]:
+    meaning = {
+        "edge": "at or beyond the end of their grid: a bound, not a point",
+        "flat": "flat within the noise: no optimum stands out",
+        "too_few": "fewer than three levels with a loss: no optimum is read off",
+    }
+    notes = []
+    for name in axes:
+        status = table[_named("status", name, axes)]
+        for key, text in meaning.items():
+            if count := int((status == key).sum()):
+                notes.append(Note(key, f"{name}: {count} of {len(table)} cells {text}", caution=True))
+    return notes
+
+
+def _left_out(status: pd.Series, column: str) -> Note:
+    kinds = {"edge": "bounds (edge)", "flat": "flat", "too_few": "short of levels (too_few)"}
+    counts = status.value_counts()
+    told = ", ".join(f"{counts[key]} {text}" for key, text in kinds.items() if key in counts)
+    return Note("left_out", f"{column}: of {len(status)} cells {told}; left out of the fit", caution=True)
+
+
+def _cell_text(value: object) -> str:
+    return format_number(float(value)) if isinstance(value, int | float | np.number) else str(value)

@@ -1,0 +1,86 @@
+"""The main job in one call: from a sweep to the fit of one law, by way of optima where the law is about optima."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scalefit.fitting import Fit, fit
+from scalefit.laws import get_law
+from scalefit.laws.formula import Law
+from scalefit.notes import Note
+from scalefit.observations import Observations
+from scalefit.optima import Optima, find_optima
+from scalefit.sweep import Sweep
+from scalefit.vocabulary import column_of
+
+if TYPE_CHECKING:
+    from scalefit.extractors import Extractor
+    from scalefit.solvers.losses import Loss
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A fit and the optima it rests on (None for a law fitted to runs)."""
+
+    fit: Fit
+    optima: Optima | None
+
+
+def fit_sweep(
+    law: Law | str,
+    sweep: Sweep,
+    *,
+    method: Extractor | None = None,
+    loss: Loss | None = None,
+    space: str = "auto",
+) -> Answer:
+    """Fit one law to a sweep.
+
+    A law for the learning rate or the batch is fitted to the optima of the cells, searched over learning rate and
+    batch together unless the law has the other one as an input. A law for the loss is fitted to the best run of each
+    cell when the sweep searched a setting, and to the runs otherwise.
+
+    Parameters
+    ----------
+    law : Law or str
+    sweep : Sweep
+    method : Extractor, optional
+        How optima are read off; see `find_optima`.
+    loss, space
+        As in `fit`.
+
+    Returns
+    -------
+    Answer
+    """
+    law = get_law(law)
+    target = column_of(law.target)
+    if target in ("lr", "batch"):
+        optima = find_optima(sweep, over=_axes(law, sweep), method=method)
+        return Answer(fit(law, optima, loss=loss, space=space), optima)
+    return Answer(fit(law, _best_runs(sweep) if target == "loss" else sweep, loss=loss, space=space), None)
+
+
+def _axes(law: Law, sweep: Sweep) -> tuple[str, ...]:
+    """The settings to search: the target, and the other one unless the law holds it fixed or it was not varied."""
+    target = column_of(law.target)
+    inputs = {column_of(name) for name in law.inputs}
+    others = (name for name in ("lr", "batch") if name != target and name not in inputs and name in sweep.table)
+    chosen = {target, *(name for name in others if len(sweep.levels(name)) > 1)}
+    return tuple(name for name in ("lr", "batch") if name in chosen)
+
+
+@dataclass(frozen=True)
+class _BestRuns:
+    sweep: Sweep
+
+    def observations(self, target: str) -> Observations:
+        note = Note("best runs", f"the loss of a cell is that of its best run; {len(self.sweep)} runs were searched")
+        cells = self.sweep.cells.dropna(subset=["loss"]).reset_index(drop=True)
+        return Observations(cells, None, (*self.sweep.notes, note), self.sweep.source)
+
+
+def _best_runs(sweep: Sweep) -> Sweep | _BestRuns:
+    searched = [name for name in ("lr", "batch") if name in sweep.table and len(sweep.levels(name)) > 1]
+    return _BestRuns(sweep) if searched and len(sweep.cells) < len(sweep) else sweep

@@ -1,0 +1,388 @@
+"""A frozen table of runs in the package's own words and units, grouped into cells within a tolerance."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scalefit.errors import LawError, SweepError
+from scalefit.expressions import evaluate_condition
+from scalefit.formatting import Face, format_number, to_html, to_text
+from scalefit.notes import Note, merge
+from scalefit.observations import Observations
+from scalefit.vocabulary import AXES, BY_COLUMN, BY_SYMBOL, QUANTITIES, column_of
+
+POSITIVE: tuple[str, ...] = ("lr", "batch", "params", "tokens", "loss", "steps", "flops", "seq_len")
+"""Columns whose values must be greater than zero."""
+
+FAR_OFF = 0.5
+"""Nats above the best run of its cell from which a run is noted as far from tuned."""
+
+_STATED = ("diverged", "repeats", "far_off")  # notes on the rows themselves, stated anew for every subset
+
+
+def group_levels(values: Any, rtol: float = 0.01) -> np.ndarray:
+    """Return the level each value belongs to, so that jitter and rounding never split a group.
+
+    The distinct values are walked in ascending order; a value v joins the group opened by f while
+    v <= f (1 + rtol), else it opens the next. A level is represented by its most frequent value, the smallest one
+    on a tie.
+
+    Parameters
+    ----------
+    values : array_like, shape (n,)
+        Any numbers. NaN, infinity, zero and negative values stand for themselves.
+    rtol : float
+        Relative width of a level.
+
+    Returns
+    -------
+    numpy.ndarray, shape (n,)
+        The representative of each value's level; the order of the values does not matter.
+
+    Examples
+    --------
+    >>> group_levels([0.000345, 0.0003453, 0.000345, 0.000488]).tolist()
+    [0.000345, 0.000345, 0.000345, 0.000488]
+    """
+    values = np.array(values, dtype=float)
+    usable = np.isfinite(values) & (values > 0)
+    distinct, inverse, counts = np.unique(values[usable], return_inverse=True, return_counts=True)
+    starts = [0] if len(distinct) else []
+    while starts and (following := int(np.searchsorted(distinct, distinct[starts[-1]] * (1 + rtol), "right"))) < len(
+        distinct
+    ):
+        starts.append(following)
+    group = np.searchsorted(np.array(starts, dtype=int), np.arange(len(distinct)), "right") - 1
+    by_count = np.lexsort((distinct, -counts, group))  # the first of each group is its representative
+    values[usable] = distinct[by_count[np.searchsorted(group[by_count], group)]][inverse]
+    return values
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep:
+    """A table of runs: words for columns, tokens for batch sizes, one row a run; it never changes.
+
+    Sweeps come from `scalefit.read_sweep`; `Sweep.from_frame` takes a table that already uses these words and
+    units.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        A copy of the runs: `lr` (peak), `batch` (tokens per optimizer step), `params`, `tokens` (trained on),
+        `loss` (nats per token) and the other words of the vocabulary first, then every further column of the
+        input, then `diverged`, which marks runs whose loss was not finite (their loss is NaN).
+    units : mapping of str to str
+        The unit of each column of the vocabulary that is present.
+    notes : tuple of Note
+        All that was done to the input, or doubted about it.
+    source : str
+        Where the runs came from.
+    rtol : float
+        Values within this relative tolerance are one level.
+    params_convention : str or None
+        ``"non_embedding"`` or ``"total"``, when it is known what `params` counts.
+
+    Examples
+    --------
+    >>> runs = pd.DataFrame({"lr": [1e-3, 2e-3, 4e-3], "params": 1e8, "tokens": 2e9, "loss": [3.3, 3.2, 3.4]})
+    >>> sweep = Sweep.from_frame(runs)
+    >>> sweep.cells[["params", "n_runs", "n_lr", "loss"]].to_dict("records")
+    [{'params': 100000000.0, 'n_runs': 3, 'n_lr': 3, 'loss': 3.2}]
+    >>> len(sweep.where("eta < 3e-3"))
+    2
+    """
+
+    _table: pd.DataFrame
+    notes: tuple[Note, ...] = ()
+    source: str = "table"
+    rtol: float = 0.01
+    params_convention: str | None = None
+
+    @classmethod
+    def from_frame(
+        cls,
+        table: pd.DataFrame,
+        *,
+        notes: Iterable[Note] = (),
+        source: str = "table",
+        rtol: float = 0.01,
+        params_convention: str | None = None,
+    ) -> Sweep:
+        """Build a sweep from a table whose columns already are the package's words, in its units.
+
+        Parameters
+        ----------
+        table : pandas.DataFrame
+            One row a run, with `loss` (nats/token) and at least one of `lr`, `batch` (tokens per step), `params`
+            and `tokens`; an optional bool column `diverged` marks runs that may have no loss.
+        notes : iterable of Note
+            Remarks to carry along; remarks on diverged, repeated and far-off runs are added.
+        source : str
+            Where the runs came from, for faces and reports.
+        rtol : float
+            Values within this relative tolerance are one level.
+        params_convention : str or None
+            ``"non_embedding"`` or ``"total"``.
+
+        Raises
+        ------
+        SweepError
+            If the table is empty, lacks these columns, or holds values that no run can have.
+
+        Notes
+        -----
+        Use `scalefit.read_sweep` for anything that still has to be recognised, converted or doubted.
+        """
+        if not 0 <= rtol < 0.5:
+            raise SweepError(f"rtol is a relative tolerance between 0 and 0.5, found {rtol!r}")
+        sweep = cls(_canonical(table), (), source, rtol, params_convention)
+        kept = [note for note in notes if note.code not in _STATED]
+        return replace(sweep, notes=merge(kept, _remarks(sweep)))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The runs, as a copy that can be changed without changing the sweep."""
+        return self._table.copy()
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """The unit of each column of the vocabulary that is present."""
+        present = (name for name in BY_COLUMN if name in self._table.columns)
+        return MappingProxyType({name: BY_COLUMN[name].unit for name in present})
+
+    def __len__(self) -> int:
+        """Return the number of runs, diverged ones included."""
+        return len(self._table)
+
+    def where(self, condition: str) -> Sweep:
+        """Return the sweep of the runs that satisfy a condition.
+
+        Parameters
+        ----------
+        condition : str
+            A comparison of columns or symbols, such as ``"params < 1e9 and tokens >= 2e9"`` or ``"N < 1e9"``.
+
+        Raises
+        ------
+        SweepError
+            If the text is not a condition on this table, or if no run satisfies it.
+        """
+        columns = {str(name): self._table[name].to_numpy() for name in self._table.columns}
+        symbols = {symbol: columns[q.column] for symbol, q in BY_SYMBOL.items() if q.column in columns}
+        try:
+            keep = np.broadcast_to(evaluate_condition(condition, columns | symbols), len(self))
+        except LawError as error:
+            raise SweepError(str(error)) from None
+        if not keep.any():
+            spans = ", ".join(f"{name} {_span(self._table[name])}" for name in AXES if name in columns)
+            raise SweepError(f"none of the {len(self)} runs satisfies {condition!r}; the sweep spans {spans}")
+        note = Note("where", f"{int(keep.sum())} of {len(self)} runs selected by {condition!r}")
+        return self._subset(keep, note)
+
+    def _subset(self, keep: np.ndarray, note: Note) -> Sweep:
+        return Sweep.from_frame(
+            self._table[keep],
+            notes=(*self.notes, note),
+            source=self.source,
+            rtol=self.rtol,
+            params_convention=self.params_convention,
+        )
+
+    def require(self, *columns: str) -> None:
+        """Raise unless the sweep has all of these columns (or symbols).
+
+        Raises
+        ------
+        SweepError
+            Naming what is missing, what is present, what was not recognised, and how to name it.
+        """
+        missing = [column_of(name) for name in columns if column_of(name) not in self._table.columns]
+        if not missing:
+            return
+        others = [str(name) for name in self._table.columns if name not in BY_COLUMN and name != "diverged"]
+        hint = f"; not recognised: {', '.join(others)}" if others else ""
+        raise SweepError(
+            f"this needs the column{'s' * (len(missing) > 1)} {', '.join(missing)}; {self.source} has "
+            f"{', '.join(self.units)}{hint}. If the values are there under another name, say so: "
+            f"read_sweep(..., columns={{{missing[0]!r}: '<its name>'}})"
+        )
+
+    def levels(self, column: str) -> np.ndarray:
+        """Return the distinct levels of a column in ascending order, values within `rtol` taken as one."""
+        self.require(column)
+        labels = self._labels(column_of(column))
+        return np.unique(labels[~pd.isna(labels)])
+
+    def labels(self, columns: str | Sequence[str]) -> pd.DataFrame:
+        """Return the level of every run in the given columns, row by row, for grouping.
+
+        Measured quantities are grouped within `rtol`; seeds, texts and columns of whole numbers outside the
+        vocabulary (an epoch, a width) are taken as they are.
+        """
+        wanted = [column_of(name) for name in ([columns] if isinstance(columns, str) else columns)]
+        self.require(*wanted)
+        return pd.DataFrame({name: self._labels(name) for name in wanted})
+
+    def _labels(self, column: str) -> np.ndarray:
+        known = self._known_labels
+        if column not in known:
+            known[column] = _label(self._table[column], column, self.rtol)
+        return known[column].copy()
+
+    @cached_property
+    def _known_labels(self) -> dict[str, np.ndarray]:
+        return {}
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """One row per (params, tokens): n_runs, n_lr, n_batch, the best loss, n_diverged."""
+        by = [name for name in ("params", "tokens") if name in self._table.columns]
+        rows = self.labels([*by, *(name for name in ("lr", "batch") if name in self._table.columns)])
+        rows = rows.assign(loss=self._table["loss"].to_numpy(), diverged=self._table["diverged"].to_numpy())
+        named = {"n_runs": ("diverged", "size"), "loss": ("loss", "min"), "n_diverged": ("diverged", "sum")}
+        named |= {f"n_{name}": (name, "nunique") for name in ("lr", "batch") if name in rows.columns}
+        if not by:
+            rows, by = rows.assign(cell=0), ["cell"]
+        cells = rows.groupby(by, sort=True).agg(**named).reset_index().drop(columns="cell", errors="ignore")
+        order = [*by, "n_runs", "n_lr", "n_batch", "loss", "n_diverged"]
+        return cells[[name for name in order if name in cells.columns]]
+
+    def observations(self, target: str) -> Observations:
+        """Return the rows that a law for `target` (a column or symbol) is fitted to: runs that did not diverge."""
+        self.require(target)
+        kept = ~self._table["diverged"].to_numpy()
+        notes = self.notes
+        if not kept.all():
+            text = f"{int((~kept).sum())} of {len(self)} runs diverged and are left out of the fit"
+            notes = (*notes, Note("left_out", text, caution=True))
+        if not kept.any():
+            raise SweepError(f"all {len(self)} runs of {self.source} diverged: there is no {column_of(target)} to fit")
+        return Observations(self._table[kept].reset_index(drop=True), None, notes, self.source)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the runs and their units, as hex; the order of the rows does not change it."""
+        texts = [name for name in self._table.columns if self._table[name].dtype == object]
+        rows = self._table.astype(dict.fromkeys(texts, str))
+        digest = hashlib.sha256(repr((list(map(str, rows.columns)), sorted(self.units.items()))).encode())
+        digest.update(np.sort(pd.util.hash_pandas_object(rows, index=False).to_numpy()).astype("<u8").tobytes())
+        return digest.hexdigest()
+
+    def _face(self) -> Face:
+        axes = [name for name in AXES if name in self._table.columns]
+        runs = f"{len(self)}" + (f", {n} diverged" if (n := int(self._table["diverged"].sum())) else "")
+        cells = [name for name in ("params", "tokens") if name in axes]
+        facts = [
+            ("runs", runs),
+            ("loss", f"{_span(self._table['loss'])} nats/token"),
+            ("source", self.source),
+        ]
+        if cells:
+            facts.insert(1, ("cells", f"{len(self.cells)} of ({', '.join(cells)})"))
+        if self.params_convention:
+            facts.append(("params", self.params_convention.replace("_", "-")))
+        rows = [
+            (
+                name,
+                BY_COLUMN[name].unit,
+                str(len(levels)),
+                format_number(levels[0]),
+                format_number(levels[-1]),
+            )
+            for name in axes
+            if len(levels := self.levels(name))
+        ]
+        table = pd.DataFrame(rows, columns=["axis", "unit", "levels", "from", "to"])
+        return Face("Sweep", tuple(facts), table, self.notes)
+
+    def __repr__(self) -> str:
+        return to_text(self._face())
+
+    def _repr_html_(self) -> str:
+        return to_html(self._face())
+
+
+def _span(values: pd.Series) -> str:
+    return f"{format_number(values.min())} .. {format_number(values.max())}"
+
+
+def _label(values: pd.Series, column: str, rtol: float) -> np.ndarray:
+    """Return levels for a measured quantity, the values themselves for anything that only names."""
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        return values.to_numpy(dtype=object)
+    numbers = values.to_numpy(dtype=float, na_value=np.nan)
+    finite = numbers[np.isfinite(numbers)]
+    counted = column not in BY_COLUMN and bool(np.all(finite == np.round(finite)))
+    return numbers if column == "seed" or counted else group_levels(numbers, rtol)
+
+
+def _canonical(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a new table in canonical order with float columns, after checking what every sweep promises."""
+    if "loss" not in table.columns or not any(name in table.columns for name in AXES):
+        raise SweepError(
+            f"a sweep needs loss and at least one of {', '.join(AXES)}; found the columns {', '.join(map(str, table))}"
+        )
+    if not len(table):
+        raise SweepError("a sweep needs at least one run; the table has no rows")
+    if not table.columns.is_unique:
+        raise SweepError(f"the column {table.columns[table.columns.duplicated()][0]!r} occurs twice")
+    known = [q.column for q in QUANTITIES if q.column in table.columns]
+    others = [name for name in table.columns if name not in BY_COLUMN and name != "diverged"]
+    result = table[[*known, *others]].reset_index(drop=True)
+    diverged = table["diverged"].to_numpy(dtype=bool) if "diverged" in table.columns else np.zeros(len(table), bool)
+    for name in (name for name in known if BY_COLUMN[name].numeric):
+        try:
+            result[name] = table[name].to_numpy(dtype=float, na_value=np.nan)
+        except (TypeError, ValueError):
+            raise SweepError(
+                f"{name} should be numbers, found {table[name].dtype}; read_sweep names the rows"
+            ) from None
+    result["loss"] = result["loss"].where(~diverged)
+    result["diverged"] = diverged
+    _check_values(result)
+    return result
+
+
+def _check_values(table: pd.DataFrame) -> None:
+    for name in (name for name in POSITIVE if name in table.columns):
+        values = table[name].to_numpy()
+        bad = ~((values > 0) & np.isfinite(values))
+        if name == "loss":
+            bad &= ~table["diverged"].to_numpy()
+        if name not in ("loss", *AXES):
+            bad &= ~np.isnan(values)  # may be unknown for some runs, such as those of one file among several
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise SweepError(
+                f"{name} should be positive and finite: {int(bad.sum())} of {len(table)} values are not, first in "
+                f"row {row + 1}: {values[row]:g}. A diverged run is marked by a true value in the column diverged"
+            )
+
+
+def _remarks(sweep: Sweep) -> list[Note]:
+    """Return what a reader should know about the rows: diverged, repeated and far-off runs."""
+    notes = []
+    table, diverged = sweep._table, sweep._table["diverged"].to_numpy()
+    if diverged.any():
+        text = f"{int(diverged.sum())} of {len(table)} runs have no finite loss; kept and marked as diverged"
+        notes.append(Note("diverged", text, caution=True))
+    axes = [name for name in AXES if name in table.columns]
+    if repeated := int(sweep.labels(axes).duplicated().sum()):
+        text = f"{repeated} of {len(table)} runs repeat the {', '.join(axes)} of another run; all are kept"
+        notes.append(Note("repeats", text))
+    cell = [name for name in ("params", "tokens") if name in axes]
+    loss = table["loss"]
+    best = loss.groupby([sweep._labels(name) for name in cell]).transform("min") if cell else loss.min()
+    if far := int((loss - best > FAR_OFF).sum()):
+        where = f"over {FAR_OFF} nats above the best of their cell"
+        text = f"{far} of {len(table)} runs lie {where}: diverged or far from tuned; all are kept"
+        notes.append(Note("far_off", text))
+    return notes
