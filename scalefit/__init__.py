@@ -5,6 +5,7 @@ predict a larger run with `Fit.predict`.
 """
 
 from scalefit import laws
+from scalefit.collection import datasets, load_dataset
 from scalefit.errors import (
     ExtrapolationWarning,
     FitError,
@@ -20,6 +21,7 @@ from scalefit.laws import Law
 from scalefit.loaders import read_sweep
 from scalefit.optima import Optima, find_optima
 from scalefit.solvers.losses import Huber, SoftL1, Squared
+from scalefit.surface import Surface, fit_surface
 from scalefit.sweep import Sweep
 from scalefit.uncertainty import Draws, bootstrap
 
@@ -43,11 +45,15 @@ __all__ = [
     "ScalefitWarning",
     "SoftL1",
     "Squared",
+    "Surface",
     "Sweep",
     "SweepError",
     "bootstrap",
+    "datasets",
     "find_optima",
     "fit",
+    "fit_surface",
     "laws",
+    "load_dataset",
     "read_sweep",
 ]

@@ -8,8 +8,11 @@ arithmetic, unknown functions, names with double underscores, and texts long or 
 from __future__ import annotations
 
 import ast
+import math
 import re
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from types import MappingProxyType
 from typing import Any
 
@@ -31,6 +34,7 @@ CONSTANTS: Mapping[str, float] = MappingProxyType({"pi": float(np.pi)})
 """Names that stand for numbers."""
 
 _MAX_LENGTH, _MAX_NODES, _MAX_DEPTH = 2000, 400, 60
+_LARGEST = 1e300
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)
 _COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
@@ -63,9 +67,14 @@ def parse(text: str, *, condition: bool = False) -> ast.expr:
         raise LawError(f"expected an expression as text, found {type(text).__name__}")
     if len(text) > _MAX_LENGTH:
         raise LawError(f"an expression may have {_MAX_LENGTH} characters, this one has {len(text)}")
+    if not (condition or text.isascii()):
+        strange = next(character for character in text if not character.isascii())
+        raise LawError(f"{_shorten(text)!r}: {strange!r} is not allowed; letters are written out, as in eta or alpha")
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Python only warns of "1or 2"
+            tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError, Warning) as error:
         reason = getattr(error, "msg", None) or str(error) or type(error).__name__
         raise LawError(f"{_shorten(text)!r} is not an expression: {reason}") from None
     _measure(tree, text)
@@ -128,54 +137,70 @@ def _measure(tree: ast.expr, text: str) -> None:
         level = [child for node in level for child in ast.iter_child_nodes(node)]  # type: ignore[misc]
 
 
-def _check(node: ast.AST, text: str, condition: bool) -> None:
-    """Refuse every node that is not on the allow-list, saying which it was."""
+def _check(tree: ast.expr, text: str, condition: bool) -> None:
+    """Refuse everything that is not on the allow-list, saying which it was."""
+    try:
+        _visit(tree, condition)
+    except LawError as error:
+        raise LawError(f"{_shorten(text)!r}: {error}") from None
 
-    def refuse(what: str) -> None:
-        raise LawError(f"{_shorten(text)!r}: {what}")
 
-    def check(node: ast.AST) -> None:
-        match node:
-            case ast.BinOp(op=op) if isinstance(op, _ARITHMETIC):
-                children: list[ast.AST] = [node.left, node.right]
-            case ast.BinOp(op=ast.BitAnd() | ast.BitOr()) if condition:
-                children = [node.left, node.right]
-            case ast.UnaryOp(op=ast.UAdd() | ast.USub()):
-                children = [node.operand]
-            case ast.UnaryOp(op=ast.Not() | ast.Invert()) if condition:
-                children = [node.operand]
-            case ast.BoolOp() if condition:
-                children = list(node.values)
-            case ast.Compare() if condition and all(isinstance(op, _COMPARISONS) for op in node.ops):
-                children = [node.left, *node.comparators]
-            case ast.Call(func=ast.Name(id=name), keywords=[]):
-                if name not in FUNCTIONS:
-                    refuse(f"unknown function {name!r}; allowed are {', '.join(FUNCTIONS)}")
-                if len(node.args) != FUNCTIONS[name]:
-                    refuse(f"{name} takes {FUNCTIONS[name]} argument(s), not {len(node.args)}")
-                children = list(node.args)
-            case ast.Name(id=name):
-                if not _NAME.match(name) or "__" in name:
-                    refuse(f"{name!r} is not a plain name (letters, digits, single underscores)")
-                if name in FUNCTIONS:
-                    refuse(f"{name!r} is a function; call it or choose another name")
-                children = []
-            case ast.Constant(value=bool() | None):
-                return refuse(f"{node.value!r} is not a number")
-            case ast.Constant(value=int() | float() as value):
-                if not abs(value) < 1e300:
-                    refuse("a number is too large")
-                children = []
-            case ast.Constant(value=str()) if condition:
-                children = []
-            case ast.Attribute():
-                return refuse("attribute access is not allowed in an expression")
-            case _:
-                return refuse(f"{type(node).__name__} is not allowed in an expression")
-        for child in children:
-            check(child)
+def _visit(node: ast.AST, condition: bool) -> bool:
+    """Check a node and all below it; return whether it is a constant."""
+    children = _operands(node, condition)
+    constants = [_visit(child, condition) for child in children]
+    constant = all(constants) and not (isinstance(node, ast.Name) and node.id not in CONSTANTS)
+    if constant and children and not condition:
+        with np.errstate(all="ignore"):
+            value = float(_walk(node, {}))
+        if not abs(value) < _LARGEST:
+            raise LawError(f"{ast.unparse(node)} is not a finite real number")
+    return constant
 
-    check(node)
+
+def _operands(node: ast.AST, condition: bool) -> Sequence[ast.AST]:
+    """Return what an allowed node is made of."""
+    match node:
+        case ast.BinOp(op=op) if isinstance(op, _ARITHMETIC) or (condition and isinstance(op, ast.BitAnd | ast.BitOr)):
+            return node.left, node.right
+        case ast.UnaryOp(op=op) if isinstance(op, ast.UAdd | ast.USub) or condition:
+            return (node.operand,)
+        case ast.BoolOp() if condition:
+            return node.values
+        case ast.Compare() if condition and all(isinstance(op, _COMPARISONS) for op in node.ops):
+            return node.left, *node.comparators
+        case ast.Call(func=ast.Name(id=name), keywords=[]):
+            if name not in FUNCTIONS:
+                raise LawError(f"unknown function {name!r}; allowed are {', '.join(FUNCTIONS)}")
+            if len(node.args) != FUNCTIONS[name]:
+                raise LawError(f"{name} takes {FUNCTIONS[name]} argument(s), not {len(node.args)}")
+            return node.args
+        case ast.Name(id=name):
+            check_name(name)
+            return ()
+        case ast.Constant(value=value):
+            _check_constant(value, condition)
+            return ()
+        case ast.Attribute():
+            raise LawError("attribute access is not allowed in an expression")
+    raise LawError(f"{type(node).__name__} is not allowed in an expression")
+
+
+def check_name(name: str) -> None:
+    """Raise `LawError` unless the name may stand for a variable."""
+    if not _NAME.match(name) or "__" in name:
+        raise LawError(f"{name!r} is not a plain name (letters, digits, single underscores)")
+    if name in FUNCTIONS:
+        raise LawError(f"{name!r} is a function; call it or choose another name")
+
+
+def _check_constant(value: object, condition: bool) -> None:
+    if isinstance(value, str) and condition:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise LawError(f"{value!r} is not a number")
+    if not abs(value) < _LARGEST:
+        raise LawError("a number is too large")
 
 
 _BINARY: Mapping[type, Callable[[Any, Any], Any]] = {
@@ -199,6 +224,7 @@ _CALLS: Mapping[str, Callable[..., Any]] = {
     "atan": np.arctan,
     "min": np.minimum,
     "max": np.maximum,
+    "erf": np.vectorize(math.erf, otypes=[float]),
 }
 
 
@@ -214,23 +240,34 @@ def _walk(node: ast.AST, columns: Mapping[str, Any]) -> Any:
         case ast.UnaryOp(op=ast.USub()):
             return -_walk(node.operand, columns)
         case ast.UnaryOp(op=ast.Not() | ast.Invert()):
-            return np.logical_not(_walk(node.operand, columns))
+            return np.logical_not(_truth(node.operand, columns))
         case ast.UnaryOp():
             return _walk(node.operand, columns)
+        case ast.BinOp(op=ast.BitAnd() | ast.BitOr()):
+            return _BINARY[type(node.op)](_truth(node.left, columns), _truth(node.right, columns))
         case ast.BinOp():
             return _BINARY[type(node.op)](_walk(node.left, columns), _walk(node.right, columns))
         case ast.BoolOp():
             join = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
-            return join.reduce([_walk(value, columns) for value in node.values])
+            return reduce(join, [_truth(value, columns) for value in node.values])
         case ast.Compare():
             values = [_walk(side, columns) for side in (node.left, *node.comparators)]
             parts = [_compare(op, a, b) for op, a, b in zip(node.ops, values, values[1:], strict=False)]
-            return np.logical_and.reduce(parts)
+            return reduce(np.logical_and, parts)
         case ast.Call(func=ast.Name(id=name)):
-            if name not in _CALLS:
-                raise LawError(f"{name} is not available in a condition")
             return _CALLS[name](*(_walk(arg, columns) for arg in node.args))
     raise LawError(f"{type(node).__name__} is not allowed in an expression")
+
+
+def _truth(node: ast.AST, columns: Mapping[str, Any]) -> Any:
+    """Evaluate an operand of and, or, not, which must be true or false: ``a < 1 & b > 2`` means ``a < (1 & b) > 2``."""
+    value = np.asarray(_walk(node, columns))
+    if value.dtype != bool:
+        raise LawError(
+            f"{ast.unparse(node)!r} is neither true nor false; join comparisons with 'and' and 'or', "
+            f"or put each in parentheses: (params < 1e9) & (tokens > 1e10)"
+        )
+    return value
 
 
 def _compare(op: ast.cmpop, left: Any, right: Any) -> Any:

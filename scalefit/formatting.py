@@ -5,15 +5,18 @@ from __future__ import annotations
 import html
 import math
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Context, Decimal
 
 import pandas as pd
 
 from scalefit.notes import Note
 
 _SUFFIXES = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12, "p": 1e15}
-_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmgbtp]?)\Z", re.IGNORECASE)
+_DIGITS = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+_NUMBER = re.compile(rf"({_DIGITS}(?:e[+-]?\d+)?(?=\Z)|{_DIGITS}(?=\s*[kmgbtp]\Z))\s*(\w?)\Z", re.IGNORECASE | re.ASCII)
 
 
 def parse_number(text: str) -> float:
@@ -46,43 +49,55 @@ def format_number(value: float, digits: int = 4) -> str:
     """
     if value is None or not math.isfinite(value):
         return "nan" if value is None or math.isnan(value) else ("inf" if value > 0 else "-inf")
+    rounded = abs(float(f"{value:.{digits}g}"))
     for suffix, size in (("T", 1e12), ("B", 1e9), ("M", 1e6)):
-        if size <= abs(value) < 1e15:
+        if size <= rounded < 1e15:
             return f"{value / size:.{digits}g}{suffix}"
     return f"{value:.{digits}g}"
 
 
 def format_error(value: float, error: float) -> str:
-    """Write a value with its error in brackets, both rounded at the error's second digit.
+    """Write a value with its error in brackets, both rounded at the same digit.
 
-    The error keeps two digits when they are below 36 and one otherwise, the usual rule of particle physics.
+    The error keeps two digits when its first three are 100 to 354, one when they are 355 to 949, and is rounded up to
+    10 otherwise: the rule of the Particle Data Group (Review of Particle Physics, introduction, section 5.3). An error
+    without a decimal point counts in units of the value's last digit.
 
     Examples
     --------
     >>> format_error(0.34731, 0.0154), format_error(477.8, 124.5), format_error(-0.768, 0.0543), format_error(2, 0)
     ('0.347(15)', '480(120)', '-0.77(5)', '2')
+    >>> format_error(3.2e-6, 4e-8), format_error(0.4, 1.7)
+    ('3.20(4)e-06', '0.4(1.7)')
     """
     if not math.isfinite(value):
         return format_number(value)
     if not math.isfinite(error):
         return f"{value:.4g}(?)"
-    if error <= 0:
+    if error <= abs(value) * sys.float_info.epsilon:
         return f"{value:.6g}"
-    exponent = math.floor(math.log10(error))
-    lead = error / 10.0**exponent
-    decimals = -(exponent - 1) if lead < 3.55 else -exponent
-    if max(abs(value), error) >= 1e6 or max(abs(value), error) < 1e-3:
-        return _scientific(value, error, decimals)
-    rounded = round(value, decimals)
-    if decimals > 0:
-        return f"{rounded:.{decimals}f}({round(error * 10**decimals):d})"
-    return f"{rounded:.0f}({round(error, decimals):.0f})"
+    rounded = _round_error(Decimal(repr(float(error))))
+    number = Decimal(repr(float(value))).quantize(rounded, context=_WIDE)
+    size = max(abs(number), rounded)
+    if Decimal("1e-3") <= size < Decimal("1e6"):
+        return _brackets(number, rounded)
+    power = size.adjusted()
+    return f"{_brackets(number.scaleb(-power), rounded.scaleb(-power))}e{power:+03d}"
 
 
-def _scientific(value: float, error: float, decimals: int) -> str:
-    power = math.floor(math.log10(max(abs(value), error)))
-    shown = max(decimals + power, 0)
-    return f"{value / 10.0**power:.{shown}f}({round(error / 10.0**power * 10**shown):d})e{power:+03d}"
+_WIDE = Context(prec=700)
+
+
+def _round_error(error: Decimal) -> Decimal:
+    lead = int(error.scaleb(2 - error.adjusted()).to_integral_value(ROUND_HALF_UP))
+    digits = 2 if lead < 355 else 1 if lead < 950 else 0
+    return error.quantize(Decimal(1).scaleb(error.adjusted() + 1 - max(digits, 1)), ROUND_HALF_UP, context=_WIDE)
+
+
+def _brackets(value: Decimal, error: Decimal) -> str:
+    decimals = max(-int(error.as_tuple().exponent), 0)
+    shown = f"{error:.{decimals}f}" if decimals == 0 or error >= 1 else f"{error.scaleb(decimals):.0f}"
+    return f"{value:.{decimals}f}({shown})"
 
 
 @dataclass(frozen=True)

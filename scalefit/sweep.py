@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ import pandas as pd
 from scalefit.errors import LawError, SweepError
 from scalefit.expressions import evaluate_condition
 from scalefit.formatting import Face, format_number, to_html, to_text
+from scalefit.levels import group_levels
 from scalefit.notes import Note, merge
 from scalefit.observations import Observations
 from scalefit.vocabulary import AXES, BY_COLUMN, BY_SYMBOL, QUANTITIES, column_of
@@ -26,44 +26,6 @@ FAR_OFF = 0.5
 """Nats above the best run of its cell from which a run is noted as far from tuned."""
 
 _STATED = ("diverged", "repeats", "far_off")  # notes on the rows themselves, stated anew for every subset
-
-
-def group_levels(values: Any, rtol: float = 0.01) -> np.ndarray:
-    """Return the level each value belongs to, so that jitter and rounding never split a group.
-
-    The distinct values are walked in ascending order; a value v joins the group opened by f while
-    v <= f (1 + rtol), else it opens the next. A level is represented by its most frequent value, the smallest one
-    on a tie.
-
-    Parameters
-    ----------
-    values : array_like, shape (n,)
-        Any numbers. NaN, infinity, zero and negative values stand for themselves.
-    rtol : float
-        Relative width of a level.
-
-    Returns
-    -------
-    numpy.ndarray, shape (n,)
-        The representative of each value's level; the order of the values does not matter.
-
-    Examples
-    --------
-    >>> group_levels([0.000345, 0.0003453, 0.000345, 0.000488]).tolist()
-    [0.000345, 0.000345, 0.000345, 0.000488]
-    """
-    values = np.array(values, dtype=float)
-    usable = np.isfinite(values) & (values > 0)
-    distinct, inverse, counts = np.unique(values[usable], return_inverse=True, return_counts=True)
-    starts = [0] if len(distinct) else []
-    while starts and (following := int(np.searchsorted(distinct, distinct[starts[-1]] * (1 + rtol), "right"))) < len(
-        distinct
-    ):
-        starts.append(following)
-    group = np.searchsorted(np.array(starts, dtype=int), np.arange(len(distinct)), "right") - 1
-    by_count = np.lexsort((distinct, -counts, group))  # the first of each group is its representative
-    values[usable] = distinct[by_count[np.searchsorted(group[by_count], group)]][inverse]
-    return values
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -197,7 +159,12 @@ class Sweep:
         )
 
     def require(self, *columns: str) -> None:
-        """Raise unless the sweep has all of these columns (or symbols).
+        """Raise unless the sweep has all of these columns.
+
+        Parameters
+        ----------
+        *columns : str
+            Columns or symbols.
 
         Raises
         ------
@@ -216,16 +183,45 @@ class Sweep:
         )
 
     def levels(self, column: str) -> np.ndarray:
-        """Return the distinct levels of a column in ascending order, values within `rtol` taken as one."""
+        """Return the distinct levels of a column in ascending order, values within `rtol` taken as one.
+
+        Parameters
+        ----------
+        column : str
+            A column or a symbol.
+
+        Raises
+        ------
+        SweepError
+            If there is no such column, or its values have no order.
+        """
         self.require(column)
         labels = self._labels(column_of(column))
-        return np.unique(labels[~pd.isna(labels)])
+        try:
+            return np.unique(labels[~pd.isna(labels)])
+        except TypeError:
+            raise SweepError(f"the values of {column!r} are of several kinds and cannot be put in order") from None
 
     def labels(self, columns: str | Sequence[str]) -> pd.DataFrame:
         """Return the level of every run in the given columns, row by row, for grouping.
 
         Measured quantities are grouped within `rtol`; seeds, texts and columns of whole numbers outside the
         vocabulary (an epoch, a width) are taken as they are.
+
+        Parameters
+        ----------
+        columns : str or sequence of str
+            Columns or symbols.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One column each, in the given order, one row a run.
+
+        Raises
+        ------
+        SweepError
+            If a column is missing.
         """
         wanted = [column_of(name) for name in ([columns] if isinstance(columns, str) else columns)]
         self.require(*wanted)
@@ -256,7 +252,18 @@ class Sweep:
         return cells[[name for name in order if name in cells.columns]]
 
     def observations(self, target: str) -> Observations:
-        """Return the rows that a law for `target` (a column or symbol) is fitted to: runs that did not diverge."""
+        """Return the rows that a law is fitted to: the runs that did not diverge.
+
+        Parameters
+        ----------
+        target : str
+            The column or symbol that the law predicts.
+
+        Raises
+        ------
+        SweepError
+            If the sweep has no such column, or all of its runs diverged.
+        """
         self.require(target)
         kept = ~self._table["diverged"].to_numpy()
         notes = self.notes
@@ -271,7 +278,7 @@ class Sweep:
     def fingerprint(self) -> str:
         """SHA-256 of the runs and their units, as hex; the order of the rows does not change it."""
         texts = [name for name in self._table.columns if self._table[name].dtype == object]
-        rows = self._table.astype(dict.fromkeys(texts, str))
+        rows = self._table.assign(**{str(name): self._table[name].map(ascii) for name in texts})
         digest = hashlib.sha256(repr((list(map(str, rows.columns)), sorted(self.units.items()))).encode())
         digest.update(np.sort(pd.util.hash_pandas_object(rows, index=False).to_numpy()).astype("<u8").tobytes())
         return digest.hexdigest()
@@ -316,7 +323,8 @@ def _span(values: pd.Series) -> str:
 
 def _label(values: pd.Series, column: str, rtol: float) -> np.ndarray:
     """Return levels for a measured quantity, the values themselves for anything that only names."""
-    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+    kinds = pd.api.types
+    if not kinds.is_numeric_dtype(values) or kinds.is_bool_dtype(values) or kinds.is_complex_dtype(values):
         return values.to_numpy(dtype=object)
     numbers = values.to_numpy(dtype=float, na_value=np.nan)
     finite = numbers[np.isfinite(numbers)]

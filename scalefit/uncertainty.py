@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 
 from scalefit.errors import FitError
 from scalefit.fitting.problem import Problem
-from scalefit.fitting.result import Fit
+from scalefit.fitting.result import Fit, check_level
 from scalefit.formatting import Face, format_error, format_number, to_html, to_text
 from scalefit.notes import Note
 from scalefit.solvers.levenberg import minimize
@@ -61,6 +62,7 @@ class Draws:
 
     def intervals(self, level: float = 0.95) -> pd.DataFrame:
         """Return parameter, value, stderr, lo and hi, where lo and hi are percentiles of the refits."""
+        check_level(level)
         low, high = self.table.quantile([0.5 - level / 2, 0.5 + level / 2]).to_numpy()
         values = [self.fit.values[str(name)] for name in self.table]
         columns = {
@@ -115,6 +117,7 @@ def bootstrap(fit: Fit, n: int = 1000, by: str = "cell", seed: int = 0) -> Draws
     Parameters
     ----------
     fit : Fit
+        Parameters that it holds (fixed, or at a bound) are held in every refit.
     n : int
         Number of refits.
     by : {"cell", "row", "parametric"}
@@ -147,14 +150,19 @@ def bootstrap(fit: Fit, n: int = 1000, by: str = "cell", seed: int = 0) -> Draws
     """
     if by not in ("cell", "row", "parametric"):
         raise FitError(f"by: expected 'cell', 'row' or 'parametric', found {by!r}")
+    if not isinstance(n, Integral):
+        raise FitError(f"n: expected a whole number, found {n!r}")
     if n < 2:
         raise FitError(f"n: expected at least 2 refits, found {n}")
+    if not isinstance(seed, Integral) or seed < 0:
+        raise FitError(f"seed: expected a whole number from 0 up, found {seed!r}")
     if not np.isfinite(fit.phi).all() or fit.status.name == "NOT_CONVERGED":
         raise FitError(f"only a converged fit can be resampled; this one: {fit.status.sentence}", partial=fit)
     if by == "parametric" and fit.dof <= 0:
         raise FitError("a parametric bootstrap needs the residual scatter, and an exact fit has none")
-    solve = _refits(fit)
-    parts = [solve(weights, observed) for weights, observed in _resamples(fit, n, by, seed)]
+    with np.errstate(all="ignore"):
+        solve = _refits(fit)
+        parts = [solve(weights, observed) for weights, observed in _resamples(fit, n, by, seed)]
     phi, good = np.concatenate([p for p, _ in parts]), np.concatenate([g for _, g in parts])
     if good.sum() < 2:
         raise FitError(f"{n - int(good.sum())} of {n} resamples did not identify the law; there is too little data")
@@ -189,9 +197,12 @@ def _refits(fit: Fit) -> Callable[[Array, Array], tuple[Array, Array]]:
     """Return a function (weights, observed) -> (phi, usable) for blocks of resamples."""
     problem = fit.problem
     free = np.array([state in ("free", "unidentified") for state in fit.states])
-    linear = set(problem.derivation.linear(problem.space)) >= set(np.array(problem.parameters)[free])
-    bounded = np.isfinite(np.concatenate([problem.lower[free], problem.upper[free]])).any()
-    if linear and not problem.loss.robust and not bounded:
+    problem = replace(
+        problem, lower=np.where(free, problem.lower, fit.phi), upper=np.where(free, problem.upper, fit.phi)
+    )
+    if not free.any():
+        raise FitError("every parameter is held: there is nothing to resample")
+    if problem.is_linear() and not problem.loss.robust:
         return lambda weights, observed: _linear_refits(fit, problem, free, weights, observed)
     return lambda weights, observed: _nonlinear_refits(fit, problem, free, weights, observed)
 
@@ -212,14 +223,14 @@ def _linear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, obse
 
 
 def _nonlinear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, observed: Array) -> tuple[Array, Array]:
-    function = problem.derivation.function(problem.space)
+    function = problem.values(problem.space)
     size = max(len(weights), len(np.atleast_2d(observed)))
 
     def model(live: Array) -> Callable[[Array], tuple[Array, Array]]:
         target = observed[live] if observed.ndim > 1 else observed
 
         def residuals(phi: Array) -> tuple[Array, Array]:
-            value, jacobian = function(phi, problem.inputs)
+            value, jacobian = function(phi)
             return value - target, jacobian
 
         return residuals
@@ -230,8 +241,8 @@ def _nonlinear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, o
         np.tile(fit.phi, (size, 1)),
         loss=problem.loss,
         weights=np.broadcast_to(weights, (size, weights.shape[1])),
-        lower=np.where(free, problem.lower, fit.phi),
-        upper=np.where(free, problem.upper, fit.phi),
+        lower=problem.lower,
+        upper=problem.upper,
         iterations=_STEPS,
         subset=model,
     )

@@ -14,7 +14,8 @@ RANK_TOLERANCE = 1e-8
 """Singular values of the scaled Jacobian below this fraction of the largest count as zero."""
 
 WIDEST_LOG_ERROR = np.log(1e3)
-"""A positive parameter known to no better than a factor of a thousand is not identified."""
+"""A positive parameter known to no better than this factor is not identified, nor is any parameter whose standard
+error alone would change the law by this factor between two of the rows it was fitted to (log space)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,24 @@ def estimate(problem: Problem, phi: Array, free: Array) -> Errors:
     The textbook formula for errors of one kind, (E psi^2 / (E psi')^2) (J'J)^-1, had ratios 0.55 and 0.46 and
     coverage 0.66 and 0.69 in the last row, and was dropped.
 
+    Coverage of 95 % intervals, least and greatest over the parameters, and of predictions ten times beyond the design
+    (600 simulations a row, 400 on 48 runs; normal errors; tests/test_covariance.py repeats the first three):
+
+    ===========================================  ==============  ==========
+    law, loss, design                            parameters      prediction
+    ===========================================  ==============  ==========
+    lr_power, squared, 17 cells                  0.952 to 0.957  0.958
+    chinchilla, squared, 48 runs                 0.935 to 0.957  0.963
+    chinchilla, Huber(1e-3), 120 runs            0.965 to 0.972  0.950
+    chinchilla, Huber(1e-3), 48 runs             0.950 to 0.960  0.955
+    lr_power, Huber(0.1), 17 cells               0.957 to 0.962  0.945
+    ===========================================  ==============  ==========
+
+    Corrections for leverage (HC2, HC3) and for the bias of the window were tried: HC2 changed nothing, HC3 made the
+    errors 10 to 20 % too large on small designs, and without the window's bias, which errs on the safe side, intervals
+    on 17 cells covered 0.90 to 0.93. On the real Chinchilla points the errors of E, alpha and beta are 0.89, 0.99 and
+    0.75 of those of resampled rows, where the few rows that fix beta come and go.
+
     References
     ----------
     Huber and Ronchetti, Robust Statistics, 2nd ed. (2009), section 6.3; Powell (1991) for the window.
@@ -95,7 +114,10 @@ def estimate(problem: Problem, phi: Array, free: Array) -> Errors:
     covariance[np.ix_(free, free)] = spread
     unidentified = np.zeros(len(phi), dtype=bool)
     unidentified[free] = loose
-    unidentified |= free & problem.derivation.logged & (np.diag(covariance) > WIDEST_LOG_ERROR**2)
+    error = np.sqrt(np.diag(covariance))
+    unidentified |= free & problem.derivation.logged & (error > WIDEST_LOG_ERROR)
+    if problem.space == "log":
+        unidentified |= error * np.ptp(jacobian[0][:, weights > 0], axis=1) > WIDEST_LOG_ERROR
     covariance[unidentified, unidentified] = np.inf
     return Errors(covariance, scale, dof, condition, unidentified)
 
@@ -104,8 +126,8 @@ def _sandwich(problem: Problem, r: Array, weights: Array, design: Array, scale: 
     def psi(shifted: Array) -> Array:
         return problem.loss.weight(shifted) * shifted
 
-    window = max(2 * len(r) ** -0.2 * scale, 1e-12)
-    slope = (psi(r + window) - psi(r - window)) / (2 * window)
+    window = max(2 * int((weights > 0).sum()) ** -0.2 * scale, 1e-9 * np.abs(r).max(), np.finfo(float).tiny)
+    slope = np.maximum(psi(r + window) - psi(r - window), 0.0) / (2 * window)  # rounding can fall below zero
     bread, _, _ = _invert(design * np.sqrt(weights * slope)[:, None])
     filling = design * (weights * psi(r))[:, None]
     return bread @ (filling.T @ filling) @ bread
@@ -123,12 +145,11 @@ def _scatter(problem: Problem, r: Array, weights: Array, counted: int, dof: int)
 
 def _invert(design: Array) -> tuple[Array, float, Array]:
     """Inverse of design'design, the scaled condition number, and who takes part in a null direction."""
-    length = np.linalg.norm(design, axis=0)
-    length = np.where(length > 0, length, 1.0)
     if design.shape[1] == 0:
         return np.empty((0, 0)), 1.0, np.empty(0, dtype=bool)
-    _, singular, right = np.linalg.svd(design / length, full_matrices=True)
-    singular = np.concatenate([singular, np.zeros(len(right) - len(singular))])
+    length = np.linalg.norm(design, axis=0)
+    length = np.where(length > 0, length, 1.0)
+    _, singular, right = np.linalg.svd(np.linalg.qr(design / length, mode="r"))
     known = singular > RANK_TOLERANCE * singular[0]
     inverse = (right[known].T / singular[known] ** 2) @ right[known]
     loose = (np.abs(right[~known]) > 1e-3).any(axis=0)

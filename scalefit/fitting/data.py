@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,46 @@ from scalefit.laws.formula import Law
 from scalefit.notes import Note
 from scalefit.observations import Observations
 from scalefit.sweep import Sweep, group_levels
-from scalefit.vocabulary import column_of, quantity_of
+from scalefit.vocabulary import QUANTITIES, column_of, quantity_of
 
 Array = np.ndarray
 
+_SAME = 1e-6
+"""Values outside the vocabulary that differ relatively by less than this share a cell: jitter, not a setting."""
 
-def collect(law: Law, data: Any, weights: Any) -> tuple[Law, Observations]:
-    """Return the law with its inputs settled and the rows it is fitted to: its inputs, then the target, as floats.
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The checked rows of one fit, in the order the user gave them.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        The inputs of the law, then its target, as floats, with the columns named in words.
+    weights : ndarray (n,)
+    cells : ndarray of int (n,)
+        The (params, tokens) cell of every row.
+    notes : tuple of Note
+    source : str
+    """
+
+    table: pd.DataFrame
+    weights: Array
+    cells: Array
+    notes: tuple[Note, ...]
+    source: str
+
+    def canonical_order(self) -> Array:
+        """Return the order of rows in which a fit adds them up, so that their order in the file changes nothing."""
+        *inputs, target = (self.table[name].to_numpy() for name in self.table)
+        order = np.argsort(target, kind="stable")
+        if (np.diff(target[order]) > 0).all():
+            return order
+        return np.lexsort([self.weights, *inputs, target])
+
+
+def collect(law: Law, data: Any, weights: Any) -> tuple[Law, Rows]:
+    """Return the law with its inputs settled and the rows it is fitted to.
 
     Raises
     ------
@@ -29,31 +62,21 @@ def collect(law: Law, data: Any, weights: Any) -> tuple[Law, Observations]:
     LawError
         If the law needs a column that the data lack.
     FitError
-        If the data are runs of a sweep and the law is for their settings.
+        If the data are runs of a sweep and the law is for their settings, or the weights do not fit the rows.
     """
     observed = _observations(law, data)
-    bound = law.bind(observed.table.columns)
-    target = _target_column(bound, observed.table)
-    names = [column_of(n) if column_of(n) in observed.table else n for n in bound.inputs]
-    columns = {name: _numeric(observed.table[name], name) for name in (*names, target)}
-    rows = pd.DataFrame(columns)
-    for name in rows:
-        _check_values(rows[name].to_numpy(), str(name), positive=quantity_of(str(name)) is not None)
-    counted = _weights(weights, observed, len(rows))
-    notes = (*observed.notes, *_duplicates(rows))
-    return bound, replace(observed, table=rows, weights=counted, notes=notes)
-
-
-def cells_of(observed: pd.DataFrame) -> Array:
-    """Number the (params, tokens) cells of the rows; rows with equal inputs form a cell when neither is there."""
-    names = [name for name in ("params", "tokens") if name in observed]
-    if names:
-        levels = np.column_stack([group_levels(observed[name].to_numpy(dtype=float)) for name in names])
-    else:
-        levels = observed.iloc[:, :-1].to_numpy(dtype=float)
-    if levels.shape[1] == 0:
-        return np.arange(len(observed))
-    return np.unique(levels, axis=0, return_inverse=True)[1].ravel()
+    table = observed.table
+    bound = law.bind(table.columns)
+    columns = {column_of(name): _numeric(table, _column(table, name)) for name in bound.inputs}
+    if column_of(bound.target) in columns:
+        raise LawError(f"{bound.formula!r}: the target {bound.target!r} is also an input")
+    columns[column_of(bound.target)] = _numeric(table, _target_column(bound, table))
+    rows = pd.DataFrame(columns, index=range(len(table)))
+    for name in columns:
+        _check_values(columns[name], name, positive=quantity_of(name) is not None)
+    counted = _weights(weights, observed, data)
+    notes = (*observed.notes, *_duplicates(rows, table))
+    return bound, Rows(rows, counted, _cells(rows, table), notes, observed.source)
 
 
 def _observations(law: Law, data: Any) -> Observations:
@@ -66,29 +89,42 @@ def _observations(law: Law, data: Any) -> Observations:
     if hasattr(data, "observations"):
         return data.observations(target)
     if isinstance(data, Mapping):
-        data = pd.DataFrame(dict(data))
+        try:
+            data = pd.DataFrame({str(name): np.atleast_1d(column) for name, column in data.items()})
+        except ValueError as error:
+            raise SweepError(f"the columns do not make a table: {error}") from None
     table = data if isinstance(data, pd.DataFrame) else getattr(data, "table", None)
     if not isinstance(table, pd.DataFrame):
         raise FitError(f"expected a DataFrame, Sweep, Optima or other table, found {type(data).__name__}")
+    if not table.columns.is_unique:
+        raise SweepError(f"the column {table.columns[table.columns.duplicated()][0]!r} occurs twice")
     return Observations(table.reset_index(drop=True))
 
 
+def _column(table: pd.DataFrame, name: str) -> str:
+    return column_of(name) if column_of(name) in table else name
+
+
 def _target_column(law: Law, table: pd.DataFrame) -> str:
-    for name in (column_of(law.target), law.target):
-        if name in table:
-            return name
+    name = _column(table, law.target)
+    if name in table:
+        return name
     wanted, there = column_of(law.target), ", ".join(map(str, table))
     raise LawError(f"{law.formula!r} is fitted to the column {wanted!r}; the table has: {there}")
 
 
-def _numeric(column: pd.Series, name: str) -> Array:
+def _numeric(table: pd.DataFrame, name: str) -> Array:
+    column = table[name]
+    kind = column.dtype.kind
+    if kind in "mMc" or (kind == "b" and quantity_of(name) is not None):
+        raise SweepError(f"{name}: expected numbers, found {column.dtype}")
     numbers = pd.to_numeric(column, errors="coerce")
-    text = numbers.isna() & column.notna()
+    text = (numbers.isna() & column.notna()).to_numpy(dtype=bool)
     if text.any():
         first = int(np.flatnonzero(text)[0])
         found = f"text in {int(text.sum())} row(s), first row {first + 1}: {column.iloc[first]!r}"
         raise SweepError(f"{name}: expected numbers, found {found}")
-    return numbers.to_numpy(dtype=float)
+    return numbers.to_numpy(dtype=float, na_value=np.nan)
 
 
 def _check_values(values: Array, name: str, *, positive: bool) -> None:
@@ -102,24 +138,57 @@ def _check_values(values: Array, name: str, *, positive: bool) -> None:
         raise SweepError(f"{name}: expected {what}, found {found}; {remedy}")
 
 
-def _weights(given: Any, observed: Observations, count: int) -> Array:
+def _weights(given: Any, observed: Observations, data: Any) -> Array:
+    count = len(observed.table)
     if given is None:
         given = np.ones(count) if observed.weights is None else observed.weights
     elif isinstance(given, str):
         if given not in observed.table:
             raise FitError(f"weights={given!r} is not a column; the table has: {', '.join(map(str, observed.table))}")
-        given = observed.table[given]
-    weights = np.asarray(given, dtype=float)
+        given = _numeric(observed.table, given)
+    elif isinstance(given, pd.Series) and isinstance(data, pd.DataFrame) and not given.index.equals(data.index):
+        raise FitError("weights: the index of the Series is not that of the table; pass weights.to_numpy() if it fits")
+    try:
+        weights = np.array(given, dtype=float)
+    except (TypeError, ValueError):
+        raise FitError(f"weights: expected {count} numbers, one a row, found {type(given).__name__}") from None
     if weights.shape != (count,):
         raise FitError(f"weights: expected {count} numbers, one a row, found shape {weights.shape}")
-    if not np.isfinite(weights).all() or (weights < 0).any() or not (weights > 0).any():
+    if count and (not np.isfinite(weights).all() or (weights < 0).any() or not (weights > 0).any()):
         raise FitError("weights: expected finite numbers that are not negative, and not all zero")
     return weights
 
 
-def _duplicates(rows: pd.DataFrame) -> tuple[Note, ...]:
-    count = int(rows.duplicated().sum())
+def _duplicates(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Note, ...]:
+    """Remark on rows that repeat another in everything a run is described by, its target included."""
+    known = [q.column for q in QUANTITIES if q.numeric and q.column != "seed"]
+    others = {name: table[name] for name in known if name in table and name not in rows}
+    count = int(rows.assign(**others).duplicated().sum())
     if count == 0:
         return ()
     text = f"{count} of {len(rows)} rows repeat another row exactly; errors count them as independent observations"
     return (Note("duplicates", text, caution=True),)
+
+
+def _cells(rows: pd.DataFrame, table: pd.DataFrame) -> Array:
+    """Number the (params, tokens) cells of the rows, read or not; without either, rows of equal inputs are a cell."""
+    levels = {}
+    for name in ("params", "tokens"):
+        column = rows.get(name, table.get(name))
+        if column is not None:
+            levels[name] = group_levels(pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan))
+    if not levels:
+        levels = {name: _clusters(rows[name].to_numpy()) for name in rows.columns[:-1]}
+    if not levels:
+        return np.arange(len(rows))
+    return pd.DataFrame(levels).groupby(list(levels), dropna=False).ngroup().to_numpy()
+
+
+def _clusters(values: Array) -> Array:
+    """Number the groups of values that differ by no more than jitter."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    opens = np.diff(ordered) > _SAME * np.maximum(np.abs(ordered[1:]), np.abs(ordered[:-1]))
+    groups = np.empty(len(values), dtype=int)
+    groups[order] = np.concatenate([[0], np.cumsum(opens)])[: len(values)]
+    return groups

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scalefit import expressions
 from scalefit.errors import FitError
 from scalefit.fitting import covariance
-from scalefit.fitting.data import cells_of, collect
+from scalefit.fitting.data import Rows, collect
 from scalefit.fitting.lmfit_bridge import Settings, read_settings
-from scalefit.fitting.problem import Problem
+from scalefit.fitting.problem import Problem, fit_bounds
 from scalefit.fitting.result import Fit
-from scalefit.fitting.starts import starting_points
+from scalefit.fitting.search import solve
 from scalefit.fitting.status import FitStatus
+from scalefit.fitting.ties import write_ties
 from scalefit.laws import get_law
 from scalefit.laws.formula import Law
 from scalefit.notes import Note
-from scalefit.observations import Observations
-from scalefit.solvers.levenberg import Solution, minimize
-from scalefit.solvers.linear import least_squares
-from scalefit.solvers.losses import Loss, Squared
+from scalefit.solvers.levenberg import Solution
+from scalefit.solvers.losses import LOSSES, Loss, Squared
 from scalefit.vocabulary import quantity_of
 
 if TYPE_CHECKING:
@@ -32,9 +29,12 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
-_SCOUTS, _SCOUT_STEPS, _FINALISTS, _STEPS = 8, 12, 3, 1000
-_THIN = 2000
 _OUTLIER = 10.0
+"""Multiples of the typical scatter beyond which a row is called an outlier."""
+_VANISHED = 1e-6
+"""A positive parameter that changes no fitted value by more than this fraction has run to zero (or to infinity)."""
+_ALIGNED = 0.02
+"""Inputs are on one line when one is known from the others to this fraction of its spread."""
 
 
 def fit(
@@ -64,7 +64,7 @@ def fit(
     space : {"auto", "log", "plain"}
         "auto" means logs for the quantities of the vocabulary, which are positive, and plain otherwise.
     start : mapping of str to float, optional
-        Starting values; a complete one replaces the search for starts.
+        Starting values, tried beside our own; the lowest minimum wins, so a bad start does no harm.
     params : lmfit.Parameters, optional
         Fixes (``vary=False``), bounds, ties (``expr``) and starting values.
     weights : array_like (n,) or str, optional
@@ -93,44 +93,24 @@ def fit(
     """
     declared = get_law(law)
     settings = read_settings(params, start, declared)
-    bound, observed = collect(_write_ties(declared, settings), data, weights)
-    problem = _pose(bound, observed, settings, loss or Squared(), space)
-    _check_count(problem)
-    problem, solution = _solve(problem, bound, settings)
-    return _conclude(problem, solution, observed, settings)
+    tied, ties = write_ties(declared, settings.ties)
+    bound, rows = collect(tied, data, weights)
+    with np.errstate(all="ignore"):  # far from the answer a law may overflow; what it returns is checked instead
+        problem = _pose(bound, rows, settings, Squared() if loss is None else loss, space)
+        _check_count(problem)
+        problem, solution = solve(problem.take(rows.canonical_order()), bound, settings)
+        return _conclude(problem, solution, rows, ties)
 
 
-def _write_ties(law: Law, settings: Settings) -> Law:
-    """Write the tied parameters into the formula, so that they have exact derivatives like everything else."""
-    if not settings.ties:
-        return law
-    replaced = {name: expressions.parse(text) for name, text in settings.ties.items()}
-    for name, tree in replaced.items():
-        strange = [n for n in expressions.names(tree) if n not in law.parameters or n in settings.ties]
-        if strange:
-            raise FitError(
-                f"the tie {name} = {settings.ties[name]} may use free parameters only, not {', '.join(strange)}"
-            )
-
-    class Substitute(ast.NodeTransformer):
-        def visit_Name(self, node: ast.Name) -> ast.expr:
-            return replaced.get(node.id, node)
-
-    body = ast.unparse(Substitute().visit(expressions.parse(law.formula.partition("=")[2])))
-    kept = law.to_dict() | {"formula": f"{law.target} = {body}"}
-    for key in ("positive", "bounds", "meanings", "units"):
-        names = [name for name in kept[key] if name not in settings.ties]
-        kept[key] = {name: kept[key][name] for name in names} if isinstance(kept[key], dict) else names
-    return Law.from_dict(kept)
-
-
-def _pose(law: Law, observed: Observations, settings: Settings, loss: Loss, space: str) -> Problem:
+def _pose(law: Law, rows: Rows, settings: Settings, loss: Loss, space: str) -> Problem:
     """Lay law and rows out as arrays."""
     if space not in ("auto", "log", "plain"):
         raise FitError(f"space: expected 'auto', 'log' or 'plain', found {space!r}")
+    if not isinstance(loss, tuple(LOSSES.values())):
+        raise FitError(f"loss: expected one such as Squared() or Huber(1e-3), found {loss!r}")
     if space == "auto":
         space = "log" if quantity_of(law.target) is not None else "plain"
-    target = observed.table.iloc[:, -1].to_numpy()
+    target = rows.table.iloc[:, -1].to_numpy()
     if space == "log" and (target <= 0).any():
         first = int(np.flatnonzero(target <= 0)[0])
         raise FitError(
@@ -139,32 +119,16 @@ def _pose(law: Law, observed: Observations, settings: Settings, loss: Loss, spac
     if not law.parameters:
         raise FitError(f"{law.formula!r} has no parameter to fit; evaluate it with law({{}}, table)")
     derivation = law.derivation
-    lower, upper = _bounds(law, settings)
-    weights = observed.weights if observed.weights is not None else np.ones(len(target))
-    return Problem(
-        derivation,
-        derivation.enter(law.read_inputs(observed.table)),
-        target,
-        weights,
-        space,
-        loss,
-        lower,
-        upper,
-    )
+    _check_start(law, settings.start)
+    inputs = derivation.enter(law.read_inputs(rows.table))
+    lower, upper = fit_bounds(law, settings.bounds, settings.fixed)
+    return Problem(derivation, inputs, target, rows.weights, space, loss, lower, upper)
 
 
-def _bounds(law: Law, settings: Settings) -> tuple[Array, Array]:
-    """Bounds in fit coordinates; fixed parameters have equal ones."""
-    limits = {name: pair for name, pair in settings.bounds.items() if name in law.parameters}
-    limits |= {name: (value, value) for name, value in settings.fixed.items()}
-    low = np.array([limits.get(name, (-np.inf, np.inf))[0] for name in law.parameters])
-    high = np.array([limits.get(name, (-np.inf, np.inf))[1] for name in law.parameters])
-    logged = law.derivation.logged
-    below = logged & (high <= 0)
-    if below.any():
-        name = law.parameters[int(np.flatnonzero(below)[0])]
-        raise FitError(f"{name} must be positive in {law.formula!r}; its bound or fixed value is not")
-    return law.derivation.to_fit(np.where(logged, np.maximum(low, 0.0), low)), law.derivation.to_fit(high)
+def _check_start(law: Law, start: Mapping[str, float]) -> None:
+    for name, positive in zip(law.parameters, law.derivation.logged, strict=True):
+        if positive and start.get(name, 1.0) <= 0:
+            raise FitError(f"start of {name}: {law.formula!r} needs a positive number, found {start[name]}")
 
 
 def _check_count(problem: Problem) -> None:
@@ -175,94 +139,6 @@ def _check_count(problem: Problem) -> None:
             f"{free} parameters cannot be fitted to {rows} row(s): bring at least {free + 1} rows, "
             f"fix or tie parameters (params=), or choose a law with fewer"
         )
-
-
-def _solve(problem: Problem, law: Law, settings: Settings) -> tuple[Problem, Solution]:
-    free = problem.lower < problem.upper
-    linear = set(problem.derivation.linear(problem.space))
-    unbounded = not np.isfinite(np.concatenate([problem.lower[free], problem.upper[free]])).any()
-    if not problem.loss.robust and unbounded and linear >= set(np.array(problem.parameters)[free]):
-        return problem, _solve_linear(problem, free)
-    scouts = starting_points(_thinned(problem), settings.start, _SCOUTS)
-    if len(scouts) == 0 or not np.isfinite(problem.objective(scouts)).any():
-        raise FitError(
-            f"no starting point gives {law.target} finite values on these rows; "
-            f"pass start={{...}} near the answer, or check the units of the inputs"
-        )
-    scouts = scouts[np.isfinite(problem.objective(scouts))]
-    problem, scouts = _log_positive_coefficients(problem, law, settings, scouts)
-    given = settings.start.keys() | settings.fixed.keys() >= set(problem.parameters)
-    tried = _run(problem, scouts, _SCOUT_STEPS)
-    order = np.argsort(tried.objective, kind="stable")[:_FINALISTS]
-    # A start the user gave is always followed to its end.
-    solution = _run(problem, np.concatenate([scouts[:2], tried.phi[order]]) if given else tried.phi[order], _STEPS)
-    return problem, solution.take(np.array([_pick(problem, solution, scouts[0])]))
-
-
-def _pick(problem: Problem, solution: Solution, near: Array) -> int:
-    """Return the lowest minimum; among equal ones (parameters that may swap places) the one nearest to a point."""
-    best = solution.best()
-    residual = problem.model()(solution.phi[best : best + 1])[0][0]
-    rounding = 8 * np.finfo(float).eps * float(problem.weights @ np.abs(residual * problem.observed))
-    equal = np.flatnonzero(solution.objective <= solution.objective[best] * (1 + 1e-9) + rounding)
-    distance = (((solution.phi[equal] - near) / np.maximum(np.abs(near), 1e-3)) ** 2).sum(axis=1)
-    return int(equal[np.argmin(distance)])
-
-
-def _run(problem: Problem, scouts: Array, steps: int) -> Solution:
-    return minimize(
-        problem.model(),
-        scouts,
-        loss=problem.loss,
-        weights=problem.weights,
-        lower=problem.lower,
-        upper=problem.upper,
-        iterations=steps,
-    )
-
-
-def _solve_linear(problem: Problem, free: Array) -> Solution:
-    phi = np.where(free, 0.0, problem.lower)[None]
-    residual, jacobian = problem.model()(phi)
-    phi[0, free] = least_squares(jacobian[0, free].T, -residual[0], problem.weights)
-    return Solution(phi, problem.objective(phi), np.array([True]), 1)
-
-
-def _thinned(problem: Problem) -> Problem:
-    """Look for starts on an even sample of the rows when there are very many."""
-    if len(problem.target) <= _THIN:
-        return problem
-    order = np.lexsort((problem.target, *problem.inputs))
-    rows = np.sort(order[np.linspace(0, len(order) - 1, _THIN).astype(int)])
-    return replace(
-        problem,
-        inputs=[u[rows] for u in problem.inputs],
-        target=problem.target[rows],
-        weights=problem.weights[rows],
-    )
-
-
-def _log_positive_coefficients(problem: Problem, law: Law, settings: Settings, scouts: Array) -> tuple[Problem, Array]:
-    """Fit linear coefficients that start positive in logs, where the valley of a sum of powers is nearly straight.
-
-    Only for positive targets, and not for coefficients whose bounds the user chose. A coefficient that wants to
-    change sign runs to zero and is seen by `_conclude`.
-    """
-    derivation = problem.derivation
-    if problem.space == "plain" or derivation.logged[: len(problem.parameters)].all():
-        return problem, scouts
-    natural = derivation.to_natural(scouts)
-    open_ = {n for n in derivation.linear("plain") if n not in settings.bounds and n not in settings.fixed}
-    chosen = {n for j, n in enumerate(problem.parameters) if n in open_ and natural[0, j] > 0}
-    chosen -= derivation.positive
-    if not chosen:
-        return problem, scouts
-    logged = replace(law, positive=frozenset(law.positive) | chosen)
-    lower, upper = _bounds(logged, settings)
-    posed = replace(problem, derivation=logged.derivation, lower=lower, upper=upper)
-    columns = [problem.parameters.index(n) for n in chosen]
-    same_sign = (natural[:, columns] > 0).all(axis=1)
-    return posed, logged.derivation.to_fit(natural[same_sign])
 
 
 @dataclass(frozen=True)
@@ -279,31 +155,36 @@ def _ends(problem: Problem, phi: Array) -> _Ends:
     at_bound = ~fixed & ((phi <= problem.lower) | (phi >= problem.upper))
     _, jacobian = problem.model()(phi[None])
     size = 1.0 if problem.space == "log" else float(np.abs(problem.observed).max())
-    vanished = problem.derivation.logged & ~fixed & (np.abs(jacobian[0]).max(axis=1) < 1e-6 * size)
+    vanished = problem.derivation.logged & ~fixed & (np.abs(jacobian[0]).max(axis=1) < _VANISHED * size)
     return _Ends(fixed, at_bound, vanished)
 
 
-def _conclude(problem: Problem, solution: Solution, observed: Observations, settings: Settings) -> Fit:
+def _conclude(problem: Problem, solution: Solution, rows: Rows, ties: Mapping[str, str]) -> Fit:
     """Judge the solution and put the result together."""
     law, phi = problem.derivation.law, solution.phi[0]
     ends = _ends(problem, phi)
     held = ends.fixed | ends.at_bound | ends.vanished
     errors = covariance.estimate(problem, phi, ~held)
     residual = problem.model()(phi[None])[0][0]
+    aligned = _aligned(problem)
+    # Where inputs move together, the term of one stands for those of all: nothing is said by a term that ran to zero.
+    lost = ends.vanished & bool(aligned)
+    errors.covariance[lost, lost] = np.inf
     states = np.full(len(phi), "free", dtype=object)
-    states[errors.unidentified] = "unidentified"
     states[ends.at_bound | ends.vanished] = "at bound"
+    states[errors.unidentified | lost] = "unidentified"
     states[ends.fixed] = "fixed"
-    notes = [*observed.notes, *_doubts(problem, errors, residual)]
-    notes += [
-        Note("vanished", f"{problem.parameters[j]} ran to zero: the data do not need it", True)
-        for j in np.flatnonzero(ends.vanished)
-    ]
+    notes = [*rows.notes, *aligned, *_doubts(problem, errors, residual)]
+    if ends.vanished.any() and not aligned:
+        names = ", ".join(np.array(problem.parameters)[ends.vanished])
+        notes.append(Note("vanished", f"the data do not need the term of {names}, which ran to zero", caution=True))
+    if not solution.converged[0]:
+        notes.append(Note("unfinished", "the solver was still moving when it stopped", caution=True))
     return Fit(
         law=law,
         space=problem.space,
         loss=problem.loss,
-        status=_status(solution, states),
+        status=_status(bool(solution.converged[0]), states, bool(aligned)),
         phi=phi,
         covariance=errors.covariance,
         states=tuple(states),
@@ -313,19 +194,39 @@ def _conclude(problem: Problem, solution: Solution, observed: Observations, sett
         scale=errors.scale,
         dof=errors.dof,
         condition=errors.condition,
-        ties=dict(settings.ties),
-        rows=observed.table,
-        weights=problem.weights,
-        cells=cells_of(observed.table),
+        ties=ties,
+        _rows=rows.table,
+        weights=rows.weights,
+        cells=rows.cells,
         notes=tuple(notes),
-        source=observed.source,
+        source=rows.source,
     )
 
 
-def _status(solution: Solution, states: Array) -> FitStatus:
-    if not solution.converged[0]:
+def _aligned(problem: Problem) -> list[Note]:
+    """Remark on inputs that the rows do not vary independently (in logs, where they enter as logs)."""
+    counted = problem.weights > 0
+    columns = np.stack([np.broadcast_to(u, len(problem.target))[counted] for u in problem.inputs or [np.zeros(1)]])
+    spread = columns.std(axis=1)
+    moving = np.flatnonzero(spread > 1e-9 * np.abs(columns).max(axis=1))
+    if len(moving) < 2:
+        return []
+    standard = (columns[moving] - columns[moving].mean(axis=1, keepdims=True)) / spread[moving, None]
+    # The share of an input's variance that the others leave is the inverse of its variance inflation factor.
+    values, vectors = np.linalg.eigh(standard @ standard.T / columns.shape[1])
+    if values[0] > _ALIGNED**2 / 2:
+        return []
+    names = [problem.derivation.inputs[moving[j]] for j in np.flatnonzero(np.abs(vectors[:, 0]) > 0.1)]
+    text = f"{' and '.join(names)} vary together along one line: only the form of the law tells their effects apart"
+    return [Note("aligned", text, caution=True)]
+
+
+def _status(converged: bool, states: Array, aligned: bool) -> FitStatus:
+    unidentified = bool((states == "unidentified").any())
+    # Where inputs move together the minimum is a valley without an end to converge to: then that is the finding.
+    if not converged and not (unidentified and aligned):
         return FitStatus.NOT_CONVERGED
-    if (states == "unidentified").any():
+    if unidentified:
         return FitStatus.ILL_CONDITIONED
     return FitStatus.AT_BOUND if (states == "at bound").any() else FitStatus.CONVERGED
 
@@ -335,13 +236,12 @@ def _doubts(problem: Problem, errors: covariance.Errors, residual: Array) -> lis
     found = []
     if errors.dof <= 0:
         found.append(Note("exact", "as many parameters as rows: the fit is exact and has no errors", caution=True))
-    standardized = np.abs(residual) * np.sqrt(problem.weights)
+    counted = problem.weights > 0
+    standardized = np.abs(residual[counted]) * np.sqrt(problem.weights[counted])
     typical = 1.4826 * float(np.median(standardized))
     far = int((standardized > _OUTLIER * typical).sum()) if typical > 0 else 0
     if far and errors.dof > 0:
-        advice = "" if problem.loss.robust else "; they pull the fit: look at them, or fit with loss=Huber(...)"
-        text = (
-            f"{far} of {len(residual)} rows lie more than {_OUTLIER:g} times the typical scatter from the fit{advice}"
-        )
+        text = f"{far} of {len(standardized)} rows lie more than {_OUTLIER:g} times the typical scatter from the fit"
+        text += "" if problem.loss.robust else "; they pull the fit: look at them, or fit with loss=Huber(...)"
         found.append(Note("outliers", text, caution=not problem.loss.robust))
     return found

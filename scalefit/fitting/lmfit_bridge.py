@@ -44,6 +44,9 @@ def read_settings(params: lmfit.Parameters | None, start: Mapping[str, float] | 
     """Read what the user gave: starts by name, and everything an lmfit.Parameters can say."""
     start = dict(start or {})
     _check_known("start", start, law)
+    strange = [name for name, value in start.items() if not _is_finite(value)]
+    if strange:
+        raise FitError(f"start of {strange[0]}: expected a finite number, found {start[strange[0]]!r}")
     if params is None:
         return Settings(start, {}, dict(law.bounds), {})
     _check_known("params", params, law)
@@ -51,7 +54,17 @@ def read_settings(params: lmfit.Parameters | None, start: Mapping[str, float] | 
     fixed = {name: float(p.value) for name, p in params.items() if not p.vary and not p.expr}
     given = {n: float(p.value) for n, p in params.items() if p.vary and not p.expr and np.isfinite(p.value)}
     limits = {n: (float(p.min), float(p.max)) for n, p in params.items() if np.isfinite([p.min, p.max]).any()}
+    bounded = [name for name in ties if name in limits]
+    if bounded:
+        raise FitError(f"{bounded[0]} is tied and bounded; bound the parameters its tie is made of instead")
     return Settings(given | start, fixed, dict(law.bounds) | limits, ties)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return bool(np.isfinite(float(value)))
+    except (TypeError, ValueError):
+        return False
 
 
 def _check_known(what: str, names: Any, law: Law) -> None:
@@ -89,20 +102,22 @@ def _attach_errors(params: lmfit.Parameters, table: pd.DataFrame, covariance: pd
 def to_model_result(fit: Fit) -> lmfit.model.ModelResult:
     """Return the fit as an lmfit ModelResult.
 
-    A robust loss is handed over as the signed root of twice the loss, so that lmfit's sum of squares is twice the
-    objective; standard errors and correlations are scalefit's, since lmfit's assume squared residuals.
+    Its model maps x (rows, inputs), the columns in the order of `Fit.rows`, to the target as the residuals see it: its
+    log for a fit in log space. A robust loss is handed over as the signed root of twice the loss, so that lmfit's sum
+    of squares is twice the objective; standard errors and correlations are scalefit's, since lmfit's assume squared
+    residuals.
     """
     import lmfit
 
     law, rows = fit.law, fit.rows
-    observed = fit.problem.observed
+    observed, given = fit.problem.observed, rows.iloc[:, :-1].to_numpy(dtype=float)
 
     def function(x: Array, **values: float) -> Array:
-        table = rows if len(x) == len(rows) else pd.DataFrame(x, columns=list(rows.columns[:-1]))
-        value = law({name: values[name] for name in law.parameters}, table)
+        table = pd.DataFrame(x, columns=list(rows.columns[:-1]), index=range(len(x)))
+        value = np.broadcast_to(law({name: values[name] for name in law.parameters}, table), len(x))
         with np.errstate(all="ignore"):
             value = np.log(value) if fit.space == "log" else value
-        if not fit.loss.robust or len(value) != len(observed):
+        if not fit.loss.robust or not np.array_equal(x, given):
             return value
         residual = value - observed
         return observed + np.sign(residual) * np.sqrt(2 * fit.loss.value(residual))
@@ -111,7 +126,6 @@ def to_model_result(fit: Fit) -> lmfit.model.ModelResult:
     function.__signature__ = inspect.Signature(arguments)  # type: ignore[attr-defined]  # lmfit reads names from it
     model = lmfit.Model(function, independent_vars=["x"], name=law.formula)
     tight = {"xtol": 1e-12, "ftol": 1e-12, "gtol": 0.0}
-    x = rows.iloc[:, :-1].to_numpy(dtype=float)
-    result = model.fit(observed, fit.params.copy(), x=x, weights=np.sqrt(fit.weights), fit_kws=tight)
+    result = model.fit(observed, fit.params.copy(), x=given, weights=np.sqrt(fit.weights), fit_kws=tight)
     _attach_errors(result.params, fit.table, fit.natural_covariance)
     return result

@@ -23,13 +23,15 @@ def predict(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any], leve
     """Do the work of `Fit.predict`; see there."""
     from scalefit.fitting.result import t_quantile
 
+    quantile = t_quantile(level, fit.dof)
     inputs = _collect(fit, table, named)
     arrays = fit.law.read_inputs(inputs)
     derivation = fit.law.derivation
-    value, jacobian = derivation.function(fit.space)(fit.phi[None], derivation.enter(arrays))
+    with np.errstate(all="ignore"):
+        value, jacobian = derivation.function(fit.space)(fit.phi[None], derivation.enter(arrays))
     center = np.broadcast_to(value[0], len(inputs)).astype(float)
     slopes = np.broadcast_to(jacobian[0], (len(fit.phi), len(inputs)))
-    half = t_quantile(level, fit.dof) * np.sqrt(_variance(slopes, fit.covariance) + fit.scale**2)
+    half = quantile * np.sqrt(_variance(slopes, fit.covariance) + fit.scale**2)
     half = np.where(np.isnan(half), np.inf, half)
     low, high = center - half, center + half
     if fit.space == "log":
@@ -63,7 +65,7 @@ def reach_of(fit: Fit, inputs: pd.DataFrame) -> pd.DataFrame:
 
 def _collect(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any]) -> pd.DataFrame:
     """Bring the inputs, however given, into one table with columns in words."""
-    wanted = [column_of(name) if column_of(name) in fit.rows else name for name in fit.law.inputs]
+    wanted = [column_of(name) for name in fit.law.inputs]
     columns = table.columns if table is not None else ()
     given: dict[str, Any] = {column_of(str(name)): table[name].to_numpy() for name in columns}  # type: ignore[index]
     given |= {column_of(name): value for name, value in named.items()}
@@ -72,13 +74,24 @@ def _collect(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any]) -> 
     if unknown or missing:
         problem = f"missing {', '.join(missing)}" if missing else f"{', '.join(unknown)} is not an input"
         raise LawError(f"{fit.law.formula!r} predicts from {', '.join(wanted)}; {problem}")
-    arrays = {name: np.atleast_1d(np.asarray(given[name], dtype=float)) for name in wanted}
-    for name, values in arrays.items():
-        if not np.isfinite(values).all():
-            raise LawError(f"{name}: expected finite numbers to predict at, found {values[~np.isfinite(values)][0]}")
+    arrays = {name: _numbers(name, given[name]) for name in wanted}
     _check_positive(fit, arrays)
-    rows = np.broadcast_shapes(*(array.shape for array in arrays.values())) if arrays else (1,)
-    return pd.DataFrame({name: np.broadcast_to(array, rows) for name, array in arrays.items()}, index=range(rows[0]))
+    try:
+        (rows,) = np.broadcast_shapes((1,), *(array.shape for array in arrays.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise LawError(f"the inputs do not fit together, expected one number or as many of each: {shapes}") from None
+    return pd.DataFrame({name: np.broadcast_to(array, rows) for name, array in arrays.items()}, index=range(rows))
+
+
+def _numbers(name: str, given: Any) -> Array:
+    try:
+        values = np.atleast_1d(np.asarray(given, dtype=float))
+    except (TypeError, ValueError):
+        raise LawError(f"{name}: expected numbers to predict at, found {given!r}") from None
+    if not np.isfinite(values).all():
+        raise LawError(f"{name}: expected finite numbers to predict at, found {values[~np.isfinite(values)][0]}")
+    return values
 
 
 def _check_positive(fit: Fit, arrays: Mapping[str, Array]) -> None:

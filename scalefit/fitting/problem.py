@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scalefit.errors import FitError
+from scalefit.laws.formula import Law
 from scalefit.solvers.losses import Loss
 
 if TYPE_CHECKING:
@@ -57,16 +59,24 @@ class Problem:
         return np.log(self.target) if self.space == "log" else self.target
 
     def values(self, space: str) -> Callable[[Array], tuple[Array, Array]]:
-        """Return phi -> law values and Jacobian on the data, in one space."""
-        function = self.derivation.function(space)
-        return lambda phi: function(phi, self.inputs)
+        """Return phi -> law values (K, n) and Jacobian (K, p, n) on the data, in one space."""
+        function, count = self.derivation.function(space), len(self.target)
+
+        def values(phi: Array) -> tuple[Array, Array]:
+            value, jacobian = function(phi, self.inputs)
+            if jacobian.shape[2] != count:  # a law without inputs has one value for all rows
+                jacobian = np.repeat(jacobian, count, axis=2)
+                value = np.repeat(value, count, axis=1)
+            return value, jacobian
+
+        return values
 
     def model(self) -> Callable[[Array], tuple[Array, Array]]:
         """Return phi -> residuals (K, n) and Jacobian (K, p, n)."""
-        function, observed = self.derivation.function(self.space), self.observed
+        values, observed = self.values(self.space), self.observed
 
         def residuals(phi: Array) -> tuple[Array, Array]:
-            value, jacobian = function(phi, self.inputs)
+            value, jacobian = values(phi)
             return value - observed, jacobian
 
         return residuals
@@ -77,6 +87,24 @@ class Problem:
         with np.errstate(all="ignore"):
             total = (self.weights * self.loss.value(residual)).sum(axis=1)
         return np.where(np.isfinite(total), total, np.inf)
+
+    def is_linear(self) -> bool:
+        """Tell whether the residuals are linear in the free coordinates and nothing bounds those."""
+        free = self.lower < self.upper
+        names = set(np.array(self.parameters)[free])
+        bent = self.space == "plain" and bool(self.derivation.logged[free].any())
+        bounded = bool(np.isfinite(np.concatenate([self.lower[free], self.upper[free]])).any())
+        return names <= set(self.derivation.linear(self.space)) and not bent and not bounded
+
+    def rounding(self) -> float:
+        """Return the objective that rounding alone can leave: below it a fit is exact."""
+        typical = 256 * np.finfo(float).eps * np.maximum(np.abs(self.observed), 1.0 if self.space == "log" else 0.0)
+        return float((self.weights * self.loss.value(typical)).sum())
+
+    def take(self, rows: Array) -> Problem:
+        """Return the problem on some of the rows, or on all of them in another order."""
+        parts = {name: getattr(self, name)[rows] for name in ("target", "weights")}
+        return replace(self, inputs=[u[rows] for u in self.inputs], **parts)
 
     @property
     def projection_space(self) -> str:
@@ -91,3 +119,25 @@ class Problem:
         if self.space == "log" and self.projection_space == "plain":
             return self.target, self.weights / self.target**2
         return self.observed, self.weights
+
+
+def fit_bounds(law: Law, bounds: Mapping[str, tuple[float, float]], fixed: Mapping[str, float]) -> tuple[Array, Array]:
+    """Return lower and upper bounds in fit coordinates; fixed parameters have equal ones.
+
+    Raises
+    ------
+    FitError
+        If a parameter that must be positive may not be.
+    """
+    limits = {**bounds, **{name: (value, value) for name, value in fixed.items()}}
+    low = np.array([limits.get(name, (-np.inf, np.inf))[0] for name in law.parameters], dtype=float)
+    high = np.array([limits.get(name, (-np.inf, np.inf))[1] for name in law.parameters], dtype=float)
+    logged = law.derivation.logged
+    below = logged & (high <= 0)
+    if below.any():
+        name = law.parameters[int(np.flatnonzero(below)[0])]
+        raise FitError(
+            f"{name} must be positive in {law.formula!r}; its bound or fixed value is not. "
+            "To do without its term, write the law without it"
+        )
+    return law.derivation.to_fit(np.where(logged, np.maximum(low, 0.0), low)), law.derivation.to_fit(high)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from scalefit.errors import FitError
 from scalefit.fitting.problem import Problem
 from scalefit.fitting.status import FitStatus
 from scalefit.formatting import Face, format_error, format_number, to_html, to_text
@@ -59,8 +60,6 @@ class Fit:
         Condition number of the scaled Jacobian.
     ties : mapping of str to str
         Parameters written as expressions of others.
-    rows : pandas.DataFrame
-        The rows fitted: input columns and the target.
     weights : ndarray (n,)
     cells : ndarray of int (n,)
         Which (params, tokens) cell each row belongs to, for resampling.
@@ -82,11 +81,24 @@ class Fit:
     dof: int
     condition: float
     ties: Mapping[str, str]
-    rows: pd.DataFrame
+    _rows: pd.DataFrame
     weights: Array
     cells: Array
     notes: tuple[Note, ...] = field(default=())
     source: str = "table"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ties", MappingProxyType(dict(self.ties)))
+        for array in (self.phi, self.covariance, self.lower, self.upper, self.weights, self.cells):
+            array.flags.writeable = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self.to_json(),)
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The rows fitted, as a copy: input columns and the target, named in words."""
+        return self._rows.copy()
 
     @cached_property
     def values(self) -> Mapping[str, float]:
@@ -107,16 +119,23 @@ class Fit:
         """Every tie as a little law of the free parameters."""
         return {name: Law(f"{name} = {text}", inputs=()) for name, text in self.ties.items()}
 
-    @cached_property
+    @property
     def natural_covariance(self) -> pd.DataFrame:
         """Covariance in natural units, tied parameters included (first order)."""
-        slopes = self._natural_slopes()
-        finite = np.where(np.isfinite(self.covariance), self.covariance, 0.0)
-        matrix = slopes @ finite @ slopes.T
-        infinite = (slopes[:, ~np.isfinite(np.diag(self.covariance))] != 0).any(axis=1)
-        matrix[infinite, infinite] = np.inf
         names = list(self.values)
-        return pd.DataFrame(matrix, index=names, columns=names)
+        return pd.DataFrame(self._natural_covariance.copy(), index=names, columns=names)
+
+    @cached_property
+    def _natural_covariance(self) -> Array:
+        active = np.diag(self.covariance) != 0  # held parameters may have run to where natural units overflow
+        slopes, covariance = self._natural_slopes()[:, active], self.covariance[np.ix_(active, active)]
+        unknown = ~np.isfinite(np.diag(covariance))
+        with np.errstate(all="ignore"):
+            matrix = np.nan_to_num(slopes @ np.where(np.isfinite(covariance), covariance, 0.0) @ slopes.T, nan=0.0)
+        infinite = (slopes[:, unknown] != 0).any(axis=1)
+        infinite[: len(active)] |= ~np.isfinite(np.diag(self.covariance))
+        matrix[infinite, infinite] = np.inf
+        return matrix
 
     def _natural_slopes(self) -> Array:
         """d(natural values)/d(phi), tied parameters last."""
@@ -133,7 +152,7 @@ class Fit:
         index = [self.law.parameters.index(name) for name in law.parameters]
         return per_natural @ slopes[index]
 
-    @cached_property
+    @property
     def table(self) -> pd.DataFrame:
         """Parameter, value, standard error, 95 % interval and status, one row a parameter."""
         return self.intervals(0.95)
@@ -144,14 +163,14 @@ class Fit:
         Intervals use Student's t; those of positive parameters are symmetric in the log.
         """
         quantile = t_quantile(level, self.dof)
-        error = np.sqrt(np.diag(self.natural_covariance.to_numpy()))
+        error = np.sqrt(np.diag(self._natural_covariance))
         error = np.where(self._has_error, error, np.nan)
         value = np.array(list(self.values.values()))
-        low, high = value - quantile * error, value + quantile * error
         logged = np.concatenate([self.law.derivation.logged, np.zeros(len(self.ties), dtype=bool)])
         with np.errstate(all="ignore"):
             factor = np.exp(quantile * error / np.where(logged, value, 1.0))
-        low, high = np.where(logged, value / factor, low), np.where(logged, value * factor, high)
+            low = np.where(logged, value / factor, value - quantile * error)
+            high = np.where(logged, value * factor, value + quantile * error)
         states = [*self.states, *(f"= {text}" for text in self.ties.values())]
         columns = {
             "parameter": list(self.values),
@@ -168,9 +187,9 @@ class Fit:
         own = [state in ("free", "unidentified") for state in self.states]
         return np.array([*own, *(True for _ in self.ties)])
 
-    @cached_property
+    @property
     def params(self) -> lmfit.Parameters:
-        """The parameters as lmfit.Parameters with standard errors, correlations, bounds and ties."""
+        """The parameters as lmfit.Parameters with errors, correlations, bounds and ties; made anew at every access."""
         from scalefit.fitting.lmfit_bridge import to_parameters
 
         return to_parameters(self)
@@ -179,8 +198,8 @@ class Fit:
     def problem(self) -> Problem:
         """The arrays the solvers saw."""
         derivation = self.law.derivation
-        target = self.rows[column_of(self.law.target)].to_numpy(dtype=float)
-        entered = derivation.enter(self.law.read_inputs(self.rows))
+        target = self._rows[column_of(self.law.target)].to_numpy(dtype=float)
+        entered = derivation.enter(self.law.read_inputs(self._rows))
         return Problem(derivation, entered, target, self.weights, self.space, self.loss, self.lower, self.upper)
 
     @property
@@ -191,7 +210,7 @@ class Fit:
     @property
     def n(self) -> int:
         """Number of rows fitted."""
-        return len(self.rows)
+        return len(self._rows)
 
     def predict(self, table: pd.DataFrame | None = None, *, level: float = 0.95, **inputs: Any) -> pd.DataFrame:
         """Predict the target with intervals for a new observation.
@@ -214,6 +233,11 @@ class Fit:
             The inputs, prediction, lo, hi, and reach: by what factor the point lies outside the fitted range of an
             input (1 inside).
 
+        Raises
+        ------
+        LawError
+            An input is missing, unknown, not finite or not positive.
+
         Warns
         -----
         ExtrapolationWarning
@@ -224,14 +248,26 @@ class Fit:
         return predict(self, table, inputs, level)
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return the fit as JSON text, and write it to `path` if given (atomically)."""
+        """Return the fit as JSON text, and write it to `path` if given (whole or not at all).
+
+        Raises
+        ------
+        FitError
+            If the file cannot be written.
+        """
         from scalefit.fitting.storage import to_json
 
         return to_json(self, path)
 
     @classmethod
     def from_json(cls, source: str | Path) -> Fit:
-        """Read a fit back from a file or from JSON text."""
+        """Read a fit back from a file or from JSON text.
+
+        Raises
+        ------
+        FitError
+            If it cannot be read, is of another schema version, or does not hold together.
+        """
         from scalefit.fitting.storage import from_json
 
         return from_json(source)
@@ -256,12 +292,21 @@ class Fit:
         return to_html(self._face())
 
 
+def _rebuild(text: str) -> Fit:
+    return Fit.from_json(text)
+
+
+def check_level(level: float) -> None:
+    """Raise FitError unless a level is a share between 0 and 1."""
+    if not 0 < level < 1:
+        raise FitError(f"level: expected a number between 0 and 1, found {level!r}")
+
+
 def t_quantile(level: float, dof: int) -> float:
     """Two-sided Student quantile; infinite without degrees of freedom."""
-    if not 0 < level < 1:
-        raise ValueError(f"level: expected a number between 0 and 1, found {level!r}")
     from scipy.special import stdtrit
 
+    check_level(level)
     return float(stdtrit(dof, 0.5 + level / 2)) if dof > 0 else np.inf
 
 

@@ -26,7 +26,8 @@ def starting_points(problem: Problem, start: Mapping[str, float], keep: int) -> 
     """Return `keep` or a few more promising starting points, in fit coordinates.
 
     A grid over the nonlinear parameters is projected and the best points of the grid are returned. A complete `start`
-    comes before them, as given and as projected (its nonlinear values with the best linear ones).
+    comes before them, as given and as projected (its nonlinear values with the best linear ones); a partial one adds a
+    grid in which its parameters are held.
 
     Parameters
     ----------
@@ -39,14 +40,17 @@ def starting_points(problem: Problem, start: Mapping[str, float], keep: int) -> 
     -------
     ndarray (k, p), the user's first, then best first
     """
-    fixed = _given(problem, start)
+    held, given = _held(problem), _given(problem, start)
     whole = np.empty((0, len(problem.parameters)))
-    if len(fixed) == len(problem.parameters):
-        given = np.array([[fixed[name] for name in problem.parameters]])
-        fixed = _held(problem)
-        whole = np.concatenate([given, _projected(problem, given, _free_linear(problem, fixed))])
-    linear = _free_linear(problem, fixed)
-    points = _projected(problem, _grid(problem, fixed, linear), linear)
+    grids = [held]
+    if len(given) == len(problem.parameters):
+        point = np.array([[given[name] for name in problem.parameters]])
+        whole = np.concatenate([point, _projected(problem, point, _free_linear(problem, held))])
+    elif len(given) > len(held):
+        grids.append(given)
+    linears = [_free_linear(problem, fixed) for fixed in grids]
+    parts = [_projected(problem, _grid(problem, f, linear), linear) for f, linear in zip(grids, linears, strict=True)]
+    points = np.concatenate(parts)
     order = np.argsort(problem.objective(points), kind="stable")
     return np.concatenate([whole, points[order[:keep]]])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from scalefit.fitting.status import FitStatus
 from scalefit.laws.formula import Law
 from scalefit.notes import Note
 from scalefit.solvers.losses import loss_from_dict, loss_to_dict
+from scalefit.vocabulary import column_of
 
 if TYPE_CHECKING:
     from scalefit.fitting.result import Fit
@@ -45,7 +46,7 @@ def to_json(fit: Fit, path: str | Path | None) -> str:
         "scale": _number(fit.scale),
         "dof": fit.dof,
         "condition": _number(fit.condition),
-        "rows": {name: _list(fit.rows[name].to_numpy(dtype=float)) for name in fit.rows},
+        "rows": {name: _list(column.to_numpy(dtype=float)) for name, column in fit.rows.items()},
         "weights": _list(fit.weights),
         "cells": fit.cells.tolist(),
         "notes": [{"code": note.code, "text": note.text, "caution": note.caution} for note in fit.notes],
@@ -63,7 +64,7 @@ def from_json(source: str | Path) -> Fit:
 
     record = _read(source)
     try:
-        return Fit(
+        fit = Fit(
             law=Law.from_dict(record["law"]),
             space={"log": "log", "plain": "plain"}[record["space"]],
             loss=loss_from_dict(record["loss"]),
@@ -78,28 +79,51 @@ def from_json(source: str | Path) -> Fit:
             dof=int(record["dof"]),
             condition=float(_float(record["condition"])),
             ties={str(name): str(text) for name, text in record["ties"].items()},
-            rows=pd.DataFrame({str(name): _array(column) for name, column in record["rows"].items()}),
+            _rows=pd.DataFrame({str(name): _array(column) for name, column in record["rows"].items()}),
             weights=_array(record["weights"]),
             cells=np.array(record["cells"], dtype=int),
             notes=tuple(Note(str(n["code"]), str(n["text"]), bool(n["caution"])) for n in record["notes"]),
             source=str(record["source"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, ScalefitError) as error:
+        _check_whole(fit)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ScalefitError) as error:
         raise FitError(f"this is not a complete fit: {type(error).__name__}: {error}") from error
+    return fit
+
+
+def _check_whole(fit: Fit) -> None:
+    """Raise ValueError unless the parts of a fit belong together."""
+    p, n = len(fit.law.parameters), fit.n
+    columns = [column_of(name) for name in (*fit.law.inputs, fit.law.target)]
+    promises = {
+        "rows": list(fit.rows) == columns and bool(np.isfinite(fit.rows.to_numpy()).all()),
+        "phi": fit.phi.shape == (p,) and bool(np.isfinite(fit.phi).all()),
+        "covariance": fit.covariance.shape == (p, p),
+        "bounds": fit.lower.shape == fit.upper.shape == (p,) and bool((fit.lower <= fit.upper).all()),
+        "states": len(fit.states) == p and set(fit.states) <= {"free", "fixed", "at bound", "unidentified"},
+        "weights": fit.weights.shape == (n,) and bool((fit.weights >= 0).all()),
+        "cells": fit.cells.shape == (n,) and bool(((fit.cells >= 0) & (fit.cells < max(n, 1))).all()),
+        "ties": all(set(law.parameters) <= set(fit.law.parameters) for law in fit.tied_laws.values()),
+        "space": fit.space == "plain" or bool((fit.rows[columns[-1]] > 0).all()),
+    }
+    broken = [name for name, kept in promises.items() if not kept]
+    if broken:
+        raise ValueError(f"{', '.join(broken)} cannot be those of {fit.law.formula!r} on {n} rows")
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one, never half of one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise FitError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _read(source: str | Path) -> dict[str, Any]:
@@ -113,7 +137,7 @@ def _read(source: str | Path) -> dict[str, Any]:
         raise FitError(f"{'the text' if is_text else source} is not JSON: {error}") from error
     if not isinstance(record, dict) or record.get("kind") != "scalefit.Fit":
         raise FitError("expected a fit written by Fit.to_json, found other JSON")
-    if record.get("schema") != SCHEMA:
+    if type(record.get("schema")) is not int or record["schema"] != SCHEMA:
         raise FitError(
             f"expected schema version {SCHEMA}, found {record.get('schema')!r}; "
             "read it with the version of scalefit that wrote it, or fit again"

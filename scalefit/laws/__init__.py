@@ -10,6 +10,7 @@ from scalefit.errors import LawError
 from scalefit.laws import batch_size, learning_rate, loss, published
 from scalefit.laws.formula import Law
 from scalefit.laws.published import PUBLISHED, PublishedLaw, get_published
+from scalefit.vocabulary import BY_COLUMN, column_of
 
 __all__ = ["BUILT_IN", "PUBLISHED", "Law", "PublishedLaw", "catalog", "get_law", "get_published"]
 
@@ -51,7 +52,11 @@ def get_law(law: Law | str) -> Law:
 
 
 def catalog() -> pd.DataFrame:
-    """Return every law: name, target, formula, parameters (with their constants where published), source, notes.
+    """Return every law, one row each.
+
+    Columns: name; target; formula; parameters, with their constants where published; kind, "form" when they are to be
+    fitted and "constants" otherwise; inputs, with the units the formula takes; source; convention, which says how a
+    published law counts and under which recipe it was found.
 
     Examples
     --------
@@ -65,6 +70,7 @@ def catalog() -> pd.DataFrame:
             "formula": law.formula,
             "parameters": ", ".join(law.parameters),
             "kind": "form",
+            "inputs": _inputs(law),
             "source": law.source,
             "convention": "",
         }
@@ -77,9 +83,14 @@ def catalog() -> pd.DataFrame:
             "formula": entry.law.formula,
             "parameters": ", ".join(f"{name} = {value:.4g}" for name, value in entry.values.items()),
             "kind": "constants",
+            "inputs": _inputs(entry.law),
             "source": entry.law.source,
             "convention": entry.convention,
         }
         for entry in PUBLISHED
     ]
     return pd.DataFrame(rows)
+
+
+def _inputs(law: Law) -> str:
+    return ", ".join(f"{name} ({BY_COLUMN[column_of(name)].unit})" for name in law.inputs)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import sympy
 from sympy import Symbol
 
 from scalefit.errors import LawError
+from scalefit.expressions import FUNCTIONS
 from scalefit.vocabulary import latex_of, quantity_of
 
 if TYPE_CHECKING:
@@ -22,31 +24,13 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 _CALLS: Mapping[str, Callable[..., Any]] = {
-    "ln": sympy.log,
-    "log": sympy.log,
+    **{name: getattr(sympy, name) for name in FUNCTIONS if hasattr(sympy, name)},
     "log2": lambda x: sympy.log(x) / sympy.log(2),
     "log10": lambda x: sympy.log(x) / sympy.log(10),
     "abs": sympy.Abs,
     "arctan": sympy.atan,
-    "min": sympy.Min,
-    "max": sympy.Max,
-    **{
-        name: getattr(sympy, name)
-        for name in [
-            "exp",
-            "sqrt",
-            "sin",
-            "cos",
-            "tan",
-            "asin",
-            "acos",
-            "atan",
-            "sinh",
-            "cosh",
-            "tanh",
-            "erf",
-        ]
-    },
+    "min": lambda a, b: -_Larger(-a, -b),
+    "max": lambda a, b: _Larger(a, b),
 }
 _BINARY: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Add: lambda a, b: a + b,
@@ -55,6 +39,28 @@ _BINARY: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Div: lambda a, b: a / b,
     ast.Pow: lambda a, b: _power(a, b),
 }
+
+
+_LARGEST, _LARGEST_EXPONENT, _LONGEST = 1e300, 1000, 10**15
+_UNREAL = (sympy.zoo, sympy.nan, sympy.oo, -sympy.oo, sympy.I)
+
+
+class _Larger(sympy.Function):
+    """The larger of two values; sympy.Max tries to order its arguments, which takes minutes when they are nested."""
+
+    nargs = 2
+
+    @classmethod
+    def eval(cls, a: sympy.Expr, b: sympy.Expr) -> sympy.Expr | None:
+        return sympy.Max(a, b) if a.is_number and b.is_number else None
+
+    def fdiff(self, argindex: int = 1) -> sympy.Expr:
+        a, b = self.args
+        return sympy.Heaviside(a - b if argindex == 1 else b - a, sympy.Rational(1, 2))
+
+    def _latex(self, printer: Any, exp: str | None = None) -> str:
+        power = "" if exp is None else f"^{{{exp}}}"
+        return rf"\max{power}\left({', '.join(printer._print(a) for a in self.args)}\right)"
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,15 @@ class Scale:
     cofactor: Callable[[Sequence[Array]], Array]
 
 
-@lru_cache(maxsize=256)
 def derive(law: Law) -> Derivation:
-    """Return the derivation of a law, from the cache when the formula was seen before."""
+    """Return the derivation of a law; laws with the same formula, inputs and signs share what is compiled."""
+    twin = copy(_derive(law))
+    twin.law = law  # not the law that was derived first, which may have another name or other bounds
+    return twin
+
+
+@lru_cache(maxsize=256)
+def _derive(law: Law) -> Derivation:
     return Derivation(law)
 
 
@@ -91,19 +103,24 @@ class Derivation:
         self.law = law
         self.parameters, self.inputs = law.parameters, law.inputs
         self.input_logged = tuple(quantity_of(name) is not None for name in self.inputs)
-        theta = {name: Symbol(name, real=True) for name in self.parameters}
+        # No name of a law has two underscores: nothing here can be mistaken for a parameter or a function of numpy.
+        theta = {name: Symbol(f"theta__{name}", real=True) for name in self.parameters}
         x = {
-            name: Symbol(name, positive=True) if logged else Symbol(name, real=True)
+            name: Symbol(f"x__{name}", positive=True) if logged else Symbol(f"x__{name}", real=True)
             for name, logged in zip(self.inputs, self.input_logged, strict=True)
         }
         self.expression = _to_sympy(law.tree, theta | x)
+        idle = [name for name, symbol in theta.items() if symbol not in self.expression.free_symbols]
+        if idle:
+            raise LawError(f"{law.formula!r} does not depend on {', '.join(idle)}: what holds it cancels")
         self._theta, self._x = theta, x
         inferred = _necessarily_positive(self.expression, theta, x, quantity_of(law.target) is not None)
         self.positive = frozenset(law.positive) | inferred
         self.logged = np.array([name in self.positive for name in self.parameters], dtype=bool)
-        self._phi = {name: Symbol(f"phi_{name}", real=True) for name in self.parameters}
-        self._u = {name: Symbol(f"u_{name}", real=True) for name in self.inputs}
+        self._phi = {name: Symbol(f"phi__{name}", real=True) for name in self.parameters}
+        self._u = {name: Symbol(f"u__{name}", real=True) for name in self.inputs}
         self._symbols = [*self._phi.values(), *self._u.values()]
+        self._compiled: dict[str, Callable[..., Any]] = {}
         raw = {
             x[n]: sympy.exp(self._u[n]) if log else self._u[n]
             for n, log in zip(self.inputs, self.input_logged, strict=True)
@@ -121,23 +138,13 @@ class Derivation:
     def latex(self) -> str:
         """The formula as LaTeX."""
         symbols = {**self._theta, **self._x, self.law.target: Symbol(self.law.target)}
-        spelled = {
-            s: latex_of(name) or sympy.latex(Symbol(name)) for name, s in symbols.items() if isinstance(s, Symbol)
-        }
-        left = latex_of(self.law.target) or sympy.latex(Symbol(self.law.target))
-        return f"{left} = {sympy.latex(self.expression, symbol_names=spelled)}"
+        spelled = {s: latex_of(name) or sympy.latex(Symbol(name)) for name, s in symbols.items()}
+        left = spelled[symbols[self.law.target]]
+        return f"{left} = {_powers_of_ten(sympy.latex(self.expression, symbol_names=spelled))}"
 
     def form(self, space: str) -> sympy.Expr:
         """Return the law in fit coordinates, as it is ("plain") or as its logarithm ("log")."""
         return self.log_form if space == "log" else self.plain_form
-
-    @cached_property
-    def _linear(self) -> dict[str, tuple[str, ...]]:
-        free = [self._theta[name] for name in self.parameters]
-        plain = _largest_linear_set(self._raw, free)
-        log = _largest_linear_set(self.log_form, list(self._phi.values()))
-        names = {symbol: name for table in (self._theta, self._phi) for name, symbol in table.items()}
-        return {"plain": tuple(names[s] for s in plain), "log": tuple(names[s] for s in log)}
 
     def linear(self, space: str) -> tuple[str, ...]:
         """Return the parameters that jointly enter linearly.
@@ -145,21 +152,22 @@ class Derivation:
         In "plain" the parameters themselves enter the law linearly; in "log" their fit coordinates (ln of the
         positive ones) enter its logarithm linearly.
         """
-        return self._linear[space]
+        return self._linear_log if space == "log" else self._linear_plain
 
     @cached_property
-    def _direct(self) -> Callable[..., Any]:
-        arguments = [*self._theta.values(), *self._u.values()]
-        return _compile(arguments, self._raw)
+    def _linear_plain(self) -> tuple[str, ...]:
+        return _jointly_linear(self._raw, self._theta)
 
     @cached_property
-    def _with_jacobian(self) -> dict[str, Callable[..., Any]]:
-        return {}
+    def _linear_log(self) -> tuple[str, ...]:
+        return _jointly_linear(self.log_form, self._phi)
 
     def evaluate(self, values: Sequence[Array], inputs: Sequence[Array]) -> Array:
         """Evaluate the law at parameter values in natural units."""
+        if "direct" not in self._compiled:
+            self._compiled["direct"] = _compile([*self._theta.values(), *self._u.values()], [self._raw])
         with np.errstate(all="ignore"):
-            return np.asarray(self._direct(*values, *self.enter(inputs)), dtype=float)
+            return np.asarray(self._compiled["direct"](*values, *self.enter(inputs))[0], dtype=float)
 
     def enter(self, inputs: Sequence[Array]) -> list[Array]:
         """Bring inputs into the coordinates of the compiled functions (logs where positive)."""
@@ -171,11 +179,14 @@ class Derivation:
 
         ``phi`` has shape (K, p), in fit coordinates; ``u`` holds the entered inputs, each of shape (n,) or (K, n).
         """
-        if space not in self._with_jacobian:
+        if space not in self._compiled:
             form = self.form(space)
             outputs = [form, *(form.diff(symbol) for symbol in self._phi.values())]
-            self._with_jacobian[space] = _compile(self._symbols, outputs)
-        compiled = self._with_jacobian[space]
+            if any(output.has(*_UNREAL) for output in outputs):
+                kind = "logarithm" if space == "log" else "value or derivative"
+                raise LawError(f"{self.law.formula!r} has no real {kind}")
+            self._compiled[space] = _compile(self._symbols, outputs)
+        compiled = self._compiled[space]
 
         def function(phi: Array, u: Sequence[Array]) -> tuple[Array, Array]:
             columns = [phi[:, j : j + 1] for j in range(phi.shape[1])]
@@ -209,10 +220,21 @@ class Derivation:
         }
 
 
-def _compile(arguments: list[Symbol], outputs: Any) -> Callable[..., Any]:
-    needs_scipy = any(output.has(sympy.erf) for output in (outputs if isinstance(outputs, list) else [outputs]))
-    modules = ["scipy", "numpy"] if needs_scipy else "numpy"
-    return sympy.lambdify(arguments, outputs, modules=modules, cse=True, docstring_limit=0)
+def _powers_of_ten(latex: str) -> str:
+    r"""Write 108000000 as 108 \cdot 10^{6}."""
+
+    def short(match: re.Match[str]) -> str:
+        return ("" if match[1] == "1" else rf"{match[1]} \cdot ") + f"10^{{{len(match[2])}}}"
+
+    return re.sub(r"\b([1-9]\d*?)(0{4,})\b", short, latex)
+
+
+def _compile(arguments: list[Symbol], outputs: Sequence[sympy.Expr]) -> Callable[..., Any]:
+    modules = [{"_Larger": np.maximum}, *(["scipy"] if any(o.has(sympy.erf) for o in outputs) else []), "numpy"]
+    exact = {number for output in outputs for number in output.atoms(sympy.Rational)}
+    long = {number: sympy.Float(number) for number in exact if max(abs(number.p), number.q) > _LONGEST}
+    written = [output.xreplace(long) for output in outputs]
+    return sympy.lambdify(arguments, written, modules=modules, cse=True, docstring_limit=0)
 
 
 def _join_exponentials(expression: sympy.Expr) -> sympy.Expr:
@@ -222,8 +244,8 @@ def _join_exponentials(expression: sympy.Expr) -> sympy.Expr:
 
 def _to_sympy(node: ast.AST, symbols: Mapping[str, Symbol]) -> sympy.Expr:
     match node:
-        case ast.Constant(value=value):
-            return sympy.Integer(value) if isinstance(value, int) and abs(value) < 10**15 else sympy.Float(value)
+        case ast.Constant(value=int() | float() as value):
+            return sympy.Integer(value) if float(value).is_integer() and value < _LONGEST else sympy.Float(value)
         case ast.Name(id="pi"):
             return sympy.pi
         case ast.Name(id=name):
@@ -238,17 +260,24 @@ def _to_sympy(node: ast.AST, symbols: Mapping[str, Symbol]) -> sympy.Expr:
             result = _CALLS[name](*(_to_sympy(arg, symbols) for arg in node.args))
         case _:
             raise LawError(f"{type(node).__name__} is not allowed in a law")
-    if result.has(sympy.zoo, sympy.nan, sympy.oo, sympy.I):
+    if result.has(*_UNREAL) or any(_is_huge(number) for number in result.atoms(sympy.Number)):
         raise LawError(f"{ast.unparse(node)!r} has no finite real value")
     return result
 
 
+def _is_huge(number: sympy.Number) -> bool:
+    parts = (number.p, number.q) if isinstance(number, sympy.Rational) else (number,)
+    return any(abs(part) > _LARGEST for part in parts)
+
+
 def _power(base: sympy.Expr, exponent: sympy.Expr) -> sympy.Expr:
+    """Raise to a power without ever starting an exact one that would not end, such as (2*N)**(10**9)."""
+    if base.is_negative and not exponent.is_integer:
+        raise LawError("a negative number is raised to a power that is not whole: the law is not real")
+    if exponent.is_number and abs(float(exponent)) > _LARGEST_EXPONENT:
+        raise LawError(f"a law may not hold a power of {float(exponent):g}; the largest is {_LARGEST_EXPONENT}")
     if base.is_number and exponent.is_number and abs(float(exponent)) > 16:
-        try:  # an exact 9**(9**9) would never end
-            return sympy.Float(float(base) ** float(exponent))
-        except (OverflowError, TypeError, ZeroDivisionError):
-            raise LawError("a constant power in the law is too large") from None
+        return sympy.Float(float(base) ** float(exponent))
     return base**exponent
 
 
@@ -282,15 +311,21 @@ def _power_of_positive(base: sympy.Expr) -> bool:
     return bool(base.is_positive) or isinstance(base, sympy.exp)
 
 
-def _largest_linear_set(expression: sympy.Expr, symbols: list[Symbol]) -> tuple[Symbol, ...]:
-    """Return the largest set of symbols in which the expression is jointly affine (first in order on ties)."""
-    alone = [s for s in symbols if sympy.expand(expression.diff(s, 2)) == 0]
-    apart = {pair for pair in combinations(alone, 2) if sympy.expand(expression.diff(pair[0]).diff(pair[1])) != 0}
-    for size in range(len(alone), 0, -1):
-        for chosen in combinations(alone, size):
-            if not any(pair in apart for pair in combinations(chosen, 2)):
-                return chosen
-    return ()
+def _jointly_linear(expression: sympy.Expr, symbols: Mapping[str, Symbol]) -> tuple[str, ...]:
+    """Return names of symbols in which the expression is jointly affine, as many as can be had in simple ways.
+
+    Starts from all that are linear alone and drops the one that multiplies most others (the last on ties) until none
+    multiplies another.
+    """
+    slopes = {name: expression.diff(symbol).free_symbols for name, symbol in symbols.items()}
+    chosen = [name for name, symbol in symbols.items() if symbol not in slopes[name]]
+    while chosen:
+        met = {name: sum(symbols[other] in slopes[name] for other in chosen) for name in chosen}
+        worst = max(reversed(chosen), key=met.__getitem__)
+        if not met[worst]:
+            break
+        chosen.remove(worst)
+    return tuple(chosen)
 
 
 def _scales_of(expression: sympy.Expr, symbol: Symbol, fitted: set[Symbol], u: list[Symbol]) -> tuple[Scale, ...]:
@@ -311,10 +346,10 @@ def _scales_of(expression: sympy.Expr, symbol: Symbol, fitted: set[Symbol], u: l
 
 
 def _entered(u: list[Symbol], expression: sympy.Expr) -> Callable[[Sequence[Array]], Array]:
-    compiled = _compile(u, expression)
+    compiled = _compile(u, [expression])
 
     def function(inputs: Sequence[Array]) -> Array:
         with np.errstate(all="ignore"):
-            return np.asarray(compiled(*inputs), dtype=float)
+            return np.asarray(compiled(*inputs)[0], dtype=float)
 
     return function

@@ -41,9 +41,11 @@ class Law:
     positive : iterable of str
         Parameters known to be positive. They are fitted in logs.
     bounds : mapping of str to (float, float)
-        Lower and upper bounds of parameters.
+        Lower and upper bounds of parameters, in natural units; either may be infinite. They hold in every fit, unless
+        the fit is given its own, and a parameter that ends on one is reported "at bound".
     meanings, units : mapping of str to str
-        What a parameter means and its unit, for tables and reports.
+        What a parameter means and its unit, for tables and reports. The formula itself is in the units of a `Sweep`:
+        params and tokens as plain counts, the batch in tokens per step, the loss in nats per token.
     name : str
         Short name in the catalogue.
     source : str
@@ -112,8 +114,9 @@ class Law:
     def _sides(self) -> tuple[str, ast.expr]:
         left, equals, right = self.formula.partition("=")
         target = left.strip()
-        if not equals or "=" in right or not target.isidentifier() or not target.isascii():
+        if not equals or "=" in right or not target.isidentifier():
             raise LawError(f"{self.formula!r}: expected 'target = expression', for example 'eta = c * N**a * D**b'")
+        expressions.check_name(target)
         tree = expressions.parse(right)
         if target in expressions.names(tree):
             raise LawError(f"{self.formula!r}: the target {target!r} also stands on the right side")
@@ -172,10 +175,13 @@ class Law:
             column = column_of(name) if column_of(name) in table else name
             if column not in table:
                 raise LawError(_missing_input(self, name, [str(column) for column in table]))
-            found.append(np.asarray(table[column], dtype=float))
+            try:
+                found.append(np.asarray(table[column], dtype=float))
+            except (TypeError, ValueError) as error:
+                raise LawError(f"{self.formula!r} needs numbers in column {column!r}: {error}") from None
         return found
 
-    @property
+    @cached_property
     def derivation(self) -> Derivation:
         """What sympy derives from the formula; computed once for each formula and process."""
         from scalefit.laws.derivation import derive

@@ -7,7 +7,7 @@ batch in tokens per step, whatever the paper counted in; the conversion is writt
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -67,9 +67,11 @@ class PublishedLaw:
         Raises
         ------
         LawError
-            If an input is missing or does not belong to the law.
+            If an input is missing, does not belong to the law, is given twice or is not a positive number.
         """
-        given = {column_of(name): np.asarray(value, dtype=float) for name, value in inputs.items()}
+        given = {column_of(name): _positive_numbers(name, value) for name, value in inputs.items()}
+        if len(given) < len(inputs):
+            raise LawError(f"{self.name}: an input is given twice, by letter and by word: {', '.join(inputs)}")
         wanted = [column_of(name) for name in self.law.inputs]
         if set(given) != set(wanted):
             raise LawError(f"{self.name} takes {', '.join(wanted)}; given: {', '.join(given) or 'nothing'}")
@@ -81,9 +83,20 @@ class PublishedLaw:
             outside = (given[name] < low) | (given[name] > high)
             if outside.any():
                 span = f"{format_number(low)} to {format_number(high)}"
-                worst = format_number(float(given[name][outside].max()) if given[name].ndim else float(given[name]))
+                reach = np.atleast_1d(np.maximum(low / given[name], given[name] / high))
+                worst = format_number(float(np.atleast_1d(given[name])[np.argmax(reach)]))
                 text = f"{self.name} was found for {name} from {span}; {worst} lies outside"
                 warnings.warn(text, ExtrapolationWarning, stacklevel=3)
+
+
+def _positive_numbers(name: str, value: Any) -> np.ndarray:
+    try:
+        numbers = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        numbers = np.array(np.nan)
+    if not (np.isfinite(numbers) & (numbers > 0)).all():
+        raise LawError(f"{name} ({column_of(name)}): expected positive numbers, found {value!r}")
+    return numbers
 
 
 def _published(
@@ -93,8 +106,9 @@ def _published(
     source: str,
     convention: str,
     validity: Mapping[str, tuple[float, float]] | None = None,
+    positive: Set[str] = frozenset(),
 ) -> PublishedLaw:
-    return PublishedLaw(Law(formula, name=name, source=source), values, convention, validity or {})
+    return PublishedLaw(Law(formula, name=name, source=source, positive=positive), values, convention, validity or {})
 
 
 _STEPLAW = "non-embedding params; AdamW, cosine to a fixed floor of 1e-5, 2000 warm-up steps, sequences of 2048"
@@ -120,6 +134,7 @@ PUBLISHED = (
         {"B_star": 2e8, "alpha_B": 0.21},
         "Kaplan et al. 2020, arXiv:2001.08361, eq. 5.3",
         "critical batch size in tokens; loss in nats per token on WebText2",
+        positive={"B_star", "alpha_B"},
     ),
     _published(
         "deepseek2024_lr",
@@ -173,6 +188,7 @@ PUBLISHED = (
         {"c": 1.084, "a": -0.527},
         "Bergsma et al. 2025, arXiv:2505.13738",
         "optimal AdamW timescale tau = B/(eta lambda D), as a share of training; muP, linear decay to zero",
+        positive={"c"},
     ),
     _published(
         "filatov2025_lr",
@@ -219,42 +235,53 @@ FORMS = (
     Law(
         "eta = eta_max / (1 + B_noise/B)**alpha",
         positive={"eta_max", "B_noise"},
+        meanings={"eta_max": "learning rate for very large batches", "B_noise": "noise scale", "alpha": "exponent"},
+        units={"B_noise": "tokens"},
         name="mccandlish2018_lr",
         source="McCandlish et al. 2018, arXiv:1812.06162, eq. 2.6; alpha = 1 for SGD, 0.5 to 1 for Adam",
     ),
     Law(
         "S = S_min * (1 + B_crit/B)",
         positive={"S_min", "B_crit"},
+        meanings={"S_min": "fewest steps that reach the loss", "B_crit": "critical batch size"},
+        units={"S_min": "steps", "B_crit": "tokens"},
         name="mccandlish2018_tradeoff",
         source="McCandlish et al. 2018, arXiv:1812.06162, eq. 2.11 solved for the steps",
     ),
     Law(
         "eta = 2 * eta_max / (sqrt(B_noise/B) + sqrt(B/B_noise))",
         positive={"eta_max", "B_noise"},
+        meanings={"eta_max": "learning rate at the peak", "B_noise": "batch size at the peak"},
+        units={"B_noise": "tokens"},
         name="li2024_surge",
         source="Li et al. 2024, arXiv:2405.14578, theorem 3; disputed by arXiv:2510.03871",
     ),
     Law(
         "eta = q / sqrt(S)",
         positive={"q"},
+        meanings={"q": "learning rate after one step, q1/q2"},
         name="convexdom2026_lr",
         source="Convex Dominance I, arXiv:2602.07145; q = q1/q2",
     ),
     Law(
         "B = c * D**0.45",
         positive={"c"},
+        meanings={"c": "prefactor"},
+        units={"c": "tokens"},
         name="filatov2025_bs",
         source="Filatov et al. 2025, arXiv:2510.03871v2; exponent only (0.45 +/- 0.07), Scion",
     ),
     Law(
         "eta = c * D**(-0.3)",
         positive={"c"},
+        meanings={"c": "prefactor"},
         name="delphi2026_lr",
         source="Open Athena, Delphi blog: eta0 (T0/T)^0.3 with AdamH",
     ),
     Law(
         "B = c * eta * D",
         positive={"c"},
+        meanings={"c": "tokens per step at learning rate 1, as a share of the training tokens"},
         name="smithle2018",
         source="Smith and Le 2018, arXiv:1710.06451: noise scale eta D/B constant; SGD at constant rate",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,10 @@ def to_numbers(values: pd.Series, column: str, rows: Rows) -> np.ndarray:
             raise SweepError(f"{_called(values, column)} holds complex numbers")
         return values.to_numpy(dtype=float, na_value=np.nan)
     objects = values.astype(object).to_numpy(dtype=object)
-    empty = pd.isna(objects) if len(objects) else np.zeros(0, dtype=bool)
-    kinds = np.array([isinstance(value, str) or _is_number(value) for value in objects], dtype=bool)
-    present = pd.Series(kinds & ~empty)
-    texts = pd.Series(objects).where(present, "").astype(str).str.strip()
-    parsed = pd.to_numeric(texts.where(present), errors="coerce").to_numpy(dtype=float, copy=True)
-    spelled_nan = texts.str.lower().isin(["nan", "+nan", "-nan", ""]).to_numpy(dtype=bool) & kinds
-    bad = np.isnan(parsed) & ~empty & ~spelled_nan
+    texts = pd.Series([_spelled(value) for value in objects], dtype=object)
+    missing = texts.str.lower().isin(("", "nan", "+nan", "-nan")).to_numpy(dtype=bool)
+    parsed = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=float, copy=True)
+    bad = np.isnan(parsed) & ~missing
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         comma = bool(texts[bad].str.match(_COMMA).all())
@@ -51,10 +49,20 @@ def to_numbers(values: pd.Series, column: str, rows: Rows) -> np.ndarray:
     return parsed
 
 
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool | np.bool_):
-        return False
-    return isinstance(value, int | float | np.integer | np.floating) or type(value).__name__ == "Decimal"
+def _spelled(value: Any) -> str:
+    """Return a value as a number is written: empty where it is missing, ``?`` where it can be none."""
+    if isinstance(value, str):
+        return value.encode("ascii", "replace").decode().strip()
+    if value is None or value is pd.NA or value is pd.NaT:
+        return ""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number | Decimal):
+        return "?"
+    try:
+        return repr(float(value))
+    except OverflowError:
+        return "inf"
+    except (TypeError, ValueError):
+        return "?"
 
 
 def _called(values: pd.Series, column: str) -> str:

@@ -57,7 +57,8 @@ def settle_duplicates(
 
 def _rounded(table: pd.DataFrame) -> np.ndarray:
     loss = table["loss"].to_numpy()
-    return ~np.isfinite(loss) | (np.round(loss, _DECIMALS) == loss)
+    with np.errstate(over="ignore"):
+        return ~np.isfinite(loss) | (np.round(loss, _DECIMALS) == loss)
 
 
 def _copies(table: pd.DataFrame) -> np.ndarray:
@@ -71,9 +72,10 @@ def _copies(table: pd.DataFrame) -> np.ndarray:
         return first_of
     names = [name for name in table.columns if name != "run"]
     few = table.loc[alike, names].reset_index(drop=True)
-    few = few.astype({name: str for name in names if not pd.api.types.is_numeric_dtype(few[name])})
+    texts = [name for name in names if not pd.api.types.is_numeric_dtype(few[name])]
+    few = few.assign(**{str(name): few[name].map(ascii) for name in texts})  # lists cannot be compared, texts can
     if "run" in table.columns:
-        run = table.loc[alike, "run"].astype(str).to_numpy(dtype=object)
+        run = table.loc[alike, "run"].map(ascii).to_numpy(dtype=object)
         few = few.assign(_run=np.where(_rounded(few), run, ""))
     group = few.groupby(list(few.columns), sort=False, dropna=False).ngroup().to_numpy()
     positions = np.flatnonzero(alike)

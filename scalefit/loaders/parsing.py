@@ -17,6 +17,7 @@ from scalefit.notes import Note
 
 _SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon"}
 _QUOTED = re.compile(r'"[^"]*"')
+_HALF = re.compile(r"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")  # of a pair
 _FIRST_LINE = re.compile(rb"[^\r\n]*[^\r\n\t ;,][^\r\n]*")
 _OLD = tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1)
 _EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _OLD else {}  # newer parsers always read to the last bit
@@ -119,6 +120,8 @@ def read_json(text: bytes, name: str) -> tuple[pd.DataFrame, list[Note]]:
         Naming the first line that is not one JSON object.
     """
     whole = text.decode("utf-8").strip()
+    if half := _HALF.search(whole):
+        raise SweepError(f"{name} holds half a character ({half[0]}), which is no text; was it cut in the middle?")
     if whole.startswith("["):
         records = _load(whole, f"{name}")
     else:

@@ -93,6 +93,21 @@ def minimize(
     -------
     Solution
     """
+    with np.errstate(all="ignore"):  # trial points may lie where the model overflows; they are rejected
+        return _minimize(model, start, loss, weights, lower, upper, iterations, tolerance, subset)
+
+
+def _minimize(
+    model: Model,
+    start: Array,
+    loss: Loss,
+    weights: Array,
+    lower: Array,
+    upper: Array,
+    iterations: int,
+    tolerance: float,
+    subset: Callable[[Array], Model] | None,
+) -> Solution:
     count, _ = start.shape
     weights = np.broadcast_to(weights, (count, np.shape(weights)[-1]))
     phi = np.clip(start, lower, upper)
@@ -123,8 +138,7 @@ def minimize(
 
 def _evaluate(model: Model, phi: Array, weights: Array, loss: Loss) -> _State:
     residual, jacobian = model(phi)
-    with np.errstate(all="ignore"):
-        objective = np.einsum("kn,kn->k", weights, loss.value(residual))
+    objective = np.einsum("kn,kn->k", weights, loss.value(residual))
     finite = np.isfinite(objective) & np.isfinite(jacobian.sum(axis=(1, 2)))
     return _State(phi, residual, jacobian, np.where(finite, objective, np.inf))
 
@@ -140,10 +154,10 @@ def _step(
 ) -> tuple[_State, Array, Array, Array]:
     """Try one step for every problem; return the new state, damping, Newton decrement and who moved.
 
-    The decrement, g'H^-1 g/2 where the step began, is what an undamped step would gain.
+    The decrement, g'H^-1 g/2 where the step began, is what an undamped step would gain beyond rounding.
     """
     gradient, hessian, damping = _normal_equations(state, loss, weights)
-    held = ((state.phi <= lower) & (gradient > 0)) | ((state.phi >= upper) & (gradient < 0))
+    held = ((state.phi <= lower) & (gradient > 0)) | ((state.phi >= upper) & (gradient < 0)) | (lower == upper)
     gradient = np.where(held, 0.0, gradient)
     free = ~held[:, :, None] & ~held[:, None, :]
     diagonal = np.where(held[:, :, None] & np.eye(held.shape[1], dtype=bool), 1.0, 0.0)
@@ -152,6 +166,7 @@ def _step(
         return solve_normal(np.where(free, hessian + share * damping, 0.0) + diagonal, gradient)
 
     decrement = 0.5 * np.abs(np.einsum("ki,ki->k", gradient, solve(1e-4 if loss.robust else 0.0)))
+    decrement = np.maximum(decrement - _rounding(state.phi, damping), 0.0)
     trial = np.clip(state.phi - solve(mu[:, None, None]), lower, upper)
     step = trial - state.phi
     predicted = -np.einsum("ki,ki->k", gradient, step) - 0.5 * np.einsum("ki,kij,kj->k", step, hessian, step)
@@ -162,6 +177,11 @@ def _step(
     mu = np.clip(mu, _MU_MIN, _MU_MAX)
     mixed = tried if accept.all() else _mix(accept, tried, state)
     return mixed, mu, decrement, accept
+
+
+def _rounding(phi: Array, damping: Array) -> Array:
+    """Return how much of the objective is rounding: what moving phi by a few units in its last place may change."""
+    return 8 * np.finfo(float).eps ** 2 * phi.shape[1] * np.einsum("kii,ki->k", damping, phi**2)
 
 
 def _mix(accept: Array, tried: _State, state: _State) -> _State:

@@ -20,7 +20,7 @@ def solve_normal(hessian: Array, gradient: Array) -> Array:
     Returns
     -------
     ndarray (..., p)
-        Directions of zero curvature get zero.
+        Coordinates of zero curvature get zero. When H is singular in other ways, one of the solutions.
     """
     diagonal = np.sqrt(np.einsum("...ii->...i", hessian))
     scale = np.where(diagonal > 0, diagonal, 1.0)
@@ -61,8 +61,8 @@ def least_squares(design: Array, target: Array, weights: Array | None = None) ->
 def nonnegative(hessian: Array, gradient: Array, positive: Array) -> Array:
     """Minimise x'Hx/2 - g'x with some coordinates held non-negative, for a stack of problems.
 
-    Every set of active constraints is tried at once and the best feasible one kept, which is exact and quick for the
-    handful of coefficients a law has.
+    Every set of active constraints is tried and the best feasible one kept, which is exact and quick for the handful
+    of coefficients a law has. With more than six constrained coordinates the negative ones are only set to zero.
 
     Parameters
     ----------

@@ -1,0 +1,7 @@
+"""Sweeps by name: the bundled ones, and public ones fetched from where their authors published them."""
+
+from __future__ import annotations
+
+from scalefit.collection.loading import datasets, load_dataset
+
+__all__ = ["datasets", "load_dataset"]

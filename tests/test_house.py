@@ -1,0 +1,164 @@
+"""The house itself: imports only point down, files stay small, nothing heavy is loaded, everything is documented."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import scalefit
+
+ROOT = Path(scalefit.__file__).parent
+STOREYS = (
+    "errors notes vocabulary expressions formatting observations levels sweep",
+    "laws solvers loaders collection simulation curves",
+    "fitting optima extractors",
+    "surface tradeoff uncertainty recipes regret",
+    "extrapolation entrants holdouts trials selection planning",
+    "refitting plots",
+    "cli",
+)
+FLOORS = {name: floor for floor, names in enumerate(STOREYS) for name in names.split()}
+MODULES = sorted(ROOT.rglob("*.py"))
+HEAVY = {"sympy", "lmfit", "matplotlib", "rich", "typer", "scipy", "pyarrow", "jinja2"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room(module: str) -> str:
+    """Return the room a module is in; the package's own front door has none."""
+    return module.split(".")[1] if "." in module else ""
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def targets(path: Path, node: ast.AST) -> list[str]:
+    """Return the full names of the modules of ours that an import statement may load."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names if alias.name.split(".")[0] == "scalefit"]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    assert node.level == 0, f"{path} imports relatively"
+    if not node.module or node.module.split(".")[0] != "scalefit":
+        return []
+    known = {module_name(p) for p in MODULES}
+    inner = [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name if name in known else node.module for name in inner]
+
+
+def imports(path: Path, top_only: bool = False) -> set[str]:
+    nodes = ast.walk(tree(path))
+    if top_only:
+        nodes = (node for node in tree(path).body if isinstance(node, ast.Import | ast.ImportFrom))
+    return {name for node in nodes for name in targets(path, node)}
+
+
+def test_every_module_has_a_floor():
+    rooms = {room(module_name(path)) for path in MODULES} - {"", "__main__"}
+    assert rooms <= set(FLOORS), f"give these rooms a floor: {rooms - set(FLOORS)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_point_down_or_stay_on_the_floor(path):
+    """Also inside functions and under TYPE_CHECKING."""
+    here = room(module_name(path))
+    if here not in FLOORS:
+        return  # the front door; a room without a floor fails above
+    upward = {name for name in imports(path) if FLOORS.get(room(name), 0) > FLOORS[here]}
+    assert not upward, f"{module_name(path)} (floor {FLOORS[here]}) imports {sorted(upward)} from above"
+    assert "scalefit" not in imports(path), f"{module_name(path)} imports the front door"
+
+
+def test_solvers_know_arrays_and_laws_know_no_solver():
+    for path in MODULES:
+        found = {room(name) for name in imports(path)}
+        if room(module_name(path)) == "solvers":
+            assert found <= {"solvers"}, path
+            text = {
+                n.name.split(".")[0]
+                for node in ast.walk(tree(path))
+                if isinstance(node, ast.Import)
+                for n in node.names
+            }
+            assert "pandas" not in text, path
+        if room(module_name(path)) == "laws":
+            assert not found & {"solvers", "sweep", "loaders", "observations"}, path
+        if FLOORS.get(room(module_name(path)), 9) < 5:
+            assert "plots" not in found, path
+
+
+def test_importing_never_runs_in_circles():
+    graph = {module_name(path): imports(path, top_only=True) - {module_name(path)} for path in MODULES}
+    assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_file_is_longer_than_four_hundred_lines(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_no_module_shares_a_name_with_its_sibling_but_for_an_s():
+    for folder in {path.parent for path in MODULES}:
+        stems = {path.stem for path in folder.glob("*.py")} | {p.name for p in folder.iterdir() if p.is_dir()}
+        assert not {stem for stem in stems if f"{stem}s" in stems}
+
+
+def test_importing_loads_nothing_heavy():
+    """Nothing but what pandas itself loads."""
+    code = "import sys, pandas; before = set(sys.modules); import scalefit; print(*(sys.modules.keys() - before))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    loaded = set(answer.stdout.split())
+    assert "scalefit.errors" in loaded
+    assert not loaded & HEAVY
+
+
+def public_definitions(path: Path) -> list[ast.AST]:
+    """Return the module, its public classes and functions, and the public methods of those classes."""
+    found: list[ast.AST] = [tree(path)]
+    layers = [tree(path).body]
+    while layers:
+        for node in layers.pop():
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+                continue
+            overload = any(getattr(decorator, "id", "") == "overload" for decorator in node.decorator_list)
+            if not node.name.startswith("_") and not overload:
+                found.append(node)
+                layers += [node.body] if isinstance(node, ast.ClassDef) else []
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_everything_public_has_a_docstring(path):
+    bare = [getattr(node, "name", path.name) for node in public_definitions(path) if not ast.get_docstring(node)]
+    assert not bare
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_stub_and_nothing_left_to_do(path):
+    text = path.read_text(encoding="utf-8")
+    for word in ("TODO", "FIXME", "XXX", "NotImplementedError"):
+        assert word not in text
+
+
+def test_what_is_exported_is_there_and_documented():
+    assert len(scalefit.__all__) == len(set(scalefit.__all__))
+    for name in scalefit.__all__:
+        assert getattr(scalefit, name).__doc__, name
+
+
+def test_no_test_measures_time():
+    clocks = {"perf_counter", "perf_counter_ns", "process_time", "timeit"}
+    for path in Path(__file__).parent.glob("test_*.py"):
+        used = {n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "") for n in ast.walk(tree(path))}
+        assert not used & clocks, path

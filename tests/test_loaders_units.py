@@ -1,0 +1,171 @@
+"""The unit of the batch: said, proven, or refused; and never converted twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from scalefit.errors import SweepError
+from scalefit.loaders import read_sweep
+from scalefit.sweep import Sweep
+
+
+def runs(length: float = 2048.0, **columns: Any) -> pd.DataFrame:
+    batch = np.array([16.0, 32.0, 64.0, 128.0])
+    steps = np.array([8000.0, 4000.0, 2000.0, 1000.0])
+    table = {"lr": 1e-3, "batch": batch, "steps": steps, "tokens": batch * steps * length}
+    return pd.DataFrame({**table, "loss": [3.3, 3.2, 3.4, 3.6], **columns})
+
+
+def refusal(source: Any, **options: Any) -> str:
+    with pytest.raises(SweepError) as caught:
+        read_sweep(source, **options)
+    return str(caught.value)
+
+
+def noted(sweep: Sweep, code: str = "batch_unit") -> str:
+    return " | ".join(note.text for note in sweep.notes if note.code == code)
+
+
+# -- proven ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_in_tokens_is_proven() -> None:
+    sweep = read_sweep(runs(1.0))
+    assert_array_equal(sweep.table["batch"], runs()["batch"])
+    assert "batch is in tokens: steps * batch = tokens" in noted(sweep)
+
+
+@pytest.mark.parametrize("length", [2.0, 512.0, 1000.0, 1365.0, 2048.0, 32768.0])
+def test_a_batch_in_sequences_is_proven(length: float) -> None:
+    sweep = read_sweep(runs(length))
+    assert_array_equal(sweep.table["batch"], runs()["batch"] * length)
+    assert f"sequences of {length:g} tokens" in noted(sweep)
+
+
+def test_rounded_token_counts_still_prove_a_round_length() -> None:
+    table = runs()
+    table["tokens"] *= [1.002, 0.998, 1.0, 1.001]
+    assert_array_equal(read_sweep(table).table["batch"], runs()["batch"] * 2048)
+
+
+def test_seq_len_proves_by_argument_or_column() -> None:
+    assert_array_equal(read_sweep(runs(), seq_len=2048).table["batch"], runs()["batch"] * 2048)
+    lengths = np.array([512.0, 512.0, 1024.0, 1024.0])
+    table = runs(seq_len=lengths)
+    table["tokens"] = table["batch"] * table["steps"] * lengths
+    assert_array_equal(read_sweep(table).table["batch"], table["batch"] * lengths)
+    assert_array_equal(read_sweep(runs(1.0), seq_len=2048).table["batch"], runs()["batch"])
+
+
+@pytest.mark.parametrize("missing", ["steps", "tokens"])
+def test_a_unit_that_cannot_be_proven_says_what_to_pass(missing: str) -> None:
+    for table in (runs().drop(columns=missing), runs(1.0).drop(columns=missing)):
+        message = refusal(table)
+        assert f"without {missing} it cannot be checked" in message
+        assert "batch_unit='tokens', or batch_unit='sequences' with seq_len" in message
+    assert "cannot be checked" in refusal(runs().drop(columns=missing), seq_len=2048)
+
+
+@pytest.mark.parametrize("factor", [[1, 1, 1, 1.05], [1, 1, 1, 1000.0], [1e-3, 1e-3, 1e-3, 1e-3], [0.0012] * 4])
+def test_steps_and_tokens_that_do_not_agree_prove_nothing(factor: list[float]) -> None:
+    table = runs()
+    table["tokens"] *= factor
+    assert "unit of batch is not clear" in refusal(table)
+
+
+def test_a_ratio_that_is_not_seq_len_is_refused() -> None:
+    message = refusal(runs(), seq_len=1024)
+    assert "neither 1 (batch in tokens) nor seq_len (1024) in 4 of 4 runs, first 2048 in row 1" in message
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e300])
+def test_extreme_numbers_prove_nothing_and_warn_of_nothing(size: float) -> None:
+    refusal(runs(batch=size, steps=size))
+
+
+# -- said --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_is_taken_when_nothing_contradicts_it() -> None:
+    alone = runs()[["lr", "batch", "loss"]]
+    assert_array_equal(read_sweep(alone, batch_unit="tokens").table["batch"], alone["batch"])
+    sweep = read_sweep(alone, batch_unit="sequences", seq_len=512)
+    assert_array_equal(sweep.table["batch"], alone["batch"] * 512)
+    assert "as said" in noted(sweep)
+    column = read_sweep(alone.assign(seq_len=512), batch_unit="sequences")
+    assert_array_equal(column.table["batch"], alone["batch"] * 512)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"batch_unit": "tokens"}, "batch_unit='tokens' contradicts steps and tokens in 4 of 4 runs, first in row 1"),
+        ({"batch_unit": "sequences", "seq_len": 1024}, "should be 1024 and is 2048"),
+    ],
+)
+def test_a_claim_that_steps_and_tokens_contradict_is_refused(options: dict[str, Any], text: str) -> None:
+    assert text in refusal(runs(), **options)
+
+
+def test_sequences_claimed_for_a_batch_in_tokens_are_refused() -> None:
+    assert "contradicts steps and tokens in 4 of 4 runs" in refusal(runs(1.0), batch_unit="sequences", seq_len=2048)
+    assert "does not fit" in refusal(runs(1.0), batch_unit="sequences")
+
+
+def test_one_run_that_contradicts_is_enough() -> None:
+    table = runs(1.0)
+    table.loc[2, "tokens"] *= 1.03
+    assert "in 1 of 4 runs, first in row 3" in refusal(table, batch_unit="tokens")
+    table.loc[2, "tokens"] *= 1.01 / 1.03
+    assert len(read_sweep(table, batch_unit="tokens")) == 4
+
+
+def test_sequences_without_a_length_are_proven_or_refused() -> None:
+    assert_array_equal(read_sweep(runs(), batch_unit="sequences").table["batch"], runs()["batch"] * 2048)
+    assert "needs seq_len" in refusal(runs()[["batch", "loss"]], batch_unit="sequences")
+
+
+@pytest.mark.parametrize("length", [0, -1, np.nan, np.inf, "2048", True])
+def test_a_seq_len_that_is_no_length_is_refused(length: Any) -> None:
+    assert "seq_len should be a positive number" in refusal(runs(), seq_len=length)
+
+
+def test_argument_and_column_must_agree() -> None:
+    table = runs(seq_len=[2048, 2048, 1024, 2048])
+    assert "contradicts the column seq_len in 1 of 4 runs, first 1024 in row 3" in refusal(table, seq_len=2048)
+
+
+def test_without_a_batch_nothing_is_needed() -> None:
+    table = runs()[["lr", "steps", "loss"]]
+    assert not noted(read_sweep(table))
+    assert "were not used" in noted(read_sweep(table, batch_unit="tokens"))
+
+
+# -- derived -----------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_follow_from_steps_and_batch_and_nothing_else_is_derived() -> None:
+    sweep = read_sweep(runs().drop(columns="tokens"), batch_unit="sequences", seq_len=2048)
+    assert_allclose(sweep.table["tokens"], runs()["tokens"], rtol=0)
+    assert "tokens = steps * batch" in noted(sweep, "derived")
+    untouched = read_sweep(runs().drop(columns="steps").assign(flops=1e20), batch_unit="tokens")
+    assert "steps" not in untouched.table
+    assert "params" not in untouched.table
+
+
+def test_a_change_of_unit_changes_nothing_else() -> None:
+    sequences, tokens = read_sweep(runs()), read_sweep(runs().assign(batch=runs()["batch"] * 2048))
+    pd.testing.assert_frame_equal(sequences.table, tokens.table)
+    assert sequences.fingerprint == tokens.fingerprint
+
+
+def test_each_source_is_proven_by_itself() -> None:
+    other = runs(1.0, batch=runs()["batch"] * 512, loss=[4.1, 4.2, 4.3, 4.4])
+    other["tokens"] = other["batch"] * other["steps"]
+    sweep = read_sweep([runs(), other])
+    assert_array_equal(sweep.table["batch"], np.concatenate([runs()["batch"] * 2048, runs()["batch"] * 512]))

@@ -1,0 +1,156 @@
+"""Predictions: the interval against simulation, how far they reach, and what they may be asked."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import scalefit as sf
+from scalefit import ExtrapolationWarning, FitError, LawError
+
+TRUTH = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
+
+
+def grid() -> pd.DataFrame:
+    axes = np.meshgrid(np.geomspace(1e7, 1e10, 6), np.geomspace(1e9, 1e12, 7))
+    return pd.DataFrame({"params": axes[0].ravel(), "tokens": axes[1].ravel()})
+
+
+def made(noise: float = 0.01, seed: int = 0) -> pd.DataFrame:
+    law, table = sf.laws.get_law("chinchilla"), grid()
+    return table.assign(loss=law(TRUTH, table) * np.exp(noise * np.random.default_rng(seed).normal(size=len(table))))
+
+
+@pytest.fixture(scope="module")
+def fitted() -> sf.Fit:
+    return sf.fit("chinchilla", made())
+
+
+def test_the_interval_is_the_stated_formula(fitted: sf.Fit) -> None:
+    from scipy.stats import t
+
+    row = fitted.predict(params=1e9, tokens=1e11).iloc[0]
+    e, a, alpha, b, beta = (fitted.values[name] for name in ("E", "A", "alpha", "B", "beta"))
+    n_term, d_term = a / 1e9**alpha, b / 1e11**beta
+    value = e + n_term + d_term
+    slope = np.array([e, n_term, -n_term * alpha * np.log(1e9), d_term, -d_term * beta * np.log(1e11)]) / value
+    half = t.ppf(0.975, fitted.dof) * np.sqrt(slope @ fitted.covariance @ slope + fitted.scale**2)
+    assert row["prediction"] == pytest.approx(value, rel=1e-12)
+    assert row["hi"] == pytest.approx(value * np.exp(half), rel=1e-9)
+    assert row["lo"] == pytest.approx(value * np.exp(-half), rel=1e-9)
+
+
+def test_the_interval_has_the_width_that_repeated_fits_show(fitted: sf.Fit) -> None:
+    point = {"params": 1e10, "tokens": 1e12}
+    repeats = [sf.fit("chinchilla", made(seed=seed)) for seed in range(1, 61)]
+    predicted = np.log([fit.predict(**point)["prediction"][0] for fit in repeats])
+    row = repeats[0].predict(**point, level=0.95).iloc[0]
+    half = np.log(row["hi"] / row["lo"]) / 2 / 2.03
+    expected = np.sqrt(predicted.std(ddof=1) ** 2 + 0.01**2)
+    assert half == pytest.approx(expected, rel=0.3)  # the scatter of one fit is itself uncertain by 11 %
+
+
+def test_plain_space_has_symmetric_intervals() -> None:
+    x = np.linspace(0, 5, 20)
+    noise = np.random.default_rng(0).normal(size=20)
+    row = sf.fit("y = a + b*x", pd.DataFrame({"x": x, "y": 2 - x + 0.1 * noise})).predict(x=2.0).iloc[0]
+    assert row["hi"] - row["prediction"] == pytest.approx(row["prediction"] - row["lo"])
+    assert row["lo"] < 0.0 < row["hi"]
+
+
+def test_inputs_broadcast_and_go_by_column_symbol_or_table(fitted: sf.Fit) -> None:
+    points = fitted.predict(params=[1e8, 1e9, 1e10], D=1e11)
+    assert list(points) == ["params", "tokens", "prediction", "lo", "hi", "reach"]
+    assert points["tokens"].tolist() == [1e11] * 3
+    table = pd.DataFrame({"N": [1e8, 1e9, 1e10], "tokens": [10**11] * 3, "optimizer": "adamw"}, index=[7, 8, 9])
+    pd.testing.assert_frame_equal(fitted.predict(table), points)
+    pd.testing.assert_frame_equal(fitted.predict(table[["N"]], tokens=1e11), points)
+    pd.testing.assert_frame_equal(fitted.predict(table.convert_dtypes()), points)
+    again = fitted.predict(fitted.rows)
+    np.testing.assert_allclose(np.log(fitted.rows["loss"] / again["prediction"]), fitted.residuals, atol=1e-12)
+    assert (again["reach"] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"params": 1e9}, "missing tokens"),
+        ({"params": 1e9, "tokens": 1e11, "lr": 1e-3}, "lr is not an input"),
+        ({"params": 1e9, "tokens": np.nan}, "tokens: expected finite numbers"),
+        ({"params": 1e9, "tokens": np.inf}, "tokens: expected finite numbers"),
+        ({"params": -1e9, "tokens": 1e11}, "params: expected a positive number, found -1"),
+        ({"params": 0, "tokens": 1e11}, "params: expected a positive number"),
+        ({"params": "many", "tokens": 1e11}, "params: expected numbers"),
+        ({"params": [1e9, 1e10], "tokens": [1e11, 1e11, 1e11]}, "do not fit together"),
+        ({"params": [[1e9, 1e10]], "tokens": 1e11}, "do not fit together"),
+    ],
+)
+def test_inputs_that_mean_nothing(inputs: dict, words: str, fitted: sf.Fit) -> None:
+    with pytest.raises(LawError, match=words):
+        fitted.predict(**inputs)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95, -0.5, np.nan])
+def test_a_level_is_a_share(level: float, fitted: sf.Fit) -> None:
+    with pytest.raises(FitError, match="level: expected a number between 0 and 1"):
+        fitted.predict(params=1e9, tokens=1e11, level=level)
+
+
+def test_inside_the_range_nothing_is_said(fitted: sf.Fit) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        row = fitted.predict(params=[1e7, 1e10], tokens=[1e12, 1e9])
+    assert (row["reach"] == 1).all()
+
+
+def test_reach_is_in_multiples_of_the_range(fitted: sf.Fit) -> None:
+    with pytest.warns(ExtrapolationWarning, match=r"beyond the range.*params by 7x, tokens by 1\.4x") as caught:
+        row = fitted.predict(params=7e10, tokens=1.4e12).iloc[0]
+    assert caught[0].filename == __file__
+    assert row["reach"] == pytest.approx(7)
+    with pytest.warns(ExtrapolationWarning, match="params by 100x"):
+        assert fitted.predict(params=1e5, tokens=1e11)["reach"][0] == pytest.approx(100)
+
+
+def test_intervals_widen_with_reach(fitted: sf.Fit) -> None:
+    sizes = np.geomspace(1e10, 1e14, 9)
+    with pytest.warns(ExtrapolationWarning):
+        points = fitted.predict(params=sizes, tokens=20 * sizes)
+    width = np.log(points["hi"] / points["lo"])
+    assert (np.diff(width) > 0).all()
+    assert (np.diff(points["reach"]) > 0).all()
+
+
+def test_what_is_not_identified_makes_the_interval_infinite() -> None:
+    table = made().assign(params=1e9)
+    fit = sf.fit("chinchilla", table)
+    point = fit.predict(params=1e9, tokens=1e11).iloc[0]
+    assert (point["lo"], point["hi"]) == (0.0, np.inf)
+    assert np.isfinite(point["prediction"])
+
+
+def test_unidentified_parameters_that_do_not_enter_do_not_matter() -> None:
+    x = np.tile([0.0, 1.0, 2.0, 3.0], 5)
+    table = pd.DataFrame({"x": x, "z": 0.0, "y": 1 + x + 0.1 * np.random.default_rng(0).normal(size=20)})
+    fit = sf.fit("y = a + b*x + d*z", table)
+    assert fit.states == ("free", "free", "unidentified")
+    assert np.isfinite(fit.predict(x=1.0, z=0.0).loc[0, ["lo", "hi"]].to_numpy(dtype=float)).all()
+    with pytest.warns(ExtrapolationWarning):
+        assert fit.predict(x=1.0, z=1.0)["hi"][0] == np.inf
+
+
+def test_a_law_without_inputs_predicts_its_constant() -> None:
+    fit = sf.fit("y = a", pd.DataFrame({"y": [1.0, 2.0, 3.0]}))
+    assert fit.predict()["prediction"].tolist() == pytest.approx([2.0])
+
+
+@pytest.mark.parametrize("loss", [sf.Squared(), sf.Huber(0.1), sf.SoftL1(0.1)])
+@pytest.mark.parametrize("space", ["log", "plain"])
+def test_a_law_without_inputs_is_fitted_with_every_loss(loss: sf.Squared, space: str) -> None:
+    fit = sf.fit("y = a", pd.DataFrame({"y": [1.0, 2.0, 2.0, 2.0, 3.0]}), loss=loss, space=space)
+    expected = np.exp(np.log([1, 2, 2, 2, 3]).mean()) if space == "log" and not loss.robust else 2.0
+    assert fit.values["a"] == pytest.approx(expected, rel=0.06 if loss.robust else 1e-9)
+    assert len(sf.bootstrap(fit, n=20, by="row").table) == 20
