@@ -15,7 +15,8 @@ from scalefit.errors import (
     ScalefitWarning,
     SweepError,
 )
-from scalefit.extractors import GridMinimum, NearMinimum, Parabola
+from scalefit.extractors import Basin, GridMinimum, NearMinimum, Parabola
+from scalefit.extrapolation import Backtest, backtest
 from scalefit.fitting import Fit, FitStatus, fit
 from scalefit.laws import Law
 from scalefit.loaders import read_sweep
@@ -28,6 +29,8 @@ from scalefit.uncertainty import Draws, bootstrap
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backtest",
+    "Basin",
     "Draws",
     "ExtrapolationWarning",
     "Fit",
@@ -48,6 +51,7 @@ __all__ = [
     "Surface",
     "Sweep",
     "SweepError",
+    "backtest",
     "bootstrap",
     "datasets",
     "find_optima",

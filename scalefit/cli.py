@@ -14,13 +14,15 @@ import pandas as pd
 import typer
 
 from scalefit.errors import ScalefitError, ScalefitWarning
-from scalefit.extractors import Extractor, GridMinimum, NearMinimum, Parabola
+from scalefit.extractors import Basin, Extractor, GridMinimum, NearMinimum, Parabola
+from scalefit.extrapolation import backtest
 from scalefit.fitting import Fit
 from scalefit.formatting import format_number, parse_number
 from scalefit.laws import Law, catalog, get_law
 from scalefit.loaders import read_sweep
 from scalefit.recipes import fit_sweep
 from scalefit.solvers.losses import Huber, Loss, SoftL1, Squared
+from scalefit.sweep import Sweep
 from scalefit.uncertainty import bootstrap
 from scalefit.vocabulary import column_of
 
@@ -32,6 +34,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+Runs = Annotated[list[str], typer.Argument(help="Tables of runs: CSV, TSV, JSON lines, Parquet, or globs of them.")]
+Where = Annotated[str | None, typer.Option(help="Use only these runs, e.g. 'params < 1e9'.")]
+Column = Annotated[list[str] | None, typer.Option(help="Name a column: lr=my_lr. May be given more than once.")]
+BatchUnit = Annotated[str | None, typer.Option(help="tokens or sequences; proven from the table if possible.")]
+SeqLen = Annotated[str | None, typer.Option(help="Sequence length, when the batch counts sequences.")]
+Nonfinite = Annotated[str, typer.Option(help="What to do with a NaN or infinite loss: raise, diverged, drop.")]
+Duplicates = Annotated[str, typer.Option(help="What to do with exact duplicates: raise, keep, drop.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text.")]
 
@@ -60,26 +69,23 @@ def _readable(command: Callable[..., None]) -> Callable[..., None]:
 @app.command("fit")
 @_readable
 def fit_command(
-    runs: Annotated[list[str], typer.Argument(help="Tables of runs: CSV, TSV, JSON lines, Parquet, or globs of them.")],
+    runs: Runs,
     law: Annotated[
         list[str] | None,
         typer.Option(help="Name in the catalogue or a formula; may be given more than once. [default: lr_power]"),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="How optima are read off: grid, near[:0.0025], parabola.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="How optima are read off: grid, near[:0.0025], parabola[:window], basin[:window]."),
+    ] = None,
     loss: Annotated[str, typer.Option(help="squared, huber[:1e-3] or softl1[:1e-3].")] = "squared",
     space: Annotated[str, typer.Option(help="auto, log or plain.")] = "auto",
-    where: Annotated[str | None, typer.Option(help="Use only these runs, e.g. 'params < 1e9'.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="Name a column: lr=my_lr. May be given more than once.")
-    ] = None,
-    batch_unit: Annotated[
-        str | None, typer.Option(help="tokens or sequences; proven from the table if possible.")
-    ] = None,
-    seq_len: Annotated[str | None, typer.Option(help="Sequence length, when the batch counts sequences.")] = None,
-    nonfinite: Annotated[
-        str, typer.Option(help="What to do with a NaN or infinite loss: raise, diverged, drop.")
-    ] = "raise",
-    duplicates: Annotated[str, typer.Option(help="What to do with exact duplicates: raise, keep, drop.")] = "raise",
+    where: Where = None,
+    column: Column = None,
+    batch_unit: BatchUnit = None,
+    seq_len: SeqLen = None,
+    nonfinite: Nonfinite = "raise",
+    duplicates: Duplicates = "raise",
     at: Annotated[str | None, typer.Option(help="Also predict there: 'params=7e9 tokens=1.4T'.")] = None,
     draws: Annotated[int, typer.Option("--bootstrap", help="Also refit this many cell-bootstrap resamples.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
@@ -92,15 +98,7 @@ def fit_command(
     if out is not None and len(laws) > 1:
         raise ValueError("--out takes one law; run the command once for each")
     place = _place(at, laws) if at else {}
-    sweep = read_sweep(
-        runs if len(runs) > 1 else runs[0],
-        columns=_assignments(column or [], str) or None,
-        batch_unit=batch_unit,
-        seq_len=int(parse_number(seq_len)) if seq_len is not None else None,
-        nonfinite=nonfinite,
-        duplicates=duplicates,
-    )
-    sweep = sweep.where(where) if where else sweep
+    sweep = _read(runs, where, column, batch_unit, seq_len, nonfinite, duplicates)
     records = []
     if not as_json:
         typer.echo(f"{sweep!r}\n")
@@ -138,6 +136,55 @@ def predict_command(
         _print_prediction(fitted, place, level)
 
 
+@app.command("backtest")
+@_readable
+def backtest_command(
+    runs: Runs,
+    holdout: Annotated[
+        list[str],
+        typer.Option(
+            help="Cells to hold out: 'params > 1e9', 'largest params|tokens|both', 'rolling params|tokens'; "
+            "may be given more than once."
+        ),
+    ],
+    law: Annotated[
+        list[str] | None,
+        typer.Option(help="Law for the learning rate; may be given more than once. [default: lr_power]"),
+    ] = None,
+    batch_law: Annotated[str, typer.Option(help="Law for the batch size.")] = "batch_power",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="How optima are read off: grid, near[:0.0025], parabola. [default: near and parabola]"),
+    ] = None,
+    published: Annotated[
+        list[str] | None, typer.Option(help="A published law or pair to enter, such as porian2024.")
+    ] = None,
+    where: Where = None,
+    column: Column = None,
+    batch_unit: BatchUnit = None,
+    seq_len: SeqLen = None,
+    nonfinite: Nonfinite = "raise",
+    duplicates: Duplicates = "raise",
+    level: Annotated[float, typer.Option(help="Coverage of the intervals.")] = 0.95,
+    out: Annotated[Path | None, typer.Option(help="Write the table of every cell and entrant as CSV.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Hold cells out, predict them from the rest, and print how far off each procedure was."""
+    report = backtest(
+        _read(runs, where, column, batch_unit, seq_len, nonfinite, duplicates),
+        holdout,
+        laws=law or ["lr_power"],
+        batch_law=batch_law,
+        methods=[chosen for text in method if (chosen := _method(text)) is not None] if method else None,
+        published=published or (),
+        level=level,
+    )
+    if out is not None:
+        report.table.to_csv(out, index=False)
+    typer.echo(report.summary().to_json(orient="records", indent=1) if as_json else f"{report!r}\n")
+
+
 @app.command("laws")
 @_readable
 def laws_command(as_json: AsJson = False, debug: Debug = False) -> None:
@@ -157,6 +204,26 @@ def laws_command(as_json: AsJson = False, debug: Debug = False) -> None:
         for row in table.loc[table["kind"] == kind, names].itertuples(index=False):
             listing.add_row(*map(str, row))
         Console(highlight=False, markup=False).print(listing, "")
+
+
+def _read(
+    runs: list[str],
+    where: str | None,
+    column: list[str] | None,
+    batch_unit: str | None,
+    seq_len: str | None,
+    nonfinite: str,
+    duplicates: str,
+) -> Sweep:
+    sweep = read_sweep(
+        runs if len(runs) > 1 else runs[0],
+        columns=_assignments(column or [], str) or None,
+        batch_unit=batch_unit,
+        seq_len=int(parse_number(seq_len)) if seq_len is not None else None,
+        nonfinite=nonfinite,
+        duplicates=duplicates,
+    )
+    return sweep.where(where) if where else sweep
 
 
 def _place(text: str, laws: list[Law]) -> dict[str, float]:
@@ -196,7 +263,12 @@ def _method(text: str | None) -> Extractor | None:
     if text is None:
         return None
     name, _, setting = text.partition(":")
-    known: dict[str, Callable[..., Extractor]] = {"grid": GridMinimum, "near": NearMinimum, "parabola": Parabola}
+    known: dict[str, Callable[..., Extractor]] = {
+        "grid": GridMinimum,
+        "near": NearMinimum,
+        "parabola": Parabola,
+        "basin": Basin,
+    }
     return _configured("--method", name, setting, known)
 
 

@@ -19,7 +19,7 @@ STOREYS = (
     "laws solvers loaders collection simulation curves",
     "fitting optima extractors",
     "surface tradeoff uncertainty recipes regret",
-    "extrapolation entrants holdouts trials selection planning",
+    "extrapolation entrants lineup holdouts trials selection planning",
     "refitting plots",
     "cli",
 )

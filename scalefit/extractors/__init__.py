@@ -4,8 +4,9 @@ A new way (an asymmetric basin shared by all cells, say) is one file here: it se
 pool what it likes over cells, and it answers with one `Extraction`. Works for one axis or several at once.
 """
 
+from scalefit.extractors.basin import Basin
 from scalefit.extractors.cells import Block, Extraction, Extractor
 from scalefit.extractors.picking import GridMinimum, NearMinimum
 from scalefit.extractors.quadratic import Parabola
 
-__all__ = ["Block", "Extraction", "Extractor", "GridMinimum", "NearMinimum", "Parabola"]
+__all__ = ["Basin", "Block", "Extraction", "Extractor", "GridMinimum", "NearMinimum", "Parabola"]

@@ -38,6 +38,8 @@ class Quadratic:
     shift : ndarray, shape (axes,)
         How far, in logs, the optimum moves when cubic terms are allowed: the median over cells, 0 where it is not
         clearly different from 0.
+    misfit : ndarray, shape (cells,)
+        Weighted sum of squared residuals.
     """
 
     constant: Floats
@@ -49,20 +51,26 @@ class Quadratic:
     variance: Floats
     dof: Floats
     shift: Floats
+    misfit: Floats
 
 
-def fit_quadratic(block: Block, window: float) -> Quadratic:
-    """Fit the weighted quadratic of every cell at once; see `Parabola` for the weights and the noise."""
+def fit_quadratic(block: Block, window: float, asymmetry: float | None = None) -> Quadratic:
+    """Fit the weighted quadratic of every cell at once; see `Parabola` for the weights and the noise.
+
+    With an `asymmetry` k (one axis only) the square z**2/2 is replaced by the bent (exp(k z) - k z - 1)/k**2; the
+    "hessian" is then the curvature at the centre, and no shift is looked for.
+    """
     axes = block.x.shape[2]
     weight = _weights(block, window)
     centre, scale, z = _standardise(block, weight)
     low = np.nan_to_num(block.lowest)
     height = np.where(block.finished, block.loss - low[:, None], 0.0)
     known = every(block.level_counts() >= MIN_LEVELS, axis=1)
-    plain = _local_regression(_design(z, 2), weight, height, known)
+    square = _design(z, 2) if asymmetry is None else _bent_design(z, asymmetry * scale[:, :1])
+    plain = _local_regression(square, weight, height, known)
     # Cubic terms take up the asymmetry of the basins, which is no noise; short sweeps cannot afford them.
     bent = _local_regression(_design(z, 3), weight, height, known)
-    noise = bent if bent.dof.sum() >= ENOUGH_DOF else plain
+    noise = bent if asymmetry is None and bent.dof.sum() >= ENOUGH_DOF else plain
     variance, dof = _pool_noise(noise.rss, noise.dof, low)
     coef = plain.coef
     return Quadratic(
@@ -74,7 +82,8 @@ def fit_quadratic(block: Block, window: float) -> Quadratic:
         scale=scale,
         variance=variance,
         dof=dof,
-        shift=_pooled_shift(plain, bent, scale),
+        shift=_pooled_shift(plain, bent, scale) if asymmetry is None else np.zeros(axes),
+        misfit=plain.rss,
     )
 
 
@@ -175,6 +184,15 @@ def _design(z: Floats, order: int) -> Floats:
         for index in combinations_with_replacement(range(axes), degree):
             columns.append(np.prod(z[:, :, index], axis=2) * len(set(permutations(index))) / factorial(degree))
     return np.stack(columns, axis=2)
+
+
+def _bent_design(z: Floats, k: Floats) -> Floats:
+    """Return columns 1, z and (exp(k z) - k z - 1)/k**2 for one axis; k has shape (cells, 1)."""
+    flat = z[:, :, 0]
+    grown = np.clip(k * flat, -30.0, 30.0)
+    small = np.abs(grown) < 1e-4
+    bent = np.where(small, flat**2 * (0.5 + grown / 6), (np.expm1(grown) - grown) / np.where(small, 1.0, k) ** 2)
+    return np.stack([np.ones_like(flat), flat, bent], axis=2)
 
 
 def _unpack(coef: Floats, axes: int, degree: int) -> Floats:

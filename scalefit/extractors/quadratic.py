@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,42 +90,65 @@ class Parabola:
 
     def extract(self, block: Block) -> Extraction:
         """Read the optimum of every cell; see the class."""
-        fit = fit_quadratic(block, self.window)
-        quantile = _t_quantile(fit.dof, self.level)
-        basin = _is_basin(fit)
-        vertex = np.where(basin[:, None], _vertex(fit), np.nan)
-        stderr = _vertex_stderr(fit, vertex)
-        lo, hi = _interval(fit, vertex, stderr, quantile)
-        value = fit.centre + fit.scale * vertex
-        lo = fit.centre + fit.scale * lo + np.minimum(fit.shift, 0.0)
-        hi = fit.centre + fit.scale * hi + np.maximum(fit.shift, 0.0)
+        return read_vertices(block, fit_quadratic(block, self.window), self.level)
 
-        best, _ = block.best()
-        low_edge, high_edge = _edges(block, value, best)
-        edge = low_edge | high_edge
-        first, last = block.extent(block.finished)
-        point = np.select([low_edge, high_edge, np.isfinite(value)], [first, last, value], best)
-        below, above = block.neighbours(point)
-        around = block.neighbours(np.where(edge, point, best))
-        below, above = np.minimum(below, around[0]), np.maximum(above, around[1])
-        plain = edge | ~np.isfinite(stderr)
-        found = Extraction(
-            value=point,
-            lo=np.where(plain, below, lo),
-            hi=np.where(plain, above, hi),
-            stderr=fit.scale * stderr,
-            curvature=np.diagonal(fit.hessian, axis1=1, axis2=2) / fit.scale**2,
-            status=np.full(value.shape, "interior", dtype=object),
-            loss=np.where(edge.any(axis=1) | ~basin, block.lowest, _bottom(fit, vertex)),
-            weight=np.ones(len(value)),
-            notes=_shift_note(fit.shift),
-        )
-        return finish(block, found, self._flat(block, fit, basin, edge), edge)
 
-    @staticmethod
-    def _flat(block: Block, fit: Quadratic, basin: NDArray[np.bool_], edge: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        noise = np.nan_to_num(np.sqrt(fit.variance), nan=0.0)
-        return ~basin[:, None] & (~edge | range_is_noise(block.spread(), block.finished.sum(axis=1), noise)[:, None])
+def read_vertices(
+    block: Block, fit: Quadratic, level: float, warp: Callable[[Floats], Floats] = np.positive, extra: float = 0.0
+) -> Extraction:
+    """Turn local fits into optima with intervals and statuses.
+
+    Parameters
+    ----------
+    block : Block
+    fit : Quadratic
+    level : float
+        Coverage of the interval.
+    warp : callable
+        Increasing map from the place where the fitted slope of a parabola would vanish to where it does vanish.
+    extra : float
+        Standard error, in logs, shared by all cells, that widens stderr and interval.
+    """
+    quantile = _t_quantile(fit.dof, level)
+    basin = _is_basin(fit)
+    vertex = np.where(basin[:, None], _vertex(fit), np.nan)
+    raw = _vertex_stderr(fit, vertex)
+    lo, hi = (warp(bound) for bound in _interval(fit, vertex, raw, quantile))
+    place = warp(vertex)
+    step = 1e-4
+    with np.errstate(invalid="ignore"):  # a vertex beyond the reach of the basin's flat side has no place
+        slope = (warp(vertex + step) - warp(vertex - step)) / (2 * step)
+        stderr = np.sqrt((fit.scale * raw * slope) ** 2 + extra**2)
+    value = fit.centre + fit.scale * place
+    lo = fit.centre + fit.scale * lo + np.minimum(fit.shift, 0.0) - 2 * extra
+    hi = fit.centre + fit.scale * hi + np.maximum(fit.shift, 0.0) + 2 * extra
+
+    best, _ = block.best()
+    low_edge, high_edge = _edges(block, value, best)
+    edge = low_edge | high_edge
+    first, last = block.extent(block.finished)
+    point = np.select([low_edge, high_edge, np.isfinite(value)], [first, last, value], best)
+    below, above = block.neighbours(point)
+    around = block.neighbours(np.where(edge, point, best))
+    below, above = np.minimum(below, around[0]), np.maximum(above, around[1])
+    plain = edge | ~np.isfinite(stderr)
+    found = Extraction(
+        value=point,
+        lo=np.where(plain, below, lo),
+        hi=np.where(plain, above, hi),
+        stderr=stderr,
+        curvature=np.diagonal(fit.hessian, axis1=1, axis2=2) / fit.scale**2,
+        status=np.full(value.shape, "interior", dtype=object),
+        loss=np.where(edge.any(axis=1) | ~basin, block.lowest, _bottom(fit, vertex)),
+        weight=np.ones(len(value)),
+        notes=_shift_note(fit.shift),
+    )
+    return finish(block, found, _flat(block, fit, basin, edge), edge)
+
+
+def _flat(block: Block, fit: Quadratic, basin: NDArray[np.bool_], edge: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    noise = np.nan_to_num(np.sqrt(fit.variance), nan=0.0)
+    return ~basin[:, None] & (~edge | range_is_noise(block.spread(), block.finished.sum(axis=1), noise)[:, None])
 
 
 def _t_quantile(dof: Floats, level: float) -> Floats:

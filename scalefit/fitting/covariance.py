@@ -14,8 +14,9 @@ RANK_TOLERANCE = 1e-8
 """Singular values of the scaled Jacobian below this fraction of the largest count as zero."""
 
 WIDEST_LOG_ERROR = np.log(1e3)
-"""A positive parameter known to no better than this factor is not identified, nor is any parameter whose standard
-error alone would change the law by this factor between two of the rows it was fitted to (log space)."""
+"""A parameter whose standard error alone would change the law by this factor between two of the rows it was fitted to
+is not identified (log space); nor is a positive parameter known to no better than this factor, unless the law is linear
+in it: the prefactor of a power law lies far outside the data and is loose without harm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Errors:
     Parameters
     ----------
     covariance : ndarray (p, p)
-        In fit coordinates; zero for held parameters, infinite variance for unidentified ones.
+        In fit coordinates; zero for held parameters, infinite variance for those in a direction the rows do not see.
     scale : float
         Residual scatter of a row of weight one, in the units of the residual; NaN without degrees of freedom.
     dof : int
@@ -115,10 +116,11 @@ def estimate(problem: Problem, phi: Array, free: Array) -> Errors:
     unidentified = np.zeros(len(phi), dtype=bool)
     unidentified[free] = loose
     error = np.sqrt(np.diag(covariance))
-    unidentified |= free & problem.derivation.logged & (error > WIDEST_LOG_ERROR)
+    covariance[unidentified, unidentified] = np.inf
+    linear = np.isin(problem.parameters, problem.derivation.linear(problem.space))
+    unidentified |= free & problem.derivation.logged & ~linear & (error > WIDEST_LOG_ERROR)
     if problem.space == "log":
         unidentified |= error * np.ptp(jacobian[0][:, weights > 0], axis=1) > WIDEST_LOG_ERROR
-    covariance[unidentified, unidentified] = np.inf
     return Errors(covariance, scale, dof, condition, unidentified)
 
 

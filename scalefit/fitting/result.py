@@ -330,6 +330,7 @@ def describe(fit: Fit) -> Face:
         shown["meaning"] = meanings
     unit = "of log " + fit.law.target if fit.space == "log" else "of " + fit.law.target
     facts = [
+        ("law", fit.law.written(fit.values) if np.isfinite(fit.phi).all() else fit.law.formula),
         ("status", f"{fit.status}: {fit.status.sentence}"),
         ("data", f"{fit.n} rows from {fit.source}"),
         ("loss", f"{fit.loss!r} in {fit.space} space, sum {fit.objective:.6g}"),
@@ -340,6 +341,6 @@ def describe(fit: Fit) -> Face:
         ),
     ]
     if fit.status is not FitStatus.CONVERGED:
-        facts.insert(1, ("remedy", fit.status.remedy))
+        facts.insert(2, ("remedy", fit.status.remedy))
     label = f" ({fit.law.name})" if fit.law.name else ""
     return Face(f"Fit of {fit.law.formula}{label}", tuple(facts), shown, fit.notes)

@@ -214,6 +214,22 @@ class Law:
         shape = np.broadcast_shapes(*(array.shape for array in (*sets, *inputs)))
         return np.broadcast_to(law.derivation.evaluate(sets, inputs), shape)
 
+    def written(self, values: Mapping[str, float], digits: int = 4) -> str:
+        """Return the formula with numbers in place of parameters.
+
+        Examples
+        --------
+        >>> Law("eta = c * N**a").written({"c": 1.79, "a": -0.71298})
+        'eta = 1.79 * N ** (-0.713)'
+        """
+
+        class Insert(ast.NodeTransformer):
+            def visit_Name(self, node: ast.Name) -> ast.expr:
+                return ast.parse(f"{values[node.id]:.{digits}g}", mode="eval").body if node.id in values else node
+
+        fresh = expressions.parse(self.formula.partition("=")[2])
+        return f"{self.target} = {ast.unparse(Insert().visit(fresh))}"
+
     def to_latex(self) -> str:
         """Return the law as LaTeX, in the letters of the vocabulary."""
         return self.derivation.latex

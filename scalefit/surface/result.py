@@ -78,17 +78,18 @@ class Surface:
         unknown = [name for name in given if name not in ("params", "tokens")]
         if unknown:
             raise LawError(f"an optimum is asked for at params and tokens, not {', '.join(unknown)}")
+        arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(value, dtype=float)) for value in given.values()))
+        place = pd.DataFrame(dict(zip(given, arrays, strict=True)))
         parts, reach = [], []
         for axis, fitted in (("lr", self.lr_fit), ("batch", self.batch_fit)):
             if fitted is None:
                 continue
             wanted = {column_of(name) for name in fitted.law.inputs}
-            table = fitted.predict(level=level, **{name: v for name, v in given.items() if name in wanted})
+            table = fitted.predict(place[[name for name in place if name in wanted]], level=level)
             renamed = table.rename(columns={"prediction": axis, "lo": f"{axis}_lo", "hi": f"{axis}_hi"})
             parts.append(renamed[[axis, f"{axis}_lo", f"{axis}_hi"]])
             reach.append(table["reach"])
-        place = pd.DataFrame({name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in given.items()})
-        return pd.concat([place, *parts, pd.concat(reach, axis=1).max(axis=1).rename("reach")], axis=1).ffill()
+        return pd.concat([place, *parts, pd.concat(reach, axis=1).max(axis=1).rename("reach")], axis=1)
 
     def loss(self, *, lr: Any, batch: Any = None, params: Any, tokens: Any) -> np.ndarray:
         """Return the predicted loss of runs: the loss law's floor and the basin above it.

@@ -64,7 +64,8 @@ def arrange(sweep: Sweep, window: float) -> Runs:
         levels = sweep.labels("batch")[keep].reset_index(drop=True).groupby(cell).nunique()
         axes += ["batch"] if (levels > 2).to_numpy().any() else []
     settings = np.log(table[axes].to_numpy(dtype=float).T)
-    return Runs(settings, log_loss, weight, cell, keys)
+    order = np.lexsort((log_loss, *settings, cell))  # sums in one order, whatever the order of the table
+    return Runs(settings[:, order], log_loss[order], weight[order], cell[order], keys)
 
 
 def _number(labels: pd.DataFrame) -> tuple[pd.DataFrame, Array]:
