@@ -1,32 +1,48 @@
 """scalefit: optimal learning rate, batch size and loss scaling laws from tables of smaller runs, with honest errors.
 
-Read a table of runs with `read_sweep`, find each cell's optimum with `find_optima`, fit a law to it with `fit`, and
-predict a larger run with `Fit.predict`.
+Read a table of runs with `read_sweep`, find each cell's optimum with `find_optima`, fit a law to it with `fit`, or all
+runs at once with `fit_surface`; predict a larger run, and let `backtest` say how far such predictions were off.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from scalefit import laws
-from scalefit.collection import datasets, load_dataset
 from scalefit.errors import (
     ExtrapolationWarning,
     FitError,
     LawError,
-    PoorFitWarning,
     ScalefitError,
     ScalefitWarning,
     SweepError,
 )
 from scalefit.extractors import Basin, GridMinimum, NearMinimum, Parabola
-from scalefit.extrapolation import Backtest, backtest
 from scalefit.fitting import Fit, FitStatus, fit
 from scalefit.laws import Law
 from scalefit.loaders import read_sweep
 from scalefit.optima import Optima, find_optima
 from scalefit.solvers.losses import Huber, SoftL1, Squared
-from scalefit.surface import Surface, fit_surface
 from scalefit.sweep import Sweep
-from scalefit.uncertainty import Draws, bootstrap
+
+if TYPE_CHECKING:
+    from scalefit.collection import datasets, load_dataset
+    from scalefit.extrapolation import Backtest, backtest
+    from scalefit.surface import Surface, fit_surface
+    from scalefit.uncertainty import Draws, bootstrap
 
 __version__ = "0.1.0"
+
+_UPSTAIRS = {
+    "Backtest": "extrapolation",
+    "Draws": "uncertainty",
+    "Surface": "surface",
+    "backtest": "extrapolation",
+    "bootstrap": "uncertainty",
+    "datasets": "collection",
+    "fit_surface": "surface",
+    "load_dataset": "collection",
+}
+"""Names of the upper floors, loaded when first used: a shell command that needs none of them should not wait."""
 
 __all__ = [
     "Backtest",
@@ -43,7 +59,6 @@ __all__ = [
     "NearMinimum",
     "Optima",
     "Parabola",
-    "PoorFitWarning",
     "ScalefitError",
     "ScalefitWarning",
     "SoftL1",
@@ -61,3 +76,13 @@ __all__ = [
     "load_dataset",
     "read_sweep",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _UPSTAIRS:
+        raise AttributeError(f"module 'scalefit' has no attribute {name!r}")
+    return getattr(import_module(f"scalefit.{_UPSTAIRS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

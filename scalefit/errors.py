@@ -44,7 +44,3 @@ class ScalefitWarning(UserWarning):
 
 class ExtrapolationWarning(ScalefitWarning):
     """A prediction lies outside the range of the data its law was fitted to."""
-
-
-class PoorFitWarning(ScalefitWarning):
-    """A fit was returned, but its status says that it should not be trusted as it stands."""

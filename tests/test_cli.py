@@ -85,3 +85,18 @@ def test_errors_are_one_line_and_exit_two(arguments, expected):
 def test_debug_shows_the_traceback():
     result = run("fit", "missing.csv", "--debug")
     assert isinstance(result.exception, sf.SweepError)
+
+
+def test_backtest_ranks_entrants_and_writes_the_table(tmp_path):
+    table = tmp_path / "cells.csv"
+    result = run("backtest", RUNS, "--holdout", "params >= 1e9", "--out", table)
+    assert result.exit_code == 0, result.output
+    assert "surface: lr_power" in result.stdout
+    assert "within 0.25 % + OLS" in result.stdout
+    rows = table.read_text().splitlines()
+    assert len(rows) == 1 + 4 * 6
+    ranked = json.loads(run("backtest", RUNS, "--holdout", "largest params", "--json").stdout)
+    regrets = [entry["regret_pct"] for entry in ranked if entry["regret_pct"] is not None]
+    assert regrets == sorted(regrets)
+    assert len(regrets) >= 5
+    assert run("backtest", RUNS, "--holdout", "params > 1e15").exit_code == 2

@@ -162,3 +162,11 @@ def test_no_test_measures_time():
     for path in Path(__file__).parent.glob("test_*.py"):
         used = {n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "") for n in ast.walk(tree(path))}
         assert not used & clocks, path
+
+
+def test_every_public_name_is_there_and_listed():
+    assert set(dir(scalefit)) == set(scalefit.__all__)
+    for name in scalefit.__all__:
+        assert getattr(scalefit, name) is not None
+    with pytest.raises(AttributeError, match="fit_magic"):
+        scalefit.fit_magic  # noqa: B018 - the access is the test
