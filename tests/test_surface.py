@@ -182,3 +182,11 @@ def test_intervals_cover_the_truth_of_simulated_sweeps():
 def test_intervals_cover_the_truth_of_many_simulated_sweeps():
     share = coverage(500).mean()
     assert ((share > 0.92) & (share < 0.98)).all(), share
+
+
+def test_a_coarse_grid_widens_the_window_and_says_so(surface):
+    coarse = sf.fit_surface(sweep_of(Design(lr_levels=5, batch_levels=3, lr_ratio=2.0, batch_ratio=4.0), seed=2))
+    assert surface.window == 0.0225
+    assert coarse.window > 0.0225
+    assert any(note.code == "window" for note in coarse.notes)
+    assert coarse.lr_fit.values["a"] == pytest.approx(TRUTH.lr_params_power, abs=0.05)

@@ -16,7 +16,7 @@ from scalefit.surface.basin import BasinShape
 from scalefit.surface.centres import CellCentres, between_cells, centres_of_cells
 from scalefit.surface.joint import fit_jointly, law_centres
 from scalefit.surface.result import Surface
-from scalefit.surface.runs import Runs, arrange
+from scalefit.surface.runs import NARROW, Runs, arrange
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import column_of
 
@@ -32,7 +32,7 @@ def fit_surface(
     batch_law: Law | str = "batch_power",
     loss_law: Law | str = "chinchilla",
     *,
-    window: float = 0.0225,
+    window: float | None = None,
 ) -> Surface:
     r"""Fit all runs of a sweep at once.
 
@@ -50,8 +50,9 @@ def fit_surface(
         Laws in params and tokens.
     loss_law : Law or str
         Law of the floors, for `Surface.loss`.
-    window : float
-        Relative excess at which a run's weight has fallen to a quarter.
+    window : float, optional
+        Relative excess at which a run's weight has fallen to a quarter. By default 0.0225, wider where the typical cell
+        would keep fewer than four runs' worth an axis (grids of few batches or coarse learning rates).
 
     Returns
     -------
@@ -68,7 +69,8 @@ def fit_surface(
     two splits of the public Step Law sweep (14 inner splits, in N and in D): mean inner regret 0.087 %, against 0.097 %
     for a straight valley. Windows from 0.0175 to 0.0225 could not be told apart and the widest was taken. On the
     held-out cells the mean regret is 0.093 % (N > 1e9) and 0.060 % (D >= 5e10); those figures were in view while the
-    form was explored, so they are no blind test.
+    form was explored, so they are no blind test. The rule that widens the window comes from the bundled tiny-lm sweep,
+    whose cells hold 2 to 8 batch sizes a factor of 4 apart: at 0.0225 three runs' worth a cell were left.
 
     In 500 simulated sweeps (heavy-tailed noise, grids up to one level off centre, 15 % of runs missing) the 95 %
     intervals held the truth in 94.8 % (exponent of N) and 96.2 % (exponent of D) for the learning rate, 94.8 %
@@ -90,11 +92,11 @@ def fit_surface(
         fits.append(fitted)
         between[column_of(law.target)] = tau
     cells = _tabulate(runs, centres)
-    notes = merge(sweep.notes, _doubts(cells))
+    notes = merge(sweep.notes, _widened(runs), _doubts(cells))
     reference = np.log(runs.keys).mean()
     floor = _fit_floor(get_law(loss_law), cells)
     batch_fit = fits[1] if len(fits) > 1 else None
-    return Surface(fits[0], batch_fit, floor, cells, psi, reference, scatter, between, window, notes, sweep.source)
+    return Surface(fits[0], batch_fit, floor, cells, psi, reference, scatter, between, runs.window, notes, sweep.source)
 
 
 def _check_laws(laws: list[Law], runs: Runs) -> None:
@@ -138,6 +140,13 @@ def _tabulate(runs: Runs, centres: CellCentres) -> pd.DataFrame:
         inside &= (centres.value[a] >= low) & (centres.value[a] <= high)
     n_runs = np.bincount(runs.cell, minlength=len(runs.keys))
     return runs.keys.assign(**columns, loss=np.exp(centres.floor), n_runs=n_runs, inside=inside)
+
+
+def _widened(runs: Runs) -> list[Note]:
+    if runs.window <= NARROW:
+        return []
+    text = f"the grid is coarse: runs up to {runs.window:.3g} above their cell's best, relative, shape the basin"
+    return [Note("window", text)]
 
 
 def _doubts(cells: pd.DataFrame) -> list[Note]:

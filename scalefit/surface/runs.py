@@ -24,6 +24,8 @@ class Runs:
     cell : ndarray of int (n,)
     keys : pandas.DataFrame
         params and tokens of every cell.
+    window : float
+        Relative excess at which a run's weight has fallen to a quarter.
     """
 
     settings: Array
@@ -31,6 +33,7 @@ class Runs:
     weight: Array
     cell: Array
     keys: pd.DataFrame
+    window: float
 
     def centred(self, values: Array) -> Array:
         """Subtract the weighted mean of each cell along the last axis: the floor, profiled out."""
@@ -42,11 +45,19 @@ class Runs:
         return (flat - means[:, self.cell]).reshape(values.shape)
 
 
-def arrange(sweep: Sweep, window: float) -> Runs:
+NARROW, WIDE = 0.0225, 0.2
+"""Between which the window is chosen."""
+
+_PER_AXIS = 4.0
+"""Runs, counted by weight, that the typical cell must keep for each axis to show its basin."""
+
+
+def arrange(sweep: Sweep, window: float | None) -> Runs:
     """Lay a sweep out as `Runs`; the batch is an axis where some cell has three levels of it or more.
 
     A run with relative excess e over the cell's best counts (1 + (e/window)**1.5)**-2: a quarter at the window, a
-    thousandth at ten windows. Diverged runs are left out.
+    thousandth at ten windows. Diverged runs are left out. Without a window, the narrowest is taken that leaves the
+    typical cell four runs' worth an axis, or half its runs where it has fewer than that.
     """
     names = [name for name in ("params", "tokens") if name in sweep.table]
     sweep.require("lr", "loss", *(names or ["params"]))
@@ -58,14 +69,29 @@ def arrange(sweep: Sweep, window: float) -> Runs:
     log_loss = np.log(table["loss"].to_numpy(dtype=float))
     lowest = np.full(len(keys), np.inf)
     np.minimum.at(lowest, cell, log_loss)
-    weight = (1 + (np.expm1(log_loss - lowest[cell]) / window) ** 1.5) ** -2
+    excess = np.expm1(log_loss - lowest[cell])
     axes = ["lr"]
     if "batch" in table:
         levels = sweep.labels("batch")[keep].reset_index(drop=True).groupby(cell).nunique()
         axes += ["batch"] if (levels > 2).to_numpy().any() else []
+    window = _window(excess, cell, len(axes)) if window is None else window
+    weight = _weights(excess, window)
     settings = np.log(table[axes].to_numpy(dtype=float).T)
     order = np.lexsort((log_loss, *settings, cell))  # sums in one order, whatever the order of the table
-    return Runs(settings[:, order], log_loss[order], weight[order], cell[order], keys)
+    return Runs(settings[:, order], log_loss[order], weight[order], cell[order], keys, window)
+
+
+def _weights(excess: Array, window: float) -> Array:
+    return (1 + (excess / window) ** 1.5) ** -2
+
+
+def _window(excess: Array, cell: Array, axes: int) -> float:
+    """Widen the window in steps until the typical cell keeps enough runs."""
+    enough = min(_PER_AXIS * axes, 0.5 * float(np.median(np.bincount(cell))))
+    for window in np.geomspace(NARROW, WIDE, 20):
+        if np.median(np.bincount(cell, _weights(excess, window))) >= enough:
+            return float(window)
+    return WIDE
 
 
 def _number(labels: pd.DataFrame) -> tuple[pd.DataFrame, Array]:
