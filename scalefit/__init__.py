@@ -26,7 +26,11 @@ from scalefit.sweep import Sweep
 
 if TYPE_CHECKING:
     from scalefit.collection import datasets, load_dataset
+    from scalefit.effective_rates import effective_lr, from_effective
     from scalefit.extrapolation import Backtest, backtest
+    from scalefit.forecasting import Forecast, extrapolate
+    from scalefit.selection import Choice, Comparison, choose_law, compare
+    from scalefit.sensitivity import Sensitivity, lr_sensitivity, near_optimal
     from scalefit.surface import Surface, fit_surface
     from scalefit.uncertainty import Draws, bootstrap
 
@@ -34,24 +38,38 @@ __version__ = "0.1.0"
 
 _UPSTAIRS = {
     "Backtest": "extrapolation",
+    "Choice": "selection",
+    "Comparison": "selection",
     "Draws": "uncertainty",
+    "Forecast": "forecasting",
+    "Sensitivity": "sensitivity",
     "Surface": "surface",
     "backtest": "extrapolation",
     "bootstrap": "uncertainty",
+    "choose_law": "selection",
+    "compare": "selection",
     "datasets": "collection",
+    "effective_lr": "effective_rates",
+    "extrapolate": "forecasting",
     "fit_surface": "surface",
+    "from_effective": "effective_rates",
     "load_dataset": "collection",
+    "lr_sensitivity": "sensitivity",
+    "near_optimal": "sensitivity",
 }
 """Names of the upper floors, loaded when first used: a shell command that needs none of them should not wait."""
 
 __all__ = [
     "Backtest",
     "Basin",
+    "Choice",
+    "Comparison",
     "Draws",
     "ExtrapolationWarning",
     "Fit",
     "FitError",
     "FitStatus",
+    "Forecast",
     "GridMinimum",
     "Huber",
     "Law",
@@ -61,6 +79,7 @@ __all__ = [
     "Parabola",
     "ScalefitError",
     "ScalefitWarning",
+    "Sensitivity",
     "SoftL1",
     "Squared",
     "Surface",
@@ -68,12 +87,19 @@ __all__ = [
     "SweepError",
     "backtest",
     "bootstrap",
+    "choose_law",
+    "compare",
     "datasets",
+    "effective_lr",
+    "extrapolate",
     "find_optima",
     "fit",
     "fit_surface",
+    "from_effective",
     "laws",
     "load_dataset",
+    "lr_sensitivity",
+    "near_optimal",
     "read_sweep",
 ]
 

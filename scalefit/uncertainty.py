@@ -161,7 +161,7 @@ def bootstrap(fit: Fit, n: int = 1000, by: str = "cell", seed: int = 0) -> Draws
     if by == "parametric" and fit.dof <= 0:
         raise FitError("a parametric bootstrap needs the residual scatter, and an exact fit has none")
     with np.errstate(all="ignore"):
-        solve = _refits(fit)
+        solve = refits(fit)
         parts = [solve(weights, observed) for weights, observed in _resamples(fit, n, by, seed)]
     phi, good = np.concatenate([p for p, _ in parts]), np.concatenate([g for _, g in parts])
     if good.sum() < 2:
@@ -193,7 +193,7 @@ def _resamples(fit: Fit, n: int, by: str, seed: int) -> Iterator[tuple[Array, Ar
             yield base * draws[:, groups], observed
 
 
-def _refits(fit: Fit) -> Callable[[Array, Array], tuple[Array, Array]]:
+def refits(fit: Fit) -> Callable[[Array, Array], tuple[Array, Array]]:
     """Return a function (weights, observed) -> (phi, usable) for blocks of resamples."""
     problem = fit.problem
     free = np.array([state in ("free", "unidentified") for state in fit.states])
@@ -219,7 +219,7 @@ def _linear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, obse
     gradient = (weights * residual) @ design
     phi = np.tile(fit.phi, (size, 1))
     phi[:, free] += solve_normal(hessian, gradient)
-    return phi, _identified(hessian)
+    return phi, identified(hessian)
 
 
 def _nonlinear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, observed: Array) -> tuple[Array, Array]:
@@ -249,10 +249,10 @@ def _nonlinear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, o
     _, jacobian = model(everyone)(solution.phi)
     columns = jacobian[:, free]
     hessian = (columns * weights[:, None, :]) @ columns.transpose(0, 2, 1)
-    return solution.phi, solution.converged & _identified(hessian)
+    return solution.phi, solution.converged & identified(hessian)
 
 
-def _identified(hessian: Array) -> Array:
+def identified(hessian: Array) -> Array:
     """Tell which normal matrices, scaled to unit diagonal, are safely of full rank."""
     diagonal = np.sqrt(np.einsum("kii->ki", hessian))
     usable = (diagonal > 0).all(axis=1)

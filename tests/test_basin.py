@@ -35,6 +35,7 @@ def test_noiseless_basin_gives_the_optimum_and_the_asymmetry(k):
     found = sf.Basin().extract(pad(cell, x[:, None], loss, 6))
     np.testing.assert_allclose(np.exp(found.value[:, 0]), 4e-3 * (1 + 0.3 * np.arange(6)), rtol=5e-3)
     assert any(f"k = {k:.2f}" in note.text for note in found.notes)
+    np.testing.assert_allclose(found.curvature[:, 0], 0.03, rtol=0.02)  # at the optimum, not where the runs are centred
 
 
 def test_asymmetric_truth_is_read_without_the_parabolas_shift():

@@ -17,9 +17,9 @@ ROOT = Path(scalefit.__file__).parent
 STOREYS = (
     "errors notes vocabulary expressions formatting observations levels sweep",
     "laws solvers loaders collection simulation curves",
-    "fitting optima extractors",
-    "surface tradeoff uncertainty recipes regret",
-    "extrapolation entrants lineup holdouts trials selection planning",
+    "fitting optima extractors effective_rates",
+    "surface tradeoff uncertainty recipes regret sensitivity",
+    "extrapolation entrants lineup holdouts trials selection forecasting planning",
     "refitting plots",
     "cli",
 )

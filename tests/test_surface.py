@@ -102,6 +102,8 @@ def test_sweep_of_one_batch_size_gives_a_surface_in_the_learning_rate():
     assert "batch" not in surface.optimum(params=2e8, tokens=1.6e10)
     with pytest.raises(sf.LawError, match="width"):
         surface.optimum(params=2e8, tokens=1.6e10, width=3)
+    with pytest.raises(sf.LawError, match="missing: tokens"):
+        surface.optimum(params=2e8)
 
 
 def test_off_centre_and_ragged_grids_need_no_help_and_are_noted():

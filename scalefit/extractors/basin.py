@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from scalefit.errors import SweepError
 from scalefit.extractors.cells import Block, Extraction, Floats
-from scalefit.extractors.local_fit import Quadratic, fit_quadratic
+from scalefit.extractors.local_fit import fit_quadratic
 from scalefit.extractors.quadratic import read_vertices
 from scalefit.notes import Note
 
@@ -91,25 +90,13 @@ class Basin:
                 "Basin() reads one axis at a time; over learning rate and batch use NearMinimum(), Parabola() or "
                 "fit_surface(sweep)"
             )
-        k, error, notes = (self.asymmetry, 0.0, ()) if self.asymmetry is not None else _pooled_asymmetry(block, self)
+        k, error, notes = (self.asymmetry, 0.0, ()) if self.asymmetry is not None else pooled_asymmetry(block, self)
         fit = fit_quadratic(block, self.window, k)
-        found = read_vertices(block, fit, self.level, _warp(fit, k), _moved_by(block, self, k, error))
+        found = read_vertices(block, fit, self.level, k, _moved_by(block, self, k, error))
         return replace(found, notes=(*found.notes, *notes))
 
 
-def _warp(fit: Quadratic, k: float) -> Callable[[Floats], Floats]:
-    """Return the map from -slope/curvature at the centre to where the bent slope vanishes."""
-    scaled = k * fit.scale
-
-    def warp(z: Floats) -> Floats:
-        with np.errstate(all="ignore"):
-            bent = np.log1p(np.maximum(scaled * z, -1.0)) / np.where(scaled == 0, 1.0, scaled)
-        return np.where(np.abs(scaled) < 1e-6, z, bent)
-
-    return warp
-
-
-def _pooled_asymmetry(block: Block, settings: Basin) -> tuple[float, float, tuple[Note, ...]]:
+def pooled_asymmetry(block: Block, settings: Basin) -> tuple[float, float, tuple[Note, ...]]:
     """Return the asymmetry of least misfit over all cells, its standard error, and a note."""
     misfit = np.array([fit_quadratic(block, settings.window, k).misfit for k in _GRID])
     k, error = PRIOR_ASYMMETRY, PRIOR_SPREAD
@@ -141,6 +128,6 @@ def _moved_by(block: Block, settings: Basin, k: float, error: float) -> float:
     places = []
     for near in (k - error, k + error):
         fit = fit_quadratic(block, settings.window, near)
-        places.append(read_vertices(block, fit, settings.level, _warp(fit, near)).value)
+        places.append(read_vertices(block, fit, settings.level, near).value)
     moved = np.abs(places[1] - places[0]) / 2
     return float(np.nanmedian(moved)) if np.isfinite(moved).any() else 0.0

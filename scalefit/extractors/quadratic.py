@@ -93,9 +93,7 @@ class Parabola:
         return read_vertices(block, fit_quadratic(block, self.window), self.level)
 
 
-def read_vertices(
-    block: Block, fit: Quadratic, level: float, warp: Callable[[Floats], Floats] = np.positive, extra: float = 0.0
-) -> Extraction:
+def read_vertices(block: Block, fit: Quadratic, level: float, asymmetry: float = 0.0, extra: float = 0.0) -> Extraction:
     """Turn local fits into optima with intervals and statuses.
 
     Parameters
@@ -104,12 +102,13 @@ def read_vertices(
     fit : Quadratic
     level : float
         Coverage of the interval.
-    warp : callable
-        Increasing map from the place where the fitted slope of a parabola would vanish to where it does vanish.
+    asymmetry : float
+        k of a bent basin, for which `fit` was made; 0 for a parabola.
     extra : float
         Standard error, in logs, shared by all cells, that widens stderr and interval.
     """
     quantile = _t_quantile(fit.dof, level)
+    warp = _warp(asymmetry * fit.scale)
     basin = _is_basin(fit)
     vertex = np.where(basin[:, None], _vertex(fit), np.nan)
     raw = _vertex_stderr(fit, vertex)
@@ -137,7 +136,7 @@ def read_vertices(
         lo=np.where(plain, below, lo),
         hi=np.where(plain, above, hi),
         stderr=stderr,
-        curvature=np.diagonal(fit.hessian, axis1=1, axis2=2) / fit.scale**2,
+        curvature=_curvature(fit, asymmetry * fit.scale * place),
         status=np.full(value.shape, "interior", dtype=object),
         loss=np.where(edge.any(axis=1) | ~basin, block.lowest, _bottom(fit, vertex)),
         weight=np.ones(len(value)),
@@ -149,6 +148,24 @@ def read_vertices(
 def _flat(block: Block, fit: Quadratic, basin: NDArray[np.bool_], edge: NDArray[np.bool_]) -> NDArray[np.bool_]:
     noise = np.nan_to_num(np.sqrt(fit.variance), nan=0.0)
     return ~basin[:, None] & (~edge | range_is_noise(block.spread(), block.finished.sum(axis=1), noise)[:, None])
+
+
+def _warp(scaled: Floats) -> Callable[[Floats], Floats]:
+    """Return the increasing map from where the slope of a parabola would vanish to where the bent slope does."""
+
+    def warp(z: Floats) -> Floats:
+        with np.errstate(all="ignore"):
+            bent = np.log1p(np.maximum(scaled * z, -1.0)) / np.where(scaled == 0, 1.0, scaled)
+        return np.where(np.abs(scaled) < 1e-6, z, bent)
+
+    return warp
+
+
+def _curvature(fit: Quadratic, bend: Floats) -> Floats:
+    """Second derivative at the optimum in logs; without an optimum, where the runs are centred."""
+    return (
+        np.diagonal(fit.hessian, axis1=1, axis2=2) / fit.scale**2 * np.exp(np.nan_to_num(bend, neginf=0.0, posinf=0.0))
+    )
 
 
 def _t_quantile(dof: Floats, level: float) -> Floats:

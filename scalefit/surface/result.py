@@ -75,17 +75,20 @@ class Surface:
             params, tokens, lr, lr_lo, lr_hi, batch, batch_lo, batch_hi, reach.
         """
         given = {column_of(name): value for name, value in inputs.items()}
-        unknown = [name for name in given if name not in ("params", "tokens")]
-        if unknown:
-            raise LawError(f"an optimum is asked for at params and tokens, not {', '.join(unknown)}")
+        wanted = {column_of(n) for f in (self.lr_fit, self.batch_fit) if f is not None for n in f.law.inputs}
+        strange = [name for name in given if name not in ("params", "tokens")]
+        missing = sorted(wanted - given.keys())
+        if strange or missing:
+            found = f"missing: {', '.join(missing)}" if missing else f"not {', '.join(strange)}"
+            raise LawError(f"an optimum is asked for at {', '.join(sorted(wanted))}; {found}")
         arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(value, dtype=float)) for value in given.values()))
         place = pd.DataFrame(dict(zip(given, arrays, strict=True)))
         parts, reach = [], []
         for axis, fitted in (("lr", self.lr_fit), ("batch", self.batch_fit)):
             if fitted is None:
                 continue
-            wanted = {column_of(name) for name in fitted.law.inputs}
-            table = fitted.predict(place[[name for name in place if name in wanted]], level=level)
+            own = {column_of(name) for name in fitted.law.inputs}
+            table = fitted.predict(place[[name for name in place if name in own]], level=level)
             renamed = table.rename(columns={"prediction": axis, "lo": f"{axis}_lo", "hi": f"{axis}_hi"})
             parts.append(renamed[[axis, f"{axis}_lo", f"{axis}_hi"]])
             reach.append(table["reach"])
