@@ -39,8 +39,11 @@ def timed(function: Callable[[], Any], repeat: int = 5) -> tuple[float, Any]:
     return best, result
 
 
-def read(path: str) -> pd.DataFrame:
+def read(path: str | None) -> pd.DataFrame:
     """Return params, tokens and loss without the five highest losses."""
+    if path is None:
+        sweep = sf.load_dataset("chinchilla-epoch").table.sort_values("loss").iloc[:-5]
+        return sweep[["params", "tokens", "loss"]].reset_index(drop=True)
     raw = pd.read_csv(path).sort_values("loss").iloc[:-5]
     tokens = raw["Training FLOP"] / (6 * raw["Model Size"])
     return pd.DataFrame({"params": raw["Model Size"], "tokens": tokens, "loss": raw["loss"]}).reset_index(drop=True)
@@ -90,7 +93,7 @@ def lmfit_huber(table: pd.DataFrame, start: tuple[float, ...], weights: np.ndarr
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("csv", nargs="?", default="../shared/data/chinchilla_epoch_svg.csv")
+    parser.add_argument("csv", nargs="?", help="the published CSV; without it the data set chinchilla-epoch is used")
     parser.add_argument(
         "--starts", type=int, default=len(GRID), help="how many of the 4,500 published starts scipy gets"
     )

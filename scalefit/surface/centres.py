@@ -32,12 +32,15 @@ class CellCentres:
         Log of the optimum and its variance from the noise of the runs.
     floor : ndarray (cells,)
         Log of the lowest loss.
+    settled : ndarray of bool (cells,)
+        Whether the last step was a small part of the standard error.
     """
 
     keys: pd.DataFrame
     value: Array
     variance: Array
     floor: Array
+    settled: Array
 
 
 def centres_of_cells(runs: Runs, shape: BasinShape, psi: Array, around: Array, scatter: float) -> CellCentres:
@@ -76,7 +79,9 @@ def centres_of_cells(runs: Runs, shape: BasinShape, psi: Array, around: Array, s
     filling = _sums(design, design, weight**2, runs.cell, cells) * scatter**2
     covariance = inverse @ (filling + prior * scatter**2) @ inverse
     variance = np.einsum("cii->ic", covariance)[1:]
-    return CellCentres(runs.keys, centre, np.maximum(variance, 1e-8), floor)
+    variance = np.maximum(variance, 1e-8)
+    settled = (np.abs(step[:, 1:].T) <= 0.1 * np.sqrt(variance)).all(axis=0)
+    return CellCentres(runs.keys, centre, variance, floor, settled)
 
 
 def _weighted_mean(values: Array, weight: Array, cell: Array, cells: int) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit.errors import FitError
-from scalefit.fitting import Fit, fit
+from scalefit.fitting import Fit, FitStatus, fit
 from scalefit.laws import get_law
 from scalefit.laws.formula import Law
 from scalefit.notes import Note, merge
@@ -83,7 +83,7 @@ def fit_surface(
     _check_laws(laws, runs)
     trend = _trend(runs)
     shape = BasinShape(trend[runs.cell], len(runs.settings))
-    phi, scatter = fit_jointly(runs, laws, shape)
+    phi, scatter, settled = fit_jointly(runs, laws, shape)
     psi = phi[-shape.size :]
     centres = centres_of_cells(runs, shape, psi, law_centres(runs, laws, phi)[0], scatter)
     fits, between = [], {}
@@ -92,7 +92,7 @@ def fit_surface(
         fits.append(fitted)
         between[column_of(law.target)] = tau
     cells = _tabulate(runs, centres)
-    notes = merge(sweep.notes, _widened(runs), _doubts(cells))
+    notes = merge(sweep.notes, _widened(runs), _doubts(cells), _unsettled(settled, centres, fits))
     reference = np.log(runs.keys).mean()
     floor = _fit_floor(get_law(loss_law), cells)
     batch_fit = fits[1] if len(fits) > 1 else None
@@ -147,6 +147,22 @@ def _widened(runs: Runs) -> list[Note]:
         return []
     text = f"the grid is coarse: runs up to {runs.window:.3g} above their cell's best, relative, shape the basin"
     return [Note("window", text)]
+
+
+def _unsettled(settled: bool, centres: CellCentres, fits: list[Fit]) -> list[Note]:
+    """Say what did not converge, with the remedy."""
+    found = []
+    if not settled:
+        text = "the joint fit stopped before its minimum: use no number here; fewer cells or a simpler law may help"
+        found.append(Note("unfinished", text, caution=True))
+    if moving := int((~centres.settled).sum()):
+        text = f"the centres of {moving} of {len(centres.keys)} cells were still moving when the search stopped"
+        found.append(Note("moving", text, caution=True))
+    for fitted in fits:
+        if fitted.status is not FitStatus.CONVERGED:
+            told = f"{fitted.status}: {fitted.status.sentence}; {fitted.status.remedy}"
+            found.append(Note("law", f"the law of {fitted.law.target} is {told}", caution=True))
+    return found
 
 
 def _doubts(cells: pd.DataFrame) -> list[Note]:

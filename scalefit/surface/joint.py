@@ -9,7 +9,7 @@ import numpy as np
 from scalefit.fitting import fit
 from scalefit.laws.formula import Law
 from scalefit.solvers.levenberg import minimize
-from scalefit.solvers.losses import SoftL1, Squared
+from scalefit.solvers.losses import Loss, SoftL1, Squared
 from scalefit.surface.basin import BasinShape
 from scalefit.surface.runs import Runs
 from scalefit.vocabulary import column_of
@@ -20,29 +20,33 @@ _TREND_SPREAD = 0.03
 """Prior standard deviation of a curvature's exponent; curvatures change slowly with size and data."""
 
 
-def fit_jointly(runs: Runs, laws: list[Law], shape: BasinShape) -> tuple[Array, float]:
-    """Fit laws and shape to all runs; return fit coordinates (laws first) and the run-to-run scatter."""
+def fit_jointly(runs: Runs, laws: list[Law], shape: BasinShape) -> tuple[Array, float, bool]:
+    """Fit laws and shape to all runs.
+
+    Returns fit coordinates (laws first), the run-to-run scatter, and whether the minimum was reached. The first round
+    is least squares; its scatter sets where the soft absolute value of the next two turns.
+    """
     phi = np.concatenate([*_first_laws(runs, laws), shape.start])
     scatter = 3e-3
-    for loss in (Squared(), None, None):
+    for robust in (False, True, True):
         model, weights = _posed(runs, laws, shape, scatter)
         unbounded = np.full(len(phi), np.inf)
-        chosen = loss or SoftL1(2.5 * scatter)
+        loss: Loss = SoftL1(2.5 * scatter) if robust else Squared()
         solution = minimize(
-            model, phi[None], loss=chosen, weights=weights, lower=-unbounded, upper=unbounded, iterations=300
+            model, phi[None], loss=loss, weights=weights, lower=-unbounded, upper=unbounded, iterations=300
         )
         phi = solution.phi[0]
         residual = model(phi[None])[0][0, : len(runs.cell)]
         near = runs.weight > 0.25
         lost = len(runs.keys) + len(phi) - shape.trends.size
         scatter = 1.4826 * float(np.median(np.abs(residual[near]))) * np.sqrt(near.sum() / max(near.sum() - lost, 1))
-    return phi, scatter
+    return phi, scatter, bool(solution.converged[0])
 
 
 def _first_laws(runs: Runs, laws: list[Law]) -> list[Array]:
     """Start the laws at a fit to the best runs of every cell."""
     table = runs.keys.iloc[runs.cell].reset_index(drop=True)
-    near = runs.weight > np.quantile(runs.weight, 0.9) * 0.5
+    near = runs.weight > 0.5 * np.quantile(runs.weight, 0.9)  # half of what the best tenth counts
     starts = []
     for setting, law in zip(runs.settings, laws, strict=True):
         rows = table.assign(**{column_of(law.target): np.exp(setting)})[near]
