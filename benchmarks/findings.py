@@ -48,9 +48,8 @@ def main() -> None:
     ranking = sf.compare(list(fits.values())).table.set_index("law")
     for label, fit in fits.items():
         row = ranking.loc[fit.law.formula]
-        print(
-            f"{label}: scatter {fit.scale:.3f}, AICc {row['aicc']:.1f}, cells left out {row['leave_out']:.3f}; {shown(fit)}"
-        )
+        errors = f"AICc {row['aicc']:.1f}, cells left out {row['leave_out']:.3f}"
+        print(f"{label}: scatter {fit.scale:.3f}, {errors}; {shown(fit)}")
     for holdout in ("largest params", "largest tokens", "tokens >= 2e6"):
         print(sf.backtest(sweep, holdout).summary().iloc[:, :6].to_string(), f"({holdout})", sep="\n")
 
