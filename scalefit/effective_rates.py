@@ -85,6 +85,7 @@ def effective_lr(sweep: Sweep, *, norm: str = "weight_norm") -> Sweep:
         source=sweep.source,
         rtol=sweep.rtol,
         params_convention=sweep.params_convention,
+        data_unit=sweep.data_unit,
     )
 
 

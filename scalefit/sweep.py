@@ -13,24 +13,17 @@ import pandas as pd
 
 from scalefit.errors import LawError, SweepError
 from scalefit.expressions import evaluate_condition
-from scalefit.formatting import Face, format_number, to_html, to_text
-from scalefit.levels import group_levels
+from scalefit.faces import Face, Shown
+from scalefit.formatting import format_number, format_span
+from scalefit.integrity import STATED, canonical, label, remark
 from scalefit.notes import Note, merge
 from scalefit.observations import Observations
-from scalefit.vocabulary import AXES, BY_COLUMN, BY_SYMBOL, QUANTITIES, column_of
-
-POSITIVE: tuple[str, ...] = ("lr", "batch", "params", "tokens", "loss", "steps", "flops", "seq_len")
-"""Columns whose values must be greater than zero."""
-
-FAR_OFF = 0.5
-"""Nats above the best run of its cell from which a run is noted as far from tuned."""
-
-_STATED = ("diverged", "repeats", "far_off")  # notes on the rows themselves, stated anew for every subset
+from scalefit.vocabulary import AXES, BY_COLUMN, BY_SYMBOL, check_data_unit, column_of, unit_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sweep:
-    """A table of runs: words for columns, tokens for batch sizes, one row a run; it never changes.
+class Sweep(Shown):
+    """A table of runs: words for columns, one unit of data, one row a run; it never changes.
 
     Sweeps come from `scalefit.read_sweep`; `Sweep.from_frame` takes a table that already uses these words and
     units.
@@ -38,9 +31,9 @@ class Sweep:
     Attributes
     ----------
     table : pandas.DataFrame
-        A copy of the runs: `lr` (peak), `batch` (tokens per optimizer step), `params`, `tokens` (trained on),
-        `loss` (nats per token) and the other words of the vocabulary first, then every further column of the
-        input, then `diverged`, which marks runs whose loss was not finite (their loss is NaN).
+        A copy of the runs: `lr` (peak), `batch` (data per optimizer step), `params`, `tokens` (data trained on),
+        `loss` (nats) and the other words of the vocabulary first, then every further column of the input, then
+        `diverged`, which marks runs whose loss was not finite (their loss is NaN).
     units : mapping of str to str
         The unit of each column of the vocabulary that is present.
     notes : tuple of Note
@@ -51,6 +44,8 @@ class Sweep:
         Values within this relative tolerance are one level.
     params_convention : str or None
         ``"non_embedding"`` or ``"total"``, when it is known what `params` counts.
+    data_unit : str
+        What `tokens` and `batch` count: tokens, images, samples, epochs, ...
 
     Examples
     --------
@@ -67,6 +62,7 @@ class Sweep:
     source: str = "table"
     rtol: float = 0.01
     params_convention: str | None = None
+    data_unit: str = "tokens"
 
     @classmethod
     def from_frame(
@@ -77,14 +73,15 @@ class Sweep:
         source: str = "table",
         rtol: float = 0.01,
         params_convention: str | None = None,
+        data_unit: str = "tokens",
     ) -> Sweep:
         """Build a sweep from a table whose columns already are the package's words, in its units.
 
         Parameters
         ----------
         table : pandas.DataFrame
-            One row a run, with `loss` (nats/token) and at least one of `lr`, `batch` (tokens per step), `params`
-            and `tokens`; an optional bool column `diverged` marks runs that may have no loss.
+            One row a run, with `loss` (nats) and at least one of `lr`, `batch` (data per step), `params`
+            and `tokens` (data trained on); an optional bool column `diverged` marks runs that may have no loss.
         notes : iterable of Note
             Remarks to carry along; remarks on diverged, repeated and far-off runs are added.
         source : str
@@ -93,6 +90,8 @@ class Sweep:
             Values within this relative tolerance are one level.
         params_convention : str or None
             ``"non_embedding"`` or ``"total"``.
+        data_unit : str
+            What `tokens` and `batch` count, as a plural noun.
 
         Raises
         ------
@@ -105,9 +104,9 @@ class Sweep:
         """
         if not 0 <= rtol < 0.5:
             raise SweepError(f"rtol is a relative tolerance between 0 and 0.5, found {rtol!r}")
-        sweep = cls(_canonical(table), (), source, rtol, params_convention)
-        kept = [note for note in notes if note.code not in _STATED]
-        return replace(sweep, notes=merge(kept, _remarks(sweep)))
+        sweep = cls(canonical(table), (), source, rtol, params_convention, check_data_unit(data_unit))
+        kept = [note for note in notes if note.code not in STATED]
+        return replace(sweep, notes=merge(kept, remark(sweep._table, sweep._labels)))
 
     @property
     def table(self) -> pd.DataFrame:
@@ -118,7 +117,7 @@ class Sweep:
     def units(self) -> Mapping[str, str]:
         """The unit of each column of the vocabulary that is present."""
         present = (name for name in BY_COLUMN if name in self._table.columns)
-        return MappingProxyType({name: BY_COLUMN[name].unit for name in present})
+        return MappingProxyType({name: unit_of(name, self.data_unit) for name in present})
 
     def __len__(self) -> int:
         """Return the number of runs, diverged ones included."""
@@ -144,7 +143,7 @@ class Sweep:
         except LawError as error:
             raise SweepError(str(error)) from None
         if not keep.any():
-            spans = ", ".join(f"{name} {_span(self._table[name])}" for name in AXES if name in columns)
+            spans = ", ".join(f"{name} {format_span(self._table[name])}" for name in AXES if name in columns)
             raise SweepError(f"none of the {len(self)} runs satisfies {condition!r}; the sweep spans {spans}")
         note = Note("where", f"{int(keep.sum())} of {len(self)} runs selected by {condition!r}")
         return self._subset(keep, note)
@@ -156,6 +155,7 @@ class Sweep:
             source=self.source,
             rtol=self.rtol,
             params_convention=self.params_convention,
+            data_unit=self.data_unit,
         )
 
     def require(self, *columns: str) -> None:
@@ -230,7 +230,7 @@ class Sweep:
     def _labels(self, column: str) -> np.ndarray:
         known = self._known_labels
         if column not in known:
-            known[column] = _label(self._table[column], column, self.rtol)
+            known[column] = label(self._table[column], column, self.rtol)
         return known[column].copy()
 
     @cached_property
@@ -240,6 +240,10 @@ class Sweep:
     @property
     def cells(self) -> pd.DataFrame:
         """One row per (params, tokens): n_runs, n_lr, n_batch, the best loss, n_diverged."""
+        return self._cells.copy()
+
+    @cached_property
+    def _cells(self) -> pd.DataFrame:
         by = [name for name in ("params", "tokens") if name in self._table.columns]
         rows = self.labels([*by, *(name for name in ("lr", "batch") if name in self._table.columns)])
         rows = rows.assign(loss=self._table["loss"].to_numpy(), diverged=self._table["diverged"].to_numpy())
@@ -272,7 +276,7 @@ class Sweep:
             notes = (*notes, Note("left_out", text, caution=True))
         if not kept.any():
             raise SweepError(f"all {len(self)} runs of {self.source} diverged: there is no {column_of(target)} to fit")
-        return Observations(self._table[kept].reset_index(drop=True), None, notes, self.source)
+        return Observations(self._table[kept].reset_index(drop=True), None, notes, self.source, self.data_unit)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -289,7 +293,7 @@ class Sweep:
         cells = [name for name in ("params", "tokens") if name in axes]
         facts = [
             ("runs", runs),
-            ("loss", f"{_span(self._table['loss'])} nats/token"),
+            ("loss", f"{format_span(self._table['loss'])} {self.units['loss']}"),
             ("source", self.source),
         ]
         if cells:
@@ -299,7 +303,7 @@ class Sweep:
         rows = [
             (
                 name,
-                BY_COLUMN[name].unit,
+                self.units[name],
                 str(len(levels)),
                 format_number(levels[0]),
                 format_number(levels[-1]),
@@ -309,88 +313,3 @@ class Sweep:
         ]
         table = pd.DataFrame(rows, columns=["axis", "unit", "levels", "from", "to"])
         return Face("Sweep", tuple(facts), table, self.notes)
-
-    def __repr__(self) -> str:
-        return to_text(self._face())
-
-    def _repr_html_(self) -> str:
-        return to_html(self._face())
-
-
-def _span(values: pd.Series) -> str:
-    return f"{format_number(values.min())} .. {format_number(values.max())}"
-
-
-def _label(values: pd.Series, column: str, rtol: float) -> np.ndarray:
-    """Return levels for a measured quantity, the values themselves for anything that only names."""
-    kinds = pd.api.types
-    if not kinds.is_numeric_dtype(values) or kinds.is_bool_dtype(values) or kinds.is_complex_dtype(values):
-        return values.to_numpy(dtype=object)
-    numbers = values.to_numpy(dtype=float, na_value=np.nan)
-    finite = numbers[np.isfinite(numbers)]
-    counted = column not in BY_COLUMN and bool(np.all(finite == np.round(finite)))
-    return numbers if column == "seed" or counted else group_levels(numbers, rtol)
-
-
-def _canonical(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a new table in canonical order with float columns, after checking what every sweep promises."""
-    if "loss" not in table.columns or not any(name in table.columns for name in AXES):
-        raise SweepError(
-            f"a sweep needs loss and at least one of {', '.join(AXES)}; found the columns {', '.join(map(str, table))}"
-        )
-    if not len(table):
-        raise SweepError("a sweep needs at least one run; the table has no rows")
-    if not table.columns.is_unique:
-        raise SweepError(f"the column {table.columns[table.columns.duplicated()][0]!r} occurs twice")
-    known = [q.column for q in QUANTITIES if q.column in table.columns]
-    others = [name for name in table.columns if name not in BY_COLUMN and name != "diverged"]
-    result = table[[*known, *others]].reset_index(drop=True)
-    diverged = table["diverged"].to_numpy(dtype=bool) if "diverged" in table.columns else np.zeros(len(table), bool)
-    for name in (name for name in known if BY_COLUMN[name].numeric):
-        try:
-            result[name] = table[name].to_numpy(dtype=float, na_value=np.nan)
-        except (TypeError, ValueError):
-            raise SweepError(
-                f"{name} should be numbers, found {table[name].dtype}; read_sweep names the rows"
-            ) from None
-    result["loss"] = result["loss"].where(~diverged)
-    result["diverged"] = diverged
-    _check_values(result)
-    return result
-
-
-def _check_values(table: pd.DataFrame) -> None:
-    for name in (name for name in POSITIVE if name in table.columns):
-        values = table[name].to_numpy()
-        bad = ~((values > 0) & np.isfinite(values))
-        if name == "loss":
-            bad &= ~table["diverged"].to_numpy()
-        if name not in ("loss", *AXES):
-            bad &= ~np.isnan(values)  # may be unknown for some runs, such as those of one file among several
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise SweepError(
-                f"{name} should be positive and finite: {int(bad.sum())} of {len(table)} values are not, first in "
-                f"row {row + 1}: {values[row]:g}. A diverged run is marked by a true value in the column diverged"
-            )
-
-
-def _remarks(sweep: Sweep) -> list[Note]:
-    """Return what a reader should know about the rows: diverged, repeated and far-off runs."""
-    notes = []
-    table, diverged = sweep._table, sweep._table["diverged"].to_numpy()
-    if diverged.any():
-        text = f"{int(diverged.sum())} of {len(table)} runs have no finite loss; kept and marked as diverged"
-        notes.append(Note("diverged", text, caution=True))
-    axes = [name for name in AXES if name in table.columns]
-    if repeated := int(sweep.labels(axes).duplicated().sum()):
-        text = f"{repeated} of {len(table)} runs repeat the {', '.join(axes)} of another run; all are kept"
-        notes.append(Note("repeats", text))
-    cell = [name for name in ("params", "tokens") if name in axes]
-    loss = table["loss"]
-    best = loss.groupby([sweep._labels(name) for name in cell]).transform("min") if cell else loss.min()
-    if far := int((loss - best > FAR_OFF).sum()):
-        where = f"over {FAR_OFF} nats above the best of their cell"
-        text = f"{far} of {len(table)} runs lie {where}: diverged or far from tuned; all are kept"
-        notes.append(Note("far_off", text))
-    return notes

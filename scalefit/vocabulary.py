@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
+
+from scalefit.errors import SweepError
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Quantity:
     symbol : str or None
         Its letter in formulas, if it has one.
     unit : str
-        The unit of the column in a `Sweep`.
+        The unit of the column in a `Sweep` that counts its data in tokens; see `unit_of`.
     meaning : str
         One plain phrase.
     latex : str
@@ -65,7 +68,7 @@ QUANTITIES: tuple[Quantity, ...] = (
         "batch",
         "B",
         "tokens",
-        "batch size, tokens per optimizer step",
+        "batch size, data per optimizer step",
         "B",
         ("bs", "batch_size", "batch size", "gbsz", "gbs", "global_batch_size", "bsz", "batchsize"),
     ),
@@ -91,7 +94,7 @@ QUANTITIES: tuple[Quantity, ...] = (
         "tokens",
         "D",
         "tokens",
-        "training tokens",
+        "data trained on",
         "D",
         (
             "train_tokens",
@@ -182,3 +185,30 @@ def latex_of(name: str) -> str | None:
     """Return the LaTeX of a symbol or column of the vocabulary, or None."""
     quantity = quantity_of(name)
     return quantity.latex if quantity else None
+
+
+def unit_of(column: str, data_unit: str = "tokens") -> str:
+    """Return the unit of a column of the vocabulary in a table that counts its data in `data_unit`.
+
+    Examples
+    --------
+    >>> unit_of("batch"), unit_of("batch", "images"), unit_of("loss"), unit_of("loss", "images"), unit_of("steps")
+    ('tokens', 'images', 'nats/token', 'nats', 'steps')
+    """
+    unit = BY_COLUMN[column].unit
+    if data_unit == "tokens":
+        return unit
+    return {"tokens": data_unit, "nats/token": "nats"}.get(unit, unit)
+
+
+def check_data_unit(data_unit: Any) -> str:
+    """Return the name of a unit of data after checking that it is a word.
+
+    Raises
+    ------
+    SweepError
+        If it is not.
+    """
+    if not isinstance(data_unit, str) or not data_unit.replace(" ", "").replace("_", "").isalpha():
+        raise SweepError(f"data_unit should be a plural noun such as 'tokens' or 'images', found {data_unit!r}")
+    return data_unit

@@ -9,8 +9,13 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from scalefit.errors import SweepError
+from scalefit.entrants import published_entrant
+from scalefit.errors import LawError, SweepError
+from scalefit.extractors import NearMinimum
+from scalefit.fitting import Fit, fit
+from scalefit.laws import get_published
 from scalefit.loaders import read_sweep
+from scalefit.optima import find_optima
 from scalefit.sweep import Sweep
 
 
@@ -169,3 +174,79 @@ def test_each_source_is_proven_by_itself() -> None:
     other["tokens"] = other["batch"] * other["steps"]
     sweep = read_sweep([runs(), other])
     assert_array_equal(sweep.table["batch"], np.concatenate([runs()["batch"] * 2048, runs()["batch"] * 512]))
+
+
+# -- other units of data -----------------------------------------------------------------------------------------------
+
+
+def images(**columns: Any) -> pd.DataFrame:
+    """Runs counted in images, 256 a step."""
+    table = {"lr": [0.1, 0.2, 0.4], "batch_size": 256, "steps": 5000, "images": 1.28e6, "loss": [1.2, 1.1, 1.3]}
+    return pd.DataFrame({**table, **columns})
+
+
+def test_data_may_be_counted_in_images() -> None:
+    sweep = read_sweep(images(), data_unit="images")
+    assert sweep.data_unit == "images"
+    assert sweep.table["tokens"].tolist() == [1.28e6] * 3
+    units = {"lr": "1", "batch": "images", "tokens": "images", "loss": "nats", "steps": "steps"}
+    assert dict(sweep.units) == units
+    assert noted(sweep) == "batch is in images: steps * batch = tokens in every run within 1 %"
+    assert "tokens  images" in repr(sweep)
+    assert "1.1 .. 1.3 nats\n" in repr(sweep)
+
+
+@pytest.mark.parametrize(("unit", "name"), [("samples", "sample"), ("epochs", "epoch"), ("Images", "images")])
+def test_the_column_called_like_the_unit_is_the_data(unit: str, name: str) -> None:
+    table = images().rename(columns={"images": name}).drop(columns="batch_size")
+    assert read_sweep(table, data_unit=unit).table["tokens"].tolist() == [1.28e6] * 3
+    assert "tokens" not in read_sweep(table).table
+
+
+def test_a_batch_in_images_has_to_be_proven_or_said_too() -> None:
+    table = images().drop(columns="steps")
+    text = refusal(table, data_unit="images")
+    assert "pass batch_unit='images', or batch_unit='sequences' with seq_len=<images per sequence>" in text
+    assert read_sweep(table, data_unit="images", batch_unit="images").table["batch"].tolist() == [256.0] * 3
+    assert "batch_unit should be one of None, 'images', 'sequences'" in refusal(
+        table, data_unit="images", batch_unit="tokens"
+    )
+    twice = read_sweep(table, data_unit="images", batch_unit="sequences", seq_len=2)
+    assert twice.table["batch"].tolist() == [512.0] * 3
+    assert "now in images (2 each)" in noted(twice)
+
+
+@pytest.mark.parametrize("unit", ["", "7", None, 3, "tokens/s"])
+def test_a_data_unit_is_a_word(unit: Any) -> None:
+    assert "data_unit should be a plural noun" in refusal(images(), data_unit=unit)
+
+
+def test_the_unit_follows_the_runs_to_the_fit_and_its_file() -> None:
+    table = images(images=[1e6, 2e6, 4e6], steps=[3906.25, 7812.5, 15625], loss=[1.3, 1.2, 1.1])
+    sweep = read_sweep(table, data_unit="images")
+    assert sweep.where("D > 1e6").data_unit == sweep.observations("loss").data_unit == "images"
+    fitted = fit("L = c * D**a", sweep)
+    assert fitted.data_unit == "images"
+    assert "in images" in repr(fitted)
+    assert Fit.from_json(fitted.to_json()).data_unit == "images"
+    assert fit("L = c * D**a", sweep.table).data_unit == "tokens"
+    optima = find_optima(read_sweep(images(), data_unit="images"), by="tokens", method=NearMinimum(0.05))
+    assert optima.data_unit == optima.observations("lr").data_unit == "images"
+    assert "data in  images" in repr(optima)
+
+
+def test_sweeps_in_different_units_are_different() -> None:
+    table = images().rename(columns={"images": "tokens"})
+    in_images, in_samples = (read_sweep(table, data_unit=unit) for unit in ("images", "samples"))
+    assert in_images.fingerprint != in_samples.fingerprint
+
+
+def test_published_constants_refuse_other_units() -> None:
+    law = get_published("steplaw2025_lr")
+    assert law(params=1e9, tokens=1e10, data_unit="tokens") == law(params=1e9, tokens=1e10)
+    with pytest.raises(LawError, match="images"):
+        law(params=1e9, tokens=1e10, data_unit="images")
+    grid = pd.MultiIndex.from_product([[1e-3, 2e-3, 4e-3], [1e8, 2e8]], names=["lr", "params"]).to_frame(index=False)
+    sweep = Sweep.from_frame(grid.assign(tokens=1e9, loss=3.0), data_unit="images")
+    with pytest.raises(LawError, match="images"):
+        published_entrant("steplaw2025").train(sweep)

@@ -9,21 +9,32 @@ from scalefit.errors import SweepError
 from scalefit.loaders.rows import Rows
 from scalefit.notes import Note
 
-UNITS = (None, "tokens", "sequences")
-
 PROOF = 0.01
 """A unit is proven when every run agrees with it within this relative tolerance."""
 
 CONTRADICTION = 0.02
 """A claim is refused when any run is off by more than this."""
 
-_PASS = "pass batch_unit='tokens', or batch_unit='sequences' with seq_len=<tokens per sequence>"
+
+def units(data_unit: str = "tokens") -> tuple[str | None, ...]:
+    """Return the units that a batch size may be said to have.
+
+    Examples
+    --------
+    >>> units("images")
+    (None, 'images', 'sequences')
+    """
+    return None, data_unit, "sequences"
+
+
+def _advice(unit: str) -> str:
+    return f"pass batch_unit={unit!r}, or batch_unit='sequences' with seq_len=<{unit} per sequence>"
 
 
 def settle_batch(
-    table: pd.DataFrame, rows: Rows, batch_unit: str | None, seq_len: float | None
+    table: pd.DataFrame, rows: Rows, batch_unit: str | None, seq_len: float | None, data_unit: str = "tokens"
 ) -> tuple[pd.DataFrame, list[Note]]:
-    """Return the table with its batch in tokens per step, and its tokens where they follow from steps and batch.
+    """Return the table with its batch in the data unit, and its tokens where they follow from steps and batch.
 
     Parameters
     ----------
@@ -32,9 +43,11 @@ def settle_batch(
     rows : Rows
         Where each row came from.
     batch_unit : str or None
-        ``"tokens"``, ``"sequences"``, or None to have the unit proven.
+        The data unit, ``"sequences"``, or None to have the unit proven.
     seq_len : float or None
-        Tokens per sequence.
+        Data per sequence.
+    data_unit : str
+        What `tokens` counts.
 
     Raises
     ------
@@ -46,19 +59,17 @@ def settle_batch(
         return table, [
             Note("batch_unit", "there is no batch column, so batch_unit and seq_len were not used")
         ] * ignored
-    length = _seq_len(table, rows, seq_len)
+    length = _seq_len(table, rows, seq_len, data_unit)
     if batch_unit is None:
-        factor, text = _prove(table, rows, length)
-    elif batch_unit == "tokens":
-        factor, text = np.ones(len(table)), "batch is in tokens, as said"
-        _refute(table, rows, factor, "batch_unit='tokens'")
+        factor, text = _prove(table, rows, length, data_unit)
+    elif batch_unit == data_unit:
+        factor, text = np.ones(len(table)), f"batch is in {data_unit}, as said"
+        _refute(table, rows, factor, f"batch_unit={data_unit!r}")
     else:
         if length is None:
-            length = _length_of_sequences(table, rows)
-        factor, text = (
-            length,
-            f"batch was in sequences, as said, and is now in tokens ({_range(length)} each)",
-        )
+            length = _length_of_sequences(table, data_unit)
+        factor = length
+        text = f"batch was in sequences, as said, and is now in {data_unit} ({_range(length)} each)"
         _refute(table, rows, factor, f"batch_unit='sequences' with seq_len {_range(length)}")
     table = table.assign(batch=table["batch"].to_numpy() * factor)
     notes = [Note("batch_unit", text)]
@@ -68,13 +79,13 @@ def settle_batch(
     return table, notes
 
 
-def _seq_len(table: pd.DataFrame, rows: Rows, given: float | None) -> np.ndarray | None:
+def _seq_len(table: pd.DataFrame, rows: Rows, given: float | None, unit: str) -> np.ndarray | None:
     """Return the sequence length of each run from the argument or the column, which must agree."""
     column = table["seq_len"].to_numpy() if "seq_len" in table.columns else None
     if given is None:
         return column
     if isinstance(given, bool) or not isinstance(given, int | float | np.number) or not 0 < given < np.inf:
-        raise SweepError(f"seq_len should be a positive number of tokens, found {given!r}")
+        raise SweepError(f"seq_len should be a positive number of {unit}, found {given!r}")
     if column is not None and (off := column != given).any():
         row = int(np.flatnonzero(off)[0])
         raise SweepError(
@@ -92,31 +103,33 @@ def _ratio(table: pd.DataFrame) -> np.ndarray | None:
         return table["tokens"].to_numpy() / table["steps"].to_numpy() / table["batch"].to_numpy()
 
 
-def _prove(table: pd.DataFrame, rows: Rows, length: np.ndarray | None) -> tuple[np.ndarray, str]:
+def _prove(table: pd.DataFrame, rows: Rows, length: np.ndarray | None, unit: str) -> tuple[np.ndarray, str]:
     ratio = _ratio(table)
     if ratio is None:
         need = [name for name in ("steps", "tokens") if name not in table.columns]
-        raise SweepError(f"the unit of batch is not known: without {' and '.join(need)} it cannot be checked; {_PASS}")
+        raise SweepError(
+            f"the unit of batch is not known: without {' and '.join(need)} it cannot be checked; {_advice(unit)}"
+        )
     if np.all(np.abs(ratio - 1) <= PROOF):
-        return np.ones(len(table)), "batch is in tokens: steps * batch = tokens in every run within 1 %"
+        return np.ones(len(table)), f"batch is in {unit}: steps * batch = tokens in every run within 1 %"
     shown = f"tokens / (steps * batch) is {_range(ratio)}"
     if length is not None:
         off = np.abs(ratio / length - 1) > PROOF
         if off.any():
             row = int(np.flatnonzero(off)[0])
             raise SweepError(
-                f"the unit of batch is not clear: {shown}, neither 1 (batch in tokens) nor seq_len ({_range(length)}) "
+                f"the unit of batch is not clear: {shown}, neither 1 (batch in {unit}) nor seq_len ({_range(length)}) "
                 f"in {int(off.sum())} of {len(off)} runs, first {ratio[row]:.6g} in {rows.name(row)}; correct these, "
-                f"or {_PASS}"
+                f"or {_advice(unit)}"
             )
-        return length, f"batch was in sequences of {_range(length)} tokens and is now in tokens: {shown}"
+        return length, f"batch was in sequences of {_range(length)} {unit} and is now in {unit}: {shown}"
     whole = _whole(ratio)
     if whole is None:
         raise SweepError(
-            f"the unit of batch is not clear: {shown}, neither 1 (batch in tokens) nor one whole number (batch in "
-            f"sequences of that length); are steps, batch and tokens of the same runs? If so, {_PASS}"
+            f"the unit of batch is not clear: {shown}, neither 1 (batch in {unit}) nor one whole number (batch in "
+            f"sequences of that length); are steps, batch and tokens of the same runs? If so, {_advice(unit)}"
         )
-    text = f"batch was in sequences of {whole:g} tokens and is now in tokens: {shown}"
+    text = f"batch was in sequences of {whole:g} {unit} and is now in {unit}: {shown}"
     return np.full(len(table), whole), text
 
 
@@ -140,16 +153,16 @@ def _whole(ratio: np.ndarray) -> float | None:
     return float(whole[np.argmax(whole & -whole)])
 
 
-def _length_of_sequences(table: pd.DataFrame, rows: Rows) -> np.ndarray:
+def _length_of_sequences(table: pd.DataFrame, unit: str) -> np.ndarray:
     """Return the sequence length that steps and tokens prove when the user said sequences but not how long."""
     ratio = _ratio(table)
     if ratio is None:
-        raise SweepError("batch_unit='sequences' needs seq_len=<tokens per sequence>, or a column seq_len")
+        raise SweepError(f"batch_unit='sequences' needs seq_len=<{unit} per sequence>, or a column seq_len")
     whole = None if np.all(np.abs(ratio - 1) <= PROOF) else _whole(ratio)
     if whole is None:
         raise SweepError(
             f"batch_unit='sequences' does not fit: tokens / (steps * batch) is {_range(ratio)}, not one whole number "
-            "above 1; pass seq_len=<tokens per sequence> if it is known, or batch_unit='tokens'"
+            f"above 1; pass seq_len=<{unit} per sequence> if it is known, or batch_unit={unit!r}"
         )
     return np.full(len(table), whole)
 

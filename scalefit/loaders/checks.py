@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from scalefit.errors import SweepError
+from scalefit.integrity import POSITIVE
 from scalefit.loaders.rows import Rows
 from scalefit.notes import Note
-from scalefit.sweep import POSITIVE
 from scalefit.vocabulary import BY_COLUMN
 
 NONFINITE = ("raise", "diverged", "drop")

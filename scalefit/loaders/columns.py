@@ -46,7 +46,9 @@ def _quantity(name: str, optuna: bool) -> tuple[str | None, bool]:
     return None, False
 
 
-def recognise(names: Sequence[str], overrides: Mapping[str, str | None] | None) -> tuple[dict[str, str], list[Note]]:
+def recognise(
+    names: Sequence[str], overrides: Mapping[str, str | None] | None, data_unit: str = "tokens"
+) -> tuple[dict[str, str], list[Note]]:
     """Find the column of each quantity.
 
     Parameters
@@ -55,6 +57,8 @@ def recognise(names: Sequence[str], overrides: Mapping[str, str | None] | None) 
         The column names of the input.
     overrides : mapping of str to str or None
         From quantity (word or symbol) to the column that holds it; None means that no column does.
+    data_unit : str
+        A column of this name, or of its singular, is read as tokens.
 
     Returns
     -------
@@ -74,6 +78,9 @@ def recognise(names: Sequence[str], overrides: Mapping[str, str | None] | None) 
     {'batch': 'bs', 'lr': 'learning_rate', 'loss': 'val_loss'}
     """
     chosen = _overrides(names, overrides or {})
+    counted = [name for name in names if _plain(name) in (data_unit.lower(), data_unit.lower().removesuffix("s"))]
+    if data_unit != "tokens" and "tokens" not in chosen and len(counted) == 1 and counted[0] not in chosen.values():
+        chosen["tokens"] = counted[0]
     candidates: dict[str, list[str]] = {}
     aside = []
     optuna = is_optuna(names)

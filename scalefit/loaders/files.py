@@ -103,7 +103,7 @@ def _read_limited(stream: IO[bytes], name: str) -> bytes:
         if whole.tell() + len(piece) > MAX_BYTES:
             raise SweepError(
                 f"{name} holds more than {MAX_BYTES / 2**30:g} GiB of data, which is no table of runs; "
-                "keep the final value of each run and leave the curves out"
+                "keep the final value of each run, or split curves by runs, or save them as Parquet"
             )
         whole.write(piece)
     return whole.getvalue()

@@ -47,7 +47,7 @@ def check_text(data: bytes, name: str) -> bytes:
 
 
 @contextmanager
-def _strictly(name: str, kind: str) -> Iterator[None]:
+def strictly(name: str, kind: str) -> Iterator[None]:
     """Turn whatever a parser raises or warns about into a `SweepError`: hostile bytes can raise anything."""
     try:
         with warnings.catch_warnings():
@@ -78,7 +78,7 @@ def read_delimited(text: bytes, name: str) -> tuple[pd.DataFrame, list[Note]]:
         raise SweepError(f"the header of {name} holds {words}: the separator is not clear; save it with commas")
     mark = found[0] if found else ","
     options: dict[str, Any] = {"sep": mark, "encoding": "utf-8", "skip_blank_lines": True}
-    with _strictly(name, f"{_SEPARATORS[mark]}-separated text"):
+    with strictly(name, f"{_SEPARATORS[mark]}-separated text"):
         header = pd.read_csv(io.BytesIO(text), header=None, nrows=1, dtype=str, keep_default_na=False, **options)
         names = [str(value).strip() for value in header.iloc[0]]
         refuse_repeats(names, name)
@@ -101,6 +101,8 @@ def read_delimited(text: bytes, name: str) -> tuple[pd.DataFrame, list[Note]]:
 
 def refuse_repeats(names: list[str], source: str) -> None:
     """Raise a `SweepError` when two columns bear one name: which of them is meant cannot be known."""
+    if len(set(names)) == len(names):
+        return
     seen = pd.Index(names)
     repeated = [name for name in seen[seen.duplicated()].unique() if name]
     if repeated:
@@ -156,7 +158,7 @@ def frame_of_records(records: Any, name: str) -> pd.DataFrame:
     for i, record in enumerate(records, 1):
         if not isinstance(record, dict):
             raise SweepError(f"run {i} of {name} is {type(record).__name__}, expected an object with one value a name")
-    with _strictly(name, "a list of runs"):
+    with strictly(name, "a list of runs"):
         return pd.DataFrame(records)
 
 
@@ -170,10 +172,10 @@ def read_parquet(data: bytes, name: str, max_bytes: int) -> tuple[pd.DataFrame, 
     """
     import pyarrow.parquet as pq
 
-    with _strictly(name, "Parquet (was it cut short or damaged?)"):
+    with strictly(name, "Parquet (was it cut short or damaged?)"):
         file = pq.ParquetFile(io.BytesIO(data))
         if file.metadata.num_rows * max(file.metadata.num_columns, 1) * 8 > max_bytes:
             raise SweepError(f"{name} holds {file.metadata.num_rows} rows, more than any table of runs")
         refuse_repeats([str(field.name).strip() for field in file.schema_arrow], name)
-        frame = file.read().to_pandas()
+        frame = file.read(use_threads=False).to_pandas()
     return frame, []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,10 +14,12 @@ import pandas as pd
 from scalefit.errors import SweepError
 from scalefit.loaders.files import find_files, read_file
 from scalefit.loaders.nesting import flatten
+from scalefit.loaders.parquet import ParquetTable, open_parquet
 from scalefit.loaders.parsing import frame_of_records, refuse_repeats
 from scalefit.notes import Note
 
 _KINDS = "a path, a glob, a DataFrame, a list of dictionaries (one a run), or a list of these"
+_LONG = 100_000  # rows from which reading a file column by column is worth opening it again for each
 _UNNAMED = re.compile(r"(Unnamed: \d+)?\Z")
 
 
@@ -37,6 +40,19 @@ class RawTable:
     name: str
     frame: pd.DataFrame
     notes: tuple[Note, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.frame.columns)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.frame)
+
+    def column(self, name: str) -> pd.Series:
+        """Return one column."""
+        return self.frame[name]
 
 
 def gather(source: Any) -> list[RawTable]:
@@ -64,6 +80,26 @@ def gather(source: Any) -> list[RawTable]:
         RawTable(f"table {next(tables)}", part.frame, part.notes) if part.name == "the table" else part
         for part in parts
     ]
+
+
+def gather_by_column(source: Any) -> Sequence[RawTable | ParquetTable]:
+    """Read every table that a source names, Parquet files one column at a time when it is asked for.
+
+    Raises
+    ------
+    SweepError
+        As `gather` does.
+    """
+    if isinstance(source, str | os.PathLike):
+        return [_by_column(path) for path in find_files(source)]
+    if isinstance(source, list | tuple) and source and all(isinstance(item, str | os.PathLike) for item in source):
+        return [table for item in source for table in gather_by_column(item)]
+    return gather(source)
+
+
+def _by_column(path: Path) -> RawTable | ParquetTable:
+    table = open_parquet(path)
+    return _tidy(str(path), *read_file(path)) if table is None or len(table) < _LONG else table
 
 
 def _gather_item(item: Any) -> list[RawTable]:

@@ -17,7 +17,7 @@ from scalefit.loaders.sources import RawTable, gather
 from scalefit.loaders.trackers import curve_column, state_column, take_apart, unfinished
 from scalefit.notes import Note, merge
 from scalefit.sweep import Sweep
-from scalefit.vocabulary import AXES, BY_COLUMN
+from scalefit.vocabulary import AXES, BY_COLUMN, check_data_unit
 
 CONVENTIONS = (None, "non_embedding", "total")
 
@@ -28,6 +28,7 @@ class _Options:
     batch_unit: str | None
     seq_len: float | None
     nonfinite: str
+    data_unit: str
 
 
 def read_sweep(
@@ -40,6 +41,7 @@ def read_sweep(
     duplicates: str = "raise",
     rtol: float = 0.01,
     params_convention: str | None = None,
+    data_unit: str = "tokens",
 ) -> Sweep:
     """Read a sweep: one row a run, from files or tables, in the words and units of the package.
 
@@ -52,10 +54,10 @@ def read_sweep(
     columns : mapping of str to str or None, optional
         Which column holds which quantity, such as ``{"loss": "smooth loss"}``, where the usual names do not say
         it; None sets a quantity aside.
-    batch_unit : {"tokens", "sequences"}, optional
+    batch_unit : {"tokens", "sequences"} or the data unit, optional
         The unit of the batch column. Without it, steps, batch and tokens must prove the unit.
     seq_len : float, optional
-        Tokens per sequence, for a batch in sequences.
+        Tokens (or whatever the data unit is) per sequence, for a batch in sequences.
     nonfinite : {"raise", "diverged", "drop"}
         What to do with runs whose loss is NaN or infinite: refuse the table, keep them marked, or drop them.
     duplicates : {"raise", "keep", "drop"}
@@ -64,6 +66,10 @@ def read_sweep(
         Values within this relative tolerance are one level, so that rounding never splits a cell.
     params_convention : {"non_embedding", "total"}, optional
         What `params` counts; recorded, not converted.
+    data_unit : str
+        What the data are counted in, as a plural noun: "tokens", "images", "samples", "epochs", ... The columns keep
+        their words: `tokens` is the data trained on and `batch` the data per step, both in this unit. A column that
+        bears its name is read as `tokens`.
 
     Returns
     -------
@@ -86,11 +92,12 @@ def read_sweep(
     >>> print(sweep.notes[1].text)
     batch was in sequences of 1024 tokens and is now in tokens: tokens / (steps * batch) is 1024
     """
-    _one_of("batch_unit", batch_unit, batch_units.UNITS)
-    _one_of("nonfinite", nonfinite, checks.NONFINITE)
-    _one_of("duplicates", duplicates, DUPLICATES)
-    _one_of("params_convention", params_convention, CONVENTIONS)
-    options = _Options(columns, batch_unit, seq_len, nonfinite)
+    check_data_unit(data_unit)
+    one_of("batch_unit", batch_unit, batch_units.units(data_unit))
+    one_of("nonfinite", nonfinite, checks.NONFINITE)
+    one_of("duplicates", duplicates, DUPLICATES)
+    one_of("params_convention", params_convention, CONVENTIONS)
+    options = _Options(columns, batch_unit, seq_len, nonfinite, data_unit)
     raws = gather(source)
     settled = [_settle(raw, options) for raw in raws]
     table, notes = _join(raws, settled)
@@ -107,10 +114,12 @@ def read_sweep(
         source=raws[0].name.removeprefix("the ") if len(raws) == 1 else f"{raws[0].name} and {len(raws) - 1} more",
         rtol=rtol,
         params_convention=convention,
+        data_unit=data_unit,
     )
 
 
-def _one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
+def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
+    """Raise a `SweepError` unless an option has one of its values."""
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in allowed):
         raise SweepError(f"{name} should be one of {', '.join(map(repr, allowed))}; found {value!r}")
 
@@ -127,7 +136,7 @@ class _Settled:
 def _settle(raw: RawTable, options: _Options) -> _Settled:
     names = list(raw.frame.columns)
     try:
-        found, notes = columns.recognise(names, options.columns)
+        found, notes = columns.recognise(names, options.columns, options.data_unit)
     except SweepError as error:
         raise SweepError(f"{raw.name}: {error}") from None
     if lacking := columns.missing(found, names, raw.name):
@@ -142,7 +151,7 @@ def _settle(raw: RawTable, options: _Options) -> _Settled:
     table, moved = columns.rename(frame, found)
     table = table.assign(**numbers)
     checks.check_numbers(table, rows, options.nonfinite)
-    table, units = batch_units.settle_batch(table, rows, options.batch_unit, options.seq_len)
+    table, units = batch_units.settle_batch(table, rows, options.batch_unit, options.seq_len, options.data_unit)
     remarks = (*raw.notes, *notes, *moved, *units, *_states(raw), *_curves(raw, table))
     return _Settled(table, remarks, found.get("params"))
 

@@ -21,6 +21,8 @@ _PREFIXES = {
 _NESTED = re.compile(rf"({'|'.join(_PREFIXES)})[./](.+)\Z", re.IGNORECASE | re.DOTALL)
 _OPTUNA = re.compile(r"(params|user_attrs|system_attrs)_(.+)\Z", re.DOTALL)
 
+_COUNTERS = frozenset({"step", "_step", "global_step", "epoch", "iteration", "iter"})
+
 FINISHED = frozenset({"finished", "complete", "completed", "success", "succeeded", "done"})
 """States of a run, in lower case, after which its last loss is its final loss."""
 
@@ -78,7 +80,7 @@ def state_column(names: Iterable[str]) -> str | None:
 
 def curve_column(names: Iterable[str]) -> str | None:
     """Return the column that counts steps within a run, if there is one: then rows may be points of a curve."""
-    return next((name for name in names if name.lower() in ("step", "global_step", "epoch", "iteration", "iter")), None)
+    return next((name for name in names if name.lower() in _COUNTERS), None)
 
 
 def unfinished(states: Iterable[object]) -> dict[str, int] | None:
