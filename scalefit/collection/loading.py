@@ -69,10 +69,10 @@ def load_dataset(name: str, *, raw: bool = False) -> Sweep | pd.DataFrame:
     if dataset.sweep is None and not raw:
         raise SweepError(
             f"{name} holds {dataset.holds}, not one row per finished run, so it is no sweep; "
-            f"load_dataset({name!r}, raw=True) returns its table"
+            f"load_dataset({name!r}, raw=True) returns its table, load_curves its curves where it holds some"
         )
     found = find(dataset)
-    notes = _notes(dataset, found)
+    notes = describe(dataset, found)
     if raw:
         table = read_table(dataset, found)
         table.attrs.update(dataset=name, notes=[str(note) for note in notes])
@@ -81,7 +81,8 @@ def load_dataset(name: str, *, raw: bool = False) -> Sweep | pd.DataFrame:
     return replace(sweep, source=name, notes=merge(notes, sweep.notes))
 
 
-def _notes(dataset: Dataset, found: Found) -> tuple[Note, ...]:
+def describe(dataset: Dataset, found: Found) -> tuple[Note, ...]:
+    """Return the notes on where a data set is from, under which licence, and what to know."""
     source = Note("dataset", f"{dataset.name}: {dataset.about}; {found.origin}; licence: {dataset.licence}")
     return source, *(Note("dataset", remark, caution=True) for remark in dataset.remarks)
 
