@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scalefit.errors import SweepError
-from scalefit.simulation import Design, Truth, simulate_sweep, write_bundle
+from scalefit.simulation import Design, Truth, simulate_sweep, true_cells, write_bundle
 
 BUNDLE = Path(__file__).resolve().parents[1] / "data" / "simulated"
 QUIET = Truth(noise=0.0)
@@ -105,6 +105,88 @@ def test_off_centre_drift_missing_and_repeats():
     assert sorted(seeds["seed"].unique()) == [0, 1, 2]
 
 
+def by_cell(table):
+    return [table["params"], table["tokens"]]
+
+
+def test_the_grid_may_drift_with_tokens_and_follow_the_batch():
+    straight = simulate_sweep(QUIET, Design(tokens=(1e9, 1e11)), seed=0)
+    drifting = simulate_sweep(QUIET, Design(tokens=(1e9, 1e11), drift_tokens=-1.0), seed=0)
+    np.testing.assert_allclose((drifting["lr"] / straight["lr"]).groupby(straight["tokens"]).mean(), [1, 0.25])
+    moved = simulate_sweep(QUIET, Design(batch_off_centre=1.0), seed=0)
+    np.testing.assert_allclose(moved["batch"], 2 * simulate_sweep(QUIET, seed=0)["batch"])
+    following = simulate_sweep(QUIET, Design(follow_batch=True), seed=0)
+    best = QUIET.optimum(following["params"], following["tokens"], following["batch"])["lr"]
+    middle = np.log2(following["lr"] / best).groupby([*by_cell(following), following["batch"]]).mean()
+    assert middle.abs().max() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("steps", [1.0, 2.0, -1.0])
+@pytest.mark.parametrize("ratio", [2.0, 2.0**0.5])
+def test_edge_cells_and_only_they_miss_the_optimum(ratio, steps):
+    design = Design(edge=0.25, edge_steps=steps, lr_ratio=ratio)
+    table, cells = simulate_sweep(QUIET, design, seed=3), true_cells(QUIET, design, seed=3)
+    assert cells["edge"].sum() == 4
+    grid = table.groupby(by_cell(table))["lr"].agg(["min", "max"]).reset_index()
+    found = cells.merge(grid, on=["params", "tokens"])
+    inside = (found["min"] < found["lr"]) & (found["lr"] < found["max"])
+    assert (inside == ~found["edge"]).all()
+    nearest = found["max"] if steps > 0 else found["min"]
+    gap = np.abs(np.log(found["lr"] / nearest) / np.log(ratio))[found["edge"]]
+    assert gap.between(abs(steps) - 0.5 - 1e-9, abs(steps) + 0.5 + 1e-9).all()
+
+
+def test_divergence_grows_with_lr_and_ends_as_stated():
+    truth = Truth(cliff=4.0, cliff_width=0.4, diverged_nan=0.5, diverged_excess=(0.5, 3.0), noise=0.001)
+    table = simulate_sweep(truth, Design(repeats=40), seed=2)
+    best = truth.optimum(table["params"], table["tokens"])
+    above = np.log(table["lr"] / truth.optimum(table["params"], table["tokens"], table["batch"])["lr"])
+    expected = truth.divergence(table["lr"], table["batch"], best["lr"], best["batch"])
+    lowest = truth.lowest_loss(table["params"], table["tokens"])
+    excess = table["loss"] - lowest
+    smooth = truth.excess(table["lr"], table["batch"], best["lr"], best["batch"])
+    diverged = excess.isna() | ((excess - smooth).abs() > 0.05)
+    bins = np.digitize(above, [-1.0, 0.0, 0.7, 1.2, 1.6, 2.2])
+    counts = np.bincount(bins)
+    rate, mean = (np.bincount(bins, weights) / counts for weights in (diverged, expected))
+    assert (np.abs(rate - mean) < 4 * np.sqrt(mean * (1 - mean) / counts) + 2e-3).all()
+    assert rate[0] < 0.005
+    assert rate[-1] > 0.6
+    assert excess.isna().sum() / diverged.sum() == pytest.approx(0.5, abs=0.03)
+    high = excess[diverged].dropna()
+    assert high.between(0.5, 3.0).all()
+    assert high.mean() == pytest.approx(1.75, abs=0.06)
+
+
+def test_a_hard_cliff_is_the_limit_of_a_narrow_one():
+    hard, narrow = Truth(cliff=3.0), Truth(cliff=3.0, cliff_width=1e-4)
+    assert simulate_sweep(hard, seed=0).equals(simulate_sweep(narrow, seed=0))
+
+
+def test_cells_stray_together_by_the_stated_amount():
+    design = Design(params=tuple(np.geomspace(1e7, 1e9, 20)), tokens=tuple(np.geomspace(1e9, 1e11, 20)))
+    truth = Truth(lr_scatter=0.2, batch_scatter=0.3, floor_scatter=0.01, noise=0.0)
+    cells = true_cells(truth, design, seed=1)
+    law = truth.optimum(cells["params"], cells["tokens"])
+    for name, size in (("lr", 0.2), ("batch", 0.3)):
+        stray = np.log(cells[name] / law[name])
+        assert stray.std() == pytest.approx(size, rel=0.15)
+        assert abs(stray.mean()) < 4 * size / 20
+    assert (cells["loss"] - truth.lowest_loss(cells["params"], cells["tokens"])).std() == pytest.approx(0.01, rel=0.15)
+    table = simulate_sweep(truth, design, seed=1).merge(cells, on=["params", "tokens"], suffixes=("", "_best"))
+    excess = truth.excess(table["lr"], table["batch"], table["lr_best"], table["batch_best"])
+    np.testing.assert_allclose(table["loss"], table["loss_best"] + excess, rtol=1e-12)
+
+
+def test_switching_one_oddity_on_leaves_other_draws_alone():
+    plain = simulate_sweep(Truth(), Design(missing=0.2), seed=7)
+    ragged = simulate_sweep(Truth(cliff=3.0, cliff_width=0.2), Design(missing=0.2), seed=7)
+    assert plain["lr"].equals(ragged["lr"])
+    lost = ragged["loss"].isna()
+    assert 0 < lost.sum() < len(lost)
+    np.testing.assert_array_equal(plain.loc[~lost, "loss"], ragged.loc[~lost, "loss"])
+
+
 def test_steps_batch_and_tokens_agree():
     table = simulate_sweep(seed=0)
     np.testing.assert_allclose(table["steps"] * table["batch"], table["tokens"], rtol=1e-3)
@@ -122,6 +204,12 @@ def test_steps_batch_and_tokens_agree():
         lambda: Design(params=()),
         lambda: Design(lr_ratio=1.0),
         lambda: Design(missing=1.0),
+        lambda: Truth(cliff_width=-0.1),
+        lambda: Truth(lr_scatter=np.inf),
+        lambda: Truth(diverged_nan=1.5),
+        lambda: Truth(diverged_excess=(3.0, 0.5)),
+        lambda: Design(edge=1.5),
+        lambda: Design(edge_steps=0.5),
     ],
 )
 def test_a_truth_or_design_without_meaning_is_refused(make):
