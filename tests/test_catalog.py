@@ -7,7 +7,8 @@ import pytest
 from scalefit import Law, laws
 from scalefit.errors import LawError
 from scalefit.laws import BUILT_IN, PUBLISHED, catalog, get_law, get_published
-from scalefit.vocabulary import quantity_of
+from scalefit.laws.targets import READ_OFF, is_positive
+from scalefit.vocabulary import BY_COLUMN, BY_SYMBOL, quantity_of
 
 
 def test_names_are_unique_and_lead_back_to_the_law():
@@ -24,7 +25,7 @@ def test_every_built_in_says_where_it_is_from_and_what_its_parameters_mean(name)
     assert law.source
     assert set(law.meanings) == set(law.parameters)
     assert all(law.meanings.values())
-    assert quantity_of(law.target) is not None
+    assert is_positive(law.target)
     assert all(quantity_of(symbol) is not None for symbol in law.inputs)
 
 
@@ -43,6 +44,25 @@ def test_the_laws_the_foundation_promises_are_there():
     assert set(curved.derivation.linear("log")) == set(curved.parameters)
     assert set(quadratic.derivation.linear("log")) == set(quadratic.parameters)
     assert len(quadratic.parameters) == 6
+
+
+def test_targets_read_off_many_runs_are_no_words_of_the_vocabulary_and_stay_parameters_on_the_right():
+    assert not set(READ_OFF) & (set(BY_COLUMN) | set(BY_SYMBOL))
+    assert all(READ_OFF.values())
+    for name in READ_OFF:
+        assert Law(f"eta = c * B**{name}").parameters == ("c", name)
+        assert Law(f"{name} = c * D**b").derivation.positive == {"c"}  # the scale of what is positive
+    assert Law("score = c * D**b").derivation.positive == set()
+
+
+def test_forms_take_any_data_unit_and_constants_say_theirs():
+    table = catalog().set_index("name")
+    assert table.loc["bcrit_tokens", "inputs"] == "D (data unit)"
+    assert table.loc["lr_surge", "inputs"] == "B (data unit)"
+    assert table.loc["bcrit_loss", "inputs"] == "L (nats)"
+    assert table.loc["kaplan2020_bcrit", "inputs"] == "L (nats/token)"
+    assert not [law.name for law in BUILT_IN.values() if "tokens" in law.units.values()]
+    assert {entry.data_unit for entry in PUBLISHED} == {"tokens"}
 
 
 def test_the_catalogue_shows_constants_units_and_conventions():
@@ -86,3 +106,16 @@ def test_an_unknown_name_suggests_near_ones(name, hint):
 def test_what_is_no_law_is_refused(law):
     with pytest.raises(LawError, match="expected a Law, its name or a formula"):
         get_law(law)
+
+
+@pytest.mark.parametrize(
+    ("name", "latex"),
+    [
+        ("bcrit_loss", r"B_{crit} = B_{star} L^{- \frac{1}{\alpha_{B}}}"),
+        ("lr_surge", r"\eta = "),
+        ("lr_sgd", r"\eta = \eta_{max} \left(\frac{B_{noise}}{B} + 1\right)^{- \alpha}"),
+        ("three_term", r"L = E + a N^{- \alpha} + b S^{- \beta} + c B^{- \gamma}"),
+    ],
+)
+def test_latex_of_the_laws_of_the_batch(name, latex):
+    assert BUILT_IN[name].to_latex().startswith(latex)

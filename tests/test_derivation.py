@@ -25,6 +25,7 @@ SPANS = {
 PLAUSIBLE = {
     "E": 1.8, "A": 480.0, "alpha": 0.35, "beta": 0.37, "N_c": 8.8e13, "D_c": 5.4e13, "alpha_N": 0.076,
     "alpha_D": 0.095, "k": 0.4, "eta_max": 3e-3, "B_noise": 1e6, "B_crit": 1e6, "S_min": 1e4,
+    "S_c": 1e7, "alpha_S": 0.3, "B_star": 2e8, "alpha_B": 0.21,
 }  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def test_bind_keeps_declared_parameters_even_if_a_column_has_their_name():
 
 def test_a_missing_input_is_named_with_its_meaning_and_what_there_is():
     law = Law("eta = c * N**a * D**b")
-    with pytest.raises(LawError, match=r"needs D \(training tokens, column 'tokens'\); the table has: params, lr"):
+    with pytest.raises(LawError, match=r"needs D \(data trained on, column 'tokens'\); the table has: params, lr"):
         law.bind(["params", "lr"])
     with pytest.raises(LawError, match=r"needs N \(model size.*'params'\); the table has: tokens"):
         law({"c": 1.0, "a": 1.0, "b": 1.0}, {"tokens": [1e9]})

@@ -181,3 +181,105 @@ def test_the_step_law_sweep_fails_it(shared_data: Callable[[str], Path]) -> None
     assert bayes.scale > 4 * free.scale
     assert free.values["a"] < 0  # the sign of N is the other way round
     assert 0 < free.values["g"] < 1
+
+
+# -- the batch, at a fixed model and horizon ---------------------------------------------------------------------------
+
+NOISE = {"eta_max": 2e-3, "B_noise": 1e6}
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "below", "at", "above"),
+    [
+        ("lr_sgd", {"alpha": 0.7}, 0.7, 0.35, 0.0),
+        ("lr_sgd_exact", {}, 1.0, 0.5, 0.0),
+        ("lr_saturating", {}, 0.5, 0.25, 0.0),
+        ("lr_surge", {}, 0.5, 0.0, -0.5),
+    ],
+)
+def test_exponents_of_the_batch_below_at_and_above_the_noise_scale(
+    name: str, extra: dict[str, float], below: float, at: float, above: float
+) -> None:
+    truth = NOISE | extra
+    found = [slope(name, truth, "batch", {"batch": batch}) for batch in (1e-1, 1e6, 1e13)]
+    assert found == pytest.approx([below, at, above], abs=1e-3)
+
+
+def test_heights_at_the_noise_scale_and_far_above() -> None:
+    table = {"batch": np.array([1e6, 1e16])}
+    np.testing.assert_allclose(laws.get_law("lr_surge")(NOISE, table), [2e-3, 4e-8], rtol=1e-6)
+    np.testing.assert_allclose(laws.get_law("lr_sgd_exact")(NOISE, table), [1e-3, 2e-3], rtol=1e-6)
+    np.testing.assert_allclose(laws.get_law("lr_saturating")(NOISE, table), [2e-3 / np.sqrt(2), 2e-3], rtol=1e-6)
+    drop = laws.get_law("drop_batch")({"dL_max": 0.2, "B_noise": 1e6}, table)
+    np.testing.assert_allclose(drop, [0.1, 0.2], rtol=1e-6)
+
+
+def test_every_rule_over_the_batch_is_a_case_of_the_law_above_it() -> None:
+    batch = np.geomspace(1e3, 1e8, 11)
+    table, far = {"batch": batch}, 1e16
+
+    def value(name: str, **values: float) -> np.ndarray:
+        return laws.get_law(name)(values, table)
+
+    sgd = value("lr_sgd", **NOISE, alpha=0.7)
+    np.testing.assert_allclose(value("lr_bent", B_noise=1e6, eta_b=2e-3 / 2**0.7, p=0.7, q=0.7), sgd, rtol=1e-12)
+    np.testing.assert_allclose(
+        value("lr_bent", B_noise=1e6, eta_b=2e-3, p=0.5, q=1.0), value("lr_surge", **NOISE), rtol=1e-12
+    )
+    np.testing.assert_allclose(value("lr_sgd_exact", **NOISE), value("lr_sgd", **NOISE, alpha=1.0), rtol=1e-12)
+    np.testing.assert_allclose(value("lr_saturating", **NOISE), value("lr_sgd", **NOISE, alpha=0.5), rtol=1e-12)
+    root, line = value("lr_sqrt", k=1e-6), value("lr_linear", k=1e-9)
+    np.testing.assert_allclose(value("lr_batch_power", k=1e-6, g=0.5), root, rtol=1e-12)
+    np.testing.assert_allclose(value("lr_batch_power", k=1e-9, g=1.0), line, rtol=1e-12)
+    np.testing.assert_allclose(value("lr_saturating", B_noise=far, eta_max=1e-6 * far**0.5), root, rtol=1e-7)
+    np.testing.assert_allclose(value("lr_surge", B_noise=far, eta_max=5e-7 * far**0.5), root, rtol=1e-7)
+    np.testing.assert_allclose(value("lr_sgd_exact", B_noise=far, eta_max=1e-9 * far), line, rtol=1e-7)
+    power = value("lr_batch_power", k=1e-8, g=0.7)
+    np.testing.assert_allclose(value("lr_sgd", B_noise=far, eta_max=1e-8 * far**0.7, alpha=0.7), power, rtol=1e-7)
+
+
+def test_names_of_the_papers_are_the_same_laws() -> None:
+    assert laws.get_law("mccandlish2018_lr") == laws.get_law("lr_sgd")
+    assert laws.get_law("li2024_surge") == laws.get_law("lr_surge")
+
+
+@pytest.mark.parametrize(
+    ("name", "truth"),
+    [
+        *[("lr_sgd", {"eta_max": 0.01, "B_noise": b, "alpha": a}) for b in (1e5, 1e6, 1e7) for a in (0.4, 0.8, 1.2)],
+        *[("lr_surge", {"eta_max": 0.01, "B_noise": b}) for b in (1e4, 1e6, 1e8)],
+        *[
+            ("lr_bent", {"eta_b": 1e-3, "B_noise": b, "p": p, "q": q})
+            for b in (3e5, 3e6)
+            for p, q in ((0.5, 1), (0.8, 0.4))
+        ],
+        *[("drop_batch", {"dL_max": 0.1, "B_noise": b}) for b in (1e4, 1e6, 1e8)],
+    ],
+)
+def test_laws_over_the_batch_are_found_without_a_start(name: str, truth: dict[str, float]) -> None:
+    law = laws.get_law(name)
+    column = "lr" if law.target == "eta" else law.target
+    fit = sf.fit(name, design().assign(**{column: law(truth, design())}))
+    assert fit.status is FitStatus.CONVERGED
+    assert fit.space == "log"
+    for parameter, value in truth.items():
+        assert fit.values[parameter] == pytest.approx(value, rel=1e-6, abs=1e-9)
+
+
+def test_a_critical_batch_is_fitted_in_logs_from_anything_that_offers_it() -> None:
+    class Trade:
+        def observations(self, target: str) -> sf.observations.Observations:
+            assert target == "B_crit"
+            loss = np.linspace(2.5, 3.5, 8)
+            scatter = np.exp(0.05 * np.random.default_rng(0).normal(size=8))
+            rows = pd.DataFrame({"loss": loss, "params": 1e8, "B_crit": 2e8 / loss ** (1 / 0.21) * scatter})
+            return sf.observations.Observations(rows, np.linspace(1, 2, 8))
+
+    fit = sf.fit("bcrit_loss", Trade())
+    assert fit.space == "log"
+    table = fit.table.set_index("parameter")
+    assert table.loc["alpha_B", "lo"] < 0.21 < table.loc["alpha_B", "hi"]
+    assert table.loc["B_star", "lo"] < 2e8 < table.loc["B_star", "hi"]
+    assert sf.fit("B_crit = c * N**a", {"params": [1e7, 1e8, 1e9], "B_crit": [1e5, 2e5, 4e5]}).space == "log"
+    with pytest.raises(sf.FitError, match="needs a positive B_crit"):
+        sf.fit("bcrit_loss", {"loss": [2.0, 3.0, 4.0], "B_crit": [1e6, -1.0, 1e5]})

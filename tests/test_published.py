@@ -6,6 +6,7 @@ import math
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from scalefit.errors import ExtrapolationWarning, LawError
@@ -43,6 +44,7 @@ BY_HAND = [
     ("schaipp2026_bs", {"D": D}, 0.667 * D**0.566),
     ("powerlines2025_tau", {"D": 20e9, "N": 1e9}, 1.084 * 20**-0.527),
     ("filatov2025_lr", {"B": 4096 * 64, "D": 2.0**34}, 2 ** (9.8 + 0.62 * 6 - 0.56 * 34)),
+    ("zhang2024_cbs_chin", {"N": 302e6}, 512 * 93.197 * 302**0.4683),
     ("bayes_lw", {"N": 1e8, "B": 1e6, "D": 1e10}, 2e4),
 ]
 
@@ -53,6 +55,9 @@ FORMS = {
     "mccandlish2018_tradeoff",
     "li2024_surge",
     "filatov2025_bs",
+    "powerlines2025_bopt",
+    "powerlines2025_bcrit",
+    "zhang2024_cbs_D",
     "convexdom2026_lr",
     "delphi2026_lr",
     "smithle2018",
@@ -61,11 +66,7 @@ FORMS = {
 UNCONFIRMED = {
     "minicpm2024_bs",
     "bjorck2024_lr",
-    "zhang2024_cbs_chin",
     "zhang2024_cbs_N",
-    "zhang2024_cbs_D",
-    "powerlines2025_bopt",
-    "powerlines2025_bcrit",
     "zhou2026_lr",
     "mm1_2024_lr",
 }
@@ -127,6 +128,33 @@ def test_outside_the_authors_range_there_is_a_warning_that_says_how_far():
         law(params=1e9, tokens=[1e6, 1e9, 1e10])
     with pytest.warns(ExtrapolationWarning, match="1.2e"):
         get_published("kaplan2020_lr")(params=1.2e-10)
+
+
+def test_exponents_known_second_hand_come_as_forms_with_a_free_prefactor():
+    for name, exponent in (("powerlines2025_bopt", 0.383), ("powerlines2025_bcrit", 0.462), ("zhang2024_cbs_D", 0.47)):
+        law = BUILT_IN[name]
+        assert law.parameters == ("c",)
+        assert "exponent only" in law.source
+        assert law({"c": 2.0}, {"tokens": 1e10}) == pytest.approx(2 * 1e10**exponent)
+
+
+def test_the_constants_of_zhang_are_those_of_their_five_sizes(shared_data):
+    """Their critical batches, in sequences, against the sizes that their file of steps names."""
+    sizes = np.sort(pd.read_csv(shared_data("cbs_zhang_steps_to_target.csv"))["N_nominal"].unique() / 1e6)
+    batch = np.array([745.3, 955.2, 1393.7, 1888.5, 2533.4])
+    slope, level = np.polyfit(np.log(sizes), np.log(batch), 1)
+    assert (np.exp(level), slope) == pytest.approx((93.197, 0.4683), rel=2e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted = get_published("zhang2024_cbs_chin")(params=sizes * 1e6)
+    np.testing.assert_allclose(fitted, 512 * batch, rtol=0.06)
+
+
+def test_constants_counted_in_tokens_refuse_another_unit():
+    law = get_published("kaplan2020_bcrit")
+    law.check_data_unit("tokens")
+    with pytest.raises(LawError, match=r"kaplan2020_bcrit counts loss, B_crit in tokens.*images"):
+        law.check_data_unit("images")
 
 
 def test_arrays_broadcast():

@@ -7,15 +7,23 @@ import difflib
 import pandas as pd
 
 from scalefit.errors import LawError
-from scalefit.laws import batch_size, learning_rate, loss, published
+from scalefit.laws import batch_size, critical_batch, learning_rate, loss, noise_scale, published
 from scalefit.laws.formula import Law
 from scalefit.laws.published import PUBLISHED, PublishedLaw, get_published
-from scalefit.vocabulary import BY_COLUMN, column_of
+from scalefit.vocabulary import column_of, unit_of
 
 __all__ = ["BUILT_IN", "PUBLISHED", "Law", "PublishedLaw", "catalog", "get_law", "get_published"]
 
 BUILT_IN: dict[str, Law] = {
-    law.name: law for law in (*learning_rate.LAWS, *batch_size.LAWS, *loss.LAWS, *published.FORMS)
+    law.name: law
+    for law in (
+        *learning_rate.LAWS,
+        *noise_scale.LAWS,
+        *batch_size.LAWS,
+        *critical_batch.LAWS,
+        *loss.LAWS,
+        *published.FORMS,
+    )
 }
 """Laws with free parameters, by name."""
 
@@ -56,7 +64,7 @@ def catalog() -> pd.DataFrame:
 
     Columns: name; target; formula; parameters, with their constants where published; kind, "form" when they are to be
     fitted and "constants" otherwise; inputs, with the units the formula takes; source; convention, which says how a
-    published law counts and under which recipe it was found.
+    published law counts and under which recipe it was found. A form takes any data unit, constants hold in theirs.
 
     Examples
     --------
@@ -70,7 +78,7 @@ def catalog() -> pd.DataFrame:
             "formula": law.formula,
             "parameters": ", ".join(law.parameters),
             "kind": "form",
-            "inputs": _inputs(law),
+            "inputs": _inputs(law, "data unit"),
             "source": law.source,
             "convention": "",
         }
@@ -83,7 +91,7 @@ def catalog() -> pd.DataFrame:
             "formula": entry.law.formula,
             "parameters": ", ".join(f"{name} = {value:.4g}" for name, value in entry.values.items()),
             "kind": "constants",
-            "inputs": _inputs(entry.law),
+            "inputs": _inputs(entry.law, entry.data_unit),
             "source": entry.law.source,
             "convention": entry.convention,
         }
@@ -92,5 +100,5 @@ def catalog() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _inputs(law: Law) -> str:
-    return ", ".join(f"{name} ({BY_COLUMN[column_of(name)].unit})" for name in law.inputs)
+def _inputs(law: Law, data_unit: str) -> str:
+    return ", ".join(f"{name} ({unit_of(column_of(name), data_unit)})" for name in law.inputs)

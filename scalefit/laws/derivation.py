@@ -16,6 +16,7 @@ from sympy import Symbol
 
 from scalefit.errors import LawError
 from scalefit.expressions import FUNCTIONS
+from scalefit.laws.targets import is_positive
 from scalefit.vocabulary import latex_of, quantity_of
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Derivation:
         if idle:
             raise LawError(f"{law.formula!r} does not depend on {', '.join(idle)}: what holds it cancels")
         self._theta, self._x = theta, x
-        inferred = _necessarily_positive(self.expression, theta, x, quantity_of(law.target) is not None)
+        inferred = _necessarily_positive(self.expression, theta, x, is_positive(law.target))
         self.positive = frozenset(law.positive) | inferred
         self.logged = np.array([name in self.positive for name in self.parameters], dtype=bool)
         self._phi = {name: Symbol(f"phi__{name}", real=True) for name in self.parameters}

@@ -29,9 +29,9 @@ LAWS = (
         positive={"c"},
         meanings={
             "c": "prefactor",
-            "a": "exponent of N; 1 in bayes_lw",
-            "b": "exponent of D; -1 in bayes_lw",
-            "g": "exponent of B; 1 in bayes_lw",
+            "a": "exponent of N",
+            "b": "exponent of D",
+            "g": "exponent of B",
         },
         name="lr_power_batch",
         source="log-linear form with the batch, as in arXiv:2510.03871",

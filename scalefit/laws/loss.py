@@ -1,10 +1,11 @@
-"""Laws for the final loss in model size and data."""
+"""Laws for the final loss in model size, data, steps and batch."""
 
 from __future__ import annotations
 
 from scalefit.laws.formula import Law
 
 _FLOOR = "irreducible loss"
+_UNIT = "unit of the loss"
 
 LAWS = (
     Law(
@@ -18,7 +19,7 @@ LAWS = (
             "alpha": "exponent of N",
             "beta": "exponent of D",
         },
-        units={"E": "nats/token"},
+        units={"E": _UNIT},
         name="chinchilla",
         source="Hoffmann et al. 2022, arXiv:2203.15556, eq. 2",
     ),
@@ -31,7 +32,7 @@ LAWS = (
             "alpha_N": "exponent of N",
             "alpha_D": "exponent of D",
         },
-        units={"N_c": "parameters", "D_c": "tokens"},
+        units={"N_c": "parameters", "D_c": "data unit"},
         name="kaplan",
         source="Kaplan et al. 2020, arXiv:2001.08361, eq. 1.5",
     ),
@@ -47,7 +48,7 @@ LAWS = (
             "b": "exponent of D inside",
             "k": "outer exponent",
         },
-        units={"E": "nats/token"},
+        units={"E": _UNIT},
         name="skaling",
         source="Skaling, arXiv:2608.07222; k about 0.31 to 0.45 there",
     ),
@@ -55,7 +56,7 @@ LAWS = (
         "L = E + A/N**alpha",
         positive={"E", "A", "alpha"},
         meanings={"E": _FLOOR, "A": "size coefficient", "alpha": "exponent of N"},
-        units={"E": "nats/token"},
+        units={"E": _UNIT},
         name="loss_params",
         source="saturating power law in N",
     ),
@@ -64,8 +65,25 @@ LAWS = (
         inputs=("D",),
         positive={"E", "B", "beta"},
         meanings={"E": _FLOOR, "B": "data coefficient", "beta": "exponent of D"},
-        units={"E": "nats/token"},
+        units={"E": _UNIT},
         name="loss_tokens",
         source="saturating power law in D",
+    ),
+    Law(
+        "L = E + a/N**alpha + b/S**beta + c/B**gamma",
+        inputs=("N", "S", "B"),
+        positive={"E", "a", "alpha", "b", "beta", "c", "gamma"},
+        meanings={
+            "E": _FLOOR,
+            "a": "size coefficient",
+            "alpha": "exponent of N",
+            "b": "step coefficient",
+            "beta": "exponent of S",
+            "c": "batch coefficient",
+            "gamma": "exponent of B",
+        },
+        units={"E": _UNIT},
+        name="three_term",
+        source="form of Schaipp 2026, arXiv:2607.01487; with D = B S it has a best batch at every D, see best_batch",
     ),
 )

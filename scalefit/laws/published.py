@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +17,9 @@ import numpy as np
 from scalefit.errors import ExtrapolationWarning, LawError
 from scalefit.formatting import format_number
 from scalefit.laws.formula import Law
-from scalefit.vocabulary import column_of
+from scalefit.laws.noise_scale import SGD, SURGE
+from scalefit.laws.targets import READ_OFF
+from scalefit.vocabulary import column_of, quantity_of, unit_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,8 @@ class PublishedLaw:
         How inputs are counted and under which training recipe the law was found.
     validity : mapping of str to (float, float)
         Range of each input (by column) that the authors covered, where they state it.
+    data_unit : str
+        What its batch and data are counted in.
 
     Examples
     --------
@@ -46,6 +50,7 @@ class PublishedLaw:
     values: Mapping[str, float]
     convention: str
     validity: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    data_unit: str = "tokens"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
@@ -56,8 +61,31 @@ class PublishedLaw:
         """Key in the catalogue."""
         return self.law.name
 
-    def __call__(self, **inputs: Any) -> np.ndarray:
+    def check_data_unit(self, data_unit: str) -> None:
+        """Raise unless a table counts its data as this law does.
+
+        Raises
+        ------
+        LawError
+            If the law takes or gives tokens, or a loss per token, and the table counts anything else.
+        """
+        names = (*self.law.inputs, self.law.target) if data_unit != self.data_unit else ()
+        counted = [column_of(name) for name in names if _is_counted_in_data(name)]
+        if counted:
+            raise LawError(
+                f"{self.name} counts {', '.join(counted)} in {self.data_unit}; these data are counted in {data_unit}. "
+                f"Fit its form to them instead: sf.fit({self.name!r}, ...)"
+            )
+
+    def __call__(self, *, data_unit: str = "tokens", **inputs: Any) -> np.ndarray:
         """Evaluate the law at inputs given by column (``params=1e9``) or symbol (``N=1e9``).
+
+        Parameters
+        ----------
+        data_unit : str
+            What the inputs count; refused when the law counts tokens.
+        **inputs : float or array_like
+            Every input of the law.
 
         Warns
         -----
@@ -67,8 +95,10 @@ class PublishedLaw:
         Raises
         ------
         LawError
-            If an input is missing, does not belong to the law, is given twice or is not a positive number.
+            If an input is missing, does not belong to the law, is given twice or is not a positive number, or data are
+            not counted in tokens.
         """
+        self.check_data_unit(data_unit)
         given = {column_of(name): _positive_numbers(name, value) for name, value in inputs.items()}
         if len(given) < len(inputs):
             raise LawError(f"{self.name}: an input is given twice, by letter and by word: {', '.join(inputs)}")
@@ -87,6 +117,11 @@ class PublishedLaw:
                 worst = format_number(float(np.atleast_1d(given[name])[np.argmax(reach)]))
                 text = f"{self.name} was found for {name} from {span}; {worst} lies outside"
                 warnings.warn(text, ExtrapolationWarning, stacklevel=3)
+
+
+def _is_counted_in_data(name: str) -> bool:
+    quantity = quantity_of(name)
+    return name in READ_OFF if quantity is None else unit_of(quantity.column, "data") != quantity.unit
 
 
 def _positive_numbers(name: str, value: Any) -> np.ndarray:
@@ -130,11 +165,20 @@ PUBLISHED = (
     ),
     _published(
         "kaplan2020_bcrit",
-        "B = B_star / L**(1/alpha_B)",
+        "B_crit = B_star / L**(1/alpha_B)",
         {"B_star": 2e8, "alpha_B": 0.21},
         "Kaplan et al. 2020, arXiv:2001.08361, eq. 5.3",
         "critical batch size in tokens; loss in nats per token on WebText2",
         positive={"B_star", "alpha_B"},
+    ),
+    _published(
+        "zhang2024_cbs_chin",
+        "B_crit = 512 * c * (N/1e6)**a",
+        {"c": 93.197, "a": 0.4683},
+        "Zhang et al. 2024, arXiv:2410.21676, constants of their notebook",
+        "critical batch size by 20 % overhead in steps, not E_min/S_min, which is several times larger; params along "
+        "D = 20 N; Adam, constant rate with averaged weights; c counts sequences of 512 (converted to tokens)",
+        {"params": (8.5e7, 1.3e9)},
     ),
     _published(
         "deepseek2024_lr",
@@ -232,30 +276,16 @@ PUBLISHED = (
 )
 
 FORMS = (
-    Law(
-        "eta = eta_max / (1 + B_noise/B)**alpha",
-        positive={"eta_max", "B_noise"},
-        meanings={"eta_max": "learning rate for very large batches", "B_noise": "noise scale", "alpha": "exponent"},
-        units={"B_noise": "tokens"},
-        name="mccandlish2018_lr",
-        source="McCandlish et al. 2018, arXiv:1812.06162, eq. 2.6; alpha = 1 for SGD, 0.5 to 1 for Adam",
-    ),
+    replace(SGD, name="mccandlish2018_lr"),
     Law(
         "S = S_min * (1 + B_crit/B)",
         positive={"S_min", "B_crit"},
         meanings={"S_min": "fewest steps that reach the loss", "B_crit": "critical batch size"},
-        units={"S_min": "steps", "B_crit": "tokens"},
+        units={"S_min": "steps", "B_crit": "data unit"},
         name="mccandlish2018_tradeoff",
         source="McCandlish et al. 2018, arXiv:1812.06162, eq. 2.11 solved for the steps",
     ),
-    Law(
-        "eta = 2 * eta_max / (sqrt(B_noise/B) + sqrt(B/B_noise))",
-        positive={"eta_max", "B_noise"},
-        meanings={"eta_max": "learning rate at the peak", "B_noise": "batch size at the peak"},
-        units={"B_noise": "tokens"},
-        name="li2024_surge",
-        source="Li et al. 2024, arXiv:2405.14578, theorem 3; disputed by arXiv:2510.03871",
-    ),
+    replace(SURGE, name="li2024_surge"),
     Law(
         "eta = q / sqrt(S)",
         positive={"q"},
@@ -267,9 +297,33 @@ FORMS = (
         "B = c * D**0.45",
         positive={"c"},
         meanings={"c": "prefactor"},
-        units={"c": "tokens"},
+        units={"c": "data unit"},
         name="filatov2025_bs",
         source="Filatov et al. 2025, arXiv:2510.03871v2; exponent only (0.45 +/- 0.07), Scion",
+    ),
+    Law(
+        "B = c * D**0.383",
+        positive={"c"},
+        meanings={"c": "prefactor"},
+        units={"c": "data unit"},
+        name="powerlines2025_bopt",
+        source="Power Lines, arXiv:2505.13738, second-hand; exponent only (0.367 to 0.391), muP, linear decay to zero",
+    ),
+    Law(
+        "B_crit = c * D**0.462",
+        positive={"c"},
+        meanings={"c": "prefactor"},
+        units={"c": "data unit"},
+        name="powerlines2025_bcrit",
+        source="Power Lines, arXiv:2505.13738, second-hand; exponent only, D is the least data that reaches the loss",
+    ),
+    Law(
+        "B_crit = c * D**0.47",
+        positive={"c"},
+        meanings={"c": "prefactor"},
+        units={"c": "data unit"},
+        name="zhang2024_cbs_D",
+        source="Zhang et al. 2024, arXiv:2410.21676, second-hand; exponent only, one size (302M), 20 % overhead",
     ),
     Law(
         "eta = c * D**(-0.3)",
