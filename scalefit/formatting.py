@@ -1,18 +1,13 @@
-"""How numbers and results read: value and error rounded together, 7B and 1.4T, one face for text and HTML."""
+"""How numbers read: value and error rounded together, 7B and 1.4T."""
 
 from __future__ import annotations
 
-import html
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Context, Decimal
 
 import pandas as pd
-
-from scalefit.notes import Note
 
 _SUFFIXES = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12, "p": 1e15}
 _DIGITS = r"[+-]?(?:\d+\.?\d*|\.\d+)"
@@ -40,12 +35,12 @@ def parse_number(text: str) -> float:
 
 
 def format_number(value: float, digits: int = 4) -> str:
-    """Write a number compactly; large counts get the suffixes of the field.
+    """Write a number compactly; large counts get the suffixes of the field, whole ones below a million stay whole.
 
     Examples
     --------
-    >>> format_number(7e9), format_number(1.4e12), format_number(0.00123456), format_number(2048)
-    ('7B', '1.4T', '0.001235', '2048')
+    >>> format_number(7e9), format_number(1.4e12), format_number(0.00123456), format_number(16384)
+    ('7B', '1.4T', '0.001235', '16384')
     """
     if value is None or not math.isfinite(value):
         return "nan" if value is None or math.isnan(value) else ("inf" if value > 0 else "-inf")
@@ -53,7 +48,21 @@ def format_number(value: float, digits: int = 4) -> str:
     for suffix, size in (("T", 1e12), ("B", 1e9), ("M", 1e6)):
         if size <= rounded < 1e15:
             return f"{value / size:.{digits}g}{suffix}"
-    return f"{value:.{digits}g}"
+    text = f"{value:.{digits}g}"
+    if "e+" in text and rounded < 1e6:
+        return f"{value if value == round(value) else float(text):.0f}"
+    return text
+
+
+def format_span(values: pd.Series) -> str:
+    """Write from where to where numbers reach.
+
+    Examples
+    --------
+    >>> format_span(pd.Series([2e9, 1e9, 8e9]))
+    '1B .. 8B'
+    """
+    return f"{format_number(values.min())} .. {format_number(values.max())}"
 
 
 def format_error(value: float, error: float) -> str:
@@ -98,80 +107,3 @@ def _brackets(value: Decimal, error: Decimal) -> str:
     decimals = max(-int(error.as_tuple().exponent), 0)
     shown = f"{error:.{decimals}f}" if decimals == 0 or error >= 1 else f"{error.scaleb(decimals):.0f}"
     return f"{value:.{decimals}f}({shown})"
-
-
-@dataclass(frozen=True)
-class Face:
-    """What a result shows: a title, some facts, a table and its notes. Renderers only lay it out.
-
-    Parameters
-    ----------
-    title : str
-        The first line.
-    facts : tuple of (str, str)
-        Label and text, one line each.
-    table : pandas.DataFrame or None
-        Shown as is; every cell is already text.
-    notes : tuple of Note
-        Shown last; cautions are marked.
-    """
-
-    title: str
-    facts: tuple[tuple[str, str], ...] = ()
-    table: pd.DataFrame | None = None
-    notes: tuple[Note, ...] = field(default=())
-
-
-def to_text(face: Face) -> str:
-    """Lay a face out as plain text.
-
-    Examples
-    --------
-    >>> print(to_text(Face("Sweep", (("runs", "12"), ("source", "runs.csv")))))
-    Sweep
-      runs    12
-      source  runs.csv
-    """
-    width = max((len(label) for label, _ in face.facts), default=0)
-    lines = [face.title, *(f"  {label:<{width}}  {text}" for label, text in face.facts)]
-    if face.table is not None and len(face.table):
-        lines += ["", *_text_table(face.table)]
-    lines += [""] if face.notes else []
-    lines += [f"  {'!' if note.caution else '-'} {note.text}" for note in face.notes]
-    return "\n".join(lines)
-
-
-def _text_table(table: pd.DataFrame) -> list[str]:
-    rows = [[str(name) for name in table.columns], *table.astype(str).to_numpy().tolist()]
-    widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
-    align = ["<", *[">"] * (len(widths) - 1)]
-    return [
-        "  " + "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
-def to_html(face: Face) -> str:
-    """Lay a face out as HTML for notebooks; every text from data is escaped, colours follow the page."""
-    parts = [f"<div class='scalefit'><b>{html.escape(face.title)}</b>"]
-    if face.facts:
-        parts.append(_html_rows([(label, text) for label, text in face.facts]))
-    if face.table is not None and len(face.table):
-        parts.append(_html_rows(face.table.astype(str).to_numpy().tolist(), [str(name) for name in face.table.columns]))
-    if face.notes:
-        items = (f"<li>{'<b>!</b> ' if note.caution else ''}{html.escape(note.text)}</li>" for note in face.notes)
-        parts.append(f"<ul>{''.join(items)}</ul>")
-    return "".join(parts) + "</div>"
-
-
-def _html_rows(rows: Iterable[Sequence[str]], header: Sequence[str] | None = None) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        sides = ("left" if j == 0 or header is None else "right" for j in range(len(cells)))
-        aligned = (
-            f"<{tag} style='text-align:{side}'>{html.escape(str(cell))}</{tag}>"
-            for cell, side in zip(cells, sides, strict=True)
-        )
-        return f"<tr>{''.join(aligned)}</tr>"
-
-    head = f"<thead>{line(header, 'th')}</thead>" if header is not None else ""
-    return f"<table>{head}<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"

@@ -1,4 +1,4 @@
-"""How numbers and results read."""
+"""How numbers read."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import math
 import re
 from decimal import Decimal
 
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalefit.formatting import Face, format_error, format_number, parse_number, to_html, to_text
+from scalefit.formatting import format_error, format_number, parse_number
 from scalefit.notes import Note, merge
 
 
@@ -139,44 +138,6 @@ def test_what_is_no_number_is_refused_with_examples(text):
     with pytest.raises(ValueError, match=r"expected a number such as 7e9, 7B or 1\.4T") as caught:
         parse_number(text)
     assert repr(text) in str(caught.value)
-
-
-FACE = Face(
-    "Sweep <b>",
-    (("runs", "12"), ("source & more", "a<b>.csv")),
-    pd.DataFrame({"lr": ["1e-3", "<script>"], "loss": ["3.2", "2"]}),
-    (Note("seeds", "two <runs>"), Note("units", "doubtful & odd", caution=True)),
-)
-
-
-def test_text_lines_up_labels_and_columns_and_marks_cautions():
-    assert to_text(FACE).splitlines() == [
-        "Sweep <b>",
-        "  runs           12",
-        "  source & more  a<b>.csv",
-        "",
-        "  lr        loss",
-        "  1e-3       3.2",
-        "  <script>     2",
-        "",
-        "  - two <runs>",
-        "  ! doubtful & odd",
-    ]
-
-
-def test_html_escapes_everything_that_came_from_data():
-    page = to_html(FACE)
-    for raw in ("<script>", "two <runs>", "a<b>.csv", "Sweep <b>", "source & more", "doubtful & odd"):
-        assert raw not in page
-    for escaped in ("&lt;script&gt;", "two &lt;runs&gt;", "a&lt;b&gt;.csv", "source &amp; more"):
-        assert escaped in page
-    assert page.count("<b>!</b>") == 1
-    assert page.count("<table") == page.count("</table>") == 2
-
-
-def test_an_empty_face_is_its_title():
-    assert to_text(Face("Fit")) == "Fit"
-    assert to_html(Face("Fit", table=pd.DataFrame())) == "<div class='scalefit'><b>Fit</b></div>"
 
 
 def test_notes_merge_without_repeats_in_order():
