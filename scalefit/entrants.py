@@ -20,8 +20,12 @@ from scalefit.laws.formula import Law
 from scalefit.notes import Note, merge
 from scalefit.optima import Optima, find_optima
 from scalefit.regret import cell_axes, searched_axes
+from scalefit.selection.averaging import average_laws
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import BY_COLUMN, column_of
+
+AUTO = "auto"
+"""In place of a law: the average of the usual ones."""
 
 
 class Predictor(Protocol):
@@ -111,7 +115,8 @@ class Entrant:
     method : Extractor or None
         How optima are read off; None is the default of `find_optima`.
     lr_law, batch_law : Law or str
-        Laws fitted to the optima; the one for a setting that the sweep did not vary is left aside.
+        Laws fitted to the optima; the one for a setting that the sweep did not vary is left aside. "auto" is the
+        average of the usual laws by their error on unseen cells, all of them training cells (`average_laws`).
     fitter : callable
         ``fitter(law, optima)`` gives a `Fit` or another `Rule`; `scalefit.fit` by default.
 
@@ -134,7 +139,8 @@ class Entrant:
 
     def __post_init__(self) -> None:
         for column, law in (("lr", self.lr_law), ("batch", self.batch_law)):
-            _check_target(get_law(law), column, self.name)
+            if law != AUTO:
+                _check_target(get_law(law), column, self.name)
 
     def train(self, sweep: Sweep) -> LawPair:
         """Fit the laws to the optima of the sweep's cells.
@@ -148,12 +154,14 @@ class Entrant:
         rules: dict[str, Rule] = {}
         optima: dict[tuple[str, ...], Optima] = {}
         for name in axes:
-            law = get_law(self.lr_law if name == "lr" else self.batch_law)
-            over = (name,) if set(axes) & set(_inputs(law)) else axes
+            asked = self.lr_law if name == "lr" else self.batch_law
+            law = None if asked == AUTO else get_law(asked)
+            over = (name,) if law and set(axes) & set(_inputs(law)) else axes
             if over not in optima:
                 by = (*cell_axes(sweep), *(axis for axis in axes if axis not in over))
                 optima[over] = find_optima(sweep, over=over, by=by, method=self.method)
-            rules[name] = _fitted(self.fitter, law, optima[over])
+            found = optima[over]
+            rules[name] = _fitted(self.fitter, law, found) if law else average_laws(found, target=name)
         return _pair(rules)
 
 
@@ -240,6 +248,8 @@ class PublishedEntrant:
         chosen = {name: get_published(key) for name in searched_axes(sweep) if (key := keys[name]) is not None}
         if not chosen:
             raise LawError(f"{self.name} has no law for {', '.join(searched_axes(sweep))}")
+        for law in chosen.values():
+            law.check_data_unit(sweep.data_unit)
         computed = [law.name for law in chosen.values() if "flops" in _inputs(law.law)]
         text = f"{', '.join(computed)}: the training compute is taken as 6 N D"
         notes = (Note("compute", text, caution=True),) if computed else ()
@@ -301,7 +311,8 @@ class _Printed:
 
     def predict(self, table: pd.DataFrame | None = None, *, level: float = 0.95) -> pd.DataFrame:
         rows = pd.DataFrame() if table is None else table
-        value = self.published(**{name: rows[name].to_numpy() for name in _inputs(self.law)})
+        inputs: dict[str, Any] = {name: rows[name].to_numpy() for name in _inputs(self.law)}
+        value = self.published(**inputs)
         if not (np.isfinite(value) & (value > 0)).all():
             worst = format_number(float(np.min(value)), 3)
             raise LawError(f"{self.published.name} gives {worst} here, which is no setting")
@@ -356,6 +367,8 @@ def _check_target(law: Law, column: str, name: str) -> None:
 
 def label(law: Law | str) -> str:
     """Return a law's name, or its formula when it has none."""
+    if law == AUTO:
+        return AUTO
     known = get_law(law)
     return known.name or known.formula
 

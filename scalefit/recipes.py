@@ -34,6 +34,8 @@ def fit_sweep(
     method: Extractor | None = None,
     loss: Loss | None = None,
     space: str = "auto",
+    bounds: str = "auto",
+    shrink: bool | float = False,
 ) -> Answer:
     """Fit one law to a sweep.
 
@@ -47,7 +49,7 @@ def fit_sweep(
     sweep : Sweep
     method : Extractor, optional
         How optima are read off; see `find_optima`.
-    loss, space
+    loss, space, bounds, shrink
         As in `fit`.
 
     Returns
@@ -58,8 +60,9 @@ def fit_sweep(
     target = column_of(law.target)
     if target in ("lr", "batch"):
         optima = find_optima(sweep, over=_axes(law, sweep), method=method)
-        return Answer(fit(law, optima, loss=loss, space=space), optima)
-    return Answer(fit(law, _best_runs(sweep) if target == "loss" else sweep, loss=loss, space=space), None)
+        return Answer(fit(law, optima, loss=loss, space=space, bounds=bounds, shrink=shrink), optima)
+    rows = _best_runs(sweep) if target == "loss" else sweep
+    return Answer(fit(law, rows, loss=loss, space=space, bounds=bounds, shrink=shrink), None)
 
 
 def _axes(law: Law, sweep: Sweep) -> tuple[str, ...]:
@@ -78,7 +81,7 @@ class _BestRuns:
     def observations(self, target: str) -> Observations:
         note = Note("best runs", f"the loss of a cell is that of its best run; {len(self.sweep)} runs were searched")
         cells = self.sweep.cells.dropna(subset=["loss"]).reset_index(drop=True)
-        return Observations(cells, None, (*self.sweep.notes, note), self.sweep.source)
+        return Observations(cells, None, (*self.sweep.notes, note), self.sweep.source, self.sweep.data_unit)
 
 
 def _best_runs(sweep: Sweep) -> Sweep | _BestRuns:

@@ -23,9 +23,27 @@ TRUTH = {
     "lr_broken_params": {"c": 2e-3, "a": -0.4, "b": 0.2, "N_b": 4e8, "d": 0.25},
     "lr_time_transfer": {"c": 4e-3, "h": -0.1, "k": 2e-5},
     "lr_quadratic": {"c": 1e-3, "a": -0.7, "b": 0.2, "d": 0.05, "e": -0.02, "f": 0.03},
+    "lr_sgd": {"eta_max": 0.01, "B_noise": 1e6, "alpha": 0.7},
+    "lr_surge": {"eta_max": 0.002, "B_noise": 1e6},
+    "lr_sgd_exact": {"eta_max": 0.01, "B_noise": 2e6},
+    "lr_saturating": {"eta_max": 0.01, "B_noise": 2e6},
+    "lr_sqrt": {"k": 2e-6},
+    "lr_linear": {"k": 1e-9},
+    "lr_batch_power": {"k": 1e-6, "g": 0.6},
+    "lr_bent": {"eta_b": 0.002, "B_noise": 1e6, "p": 0.6, "q": 0.9},
+    "drop_batch": {"dL_max": 0.01, "B_noise": 1e6},
     "batch_power": {"c": 30.0, "a": -0.1, "b": 0.6},
     "batch_power_tokens": {"c": 0.2, "b": 0.6},
+    "batch_loss": {"B_star": 1.2e9, "alpha_B": 0.16},
+    "bcrit_loss": {"B_star": 2e8, "alpha_B": 0.21},
+    "bcrit_tokens": {"c": 50.0, "b": 0.46},
+    "bcrit_params": {"c": 5e4, "a": 0.2},
+    "bcrit_power": {"c": 30.0, "a": 0.05, "b": 0.45},
+    "bcrit_linear": {"k": 2e-5},
+    "tradeoff_examples": {"E_min": 5e9, "B_crit": 1.2e6},
+    "tradeoff_loss": {"S_c": 1e7, "alpha_S": 0.1, "B_star": 2e8, "alpha_B": 0.21},
     "chinchilla": {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37},
+    "three_term": {"E": 1.6, "a": 400.0, "alpha": 0.35, "b": 8.0, "beta": 0.3, "c": 90.0, "gamma": 0.5},
     "kaplan": {"N_c": 8.8e13, "D_c": 5.4e13, "alpha_N": 0.076, "alpha_D": 0.095},
     "skaling": {"A": 2000.0, "a": 0.9, "B": 9000.0, "b": 0.8, "k": 0.4, "E": 1.5},
     "loss_params": {"E": 1.8, "A": 480.0, "alpha": 0.35},
@@ -35,6 +53,9 @@ TRUTH = {
     "li2024_surge": {"eta_max": 0.002, "B_noise": 1e6},
     "convexdom2026_lr": {"q": 0.2},
     "filatov2025_bs": {"c": 3.0},
+    "powerlines2025_bopt": {"c": 60.0},
+    "powerlines2025_bcrit": {"c": 90.0},
+    "zhang2024_cbs_D": {"c": 20.0},
     "delphi2026_lr": {"c": 2.0},
     "smithle2018": {"c": 1e-3},
 }
@@ -340,3 +361,10 @@ def test_a_law_of_four_nonlinear_parameters_is_found_from_any_subset(shared_data
     for _ in range(12):
         some = cells[rng.random(len(cells)) < 0.75]
         assert sf.fit("kaplan", some).objective <= sf.fit("kaplan", some, start=known).objective * (1 + 1e-6)
+
+
+def test_a_table_may_say_what_it_counts_data_in():
+    table = pd.DataFrame({"batch": [1.0, 2.0, 4.0, 8.0], "lr": [0.1, 0.15, 0.2, 0.31]})
+    table.attrs["data_unit"] = "images"
+    assert sf.fit("eta = c * B**g", table).data_unit == "images"
+    assert sf.fit("eta = c * B**g", table[["batch", "lr"]].iloc[:3]).data_unit == "images"

@@ -10,6 +10,7 @@ import pytest
 
 import scalefit as sf
 from scalefit.recipes import fit_sweep
+from scalefit.simulation import Design, simulate_sweep
 
 BUNDLE = Path(__file__).resolve().parents[1] / "data" / "simulated"
 
@@ -64,3 +65,15 @@ def test_loss_law_rests_on_the_best_run_of_each_cell_and_says_so(sweep, truth):
 def test_loss_law_on_runs_that_searched_nothing_takes_them_as_they_are():
     table = pd.DataFrame({"params": [1e7, 1e8, 1e9, 1e10], "tokens": 2e10, "loss": [4.0, 3.2, 2.6, 2.2]})
     assert fit_sweep("L = c * N**a", sf.read_sweep(table)).fit.n == 4
+
+
+def test_edges_and_curvature_are_treated_as_asked():
+    runs = simulate_sweep(design=Design(off_centre=1.5, drift=0.3, lr_levels=5, batch_levels=1), seed=2)
+    drifting = sf.read_sweep(runs.drop(columns=["batch", "steps"]), nonfinite="diverged")
+    as_bounds = fit_sweep("lr_curved", drifting, method=sf.Basin(), shrink=True)
+    dropped = fit_sweep("lr_curved", drifting, method=sf.Basin(), bounds="drop")
+    edges = int((as_bounds.optima.table["status"] == "edge").sum())
+    assert edges > 0
+    assert as_bounds.fit.is_bound.sum() == edges
+    assert dropped.fit.n == as_bounds.fit.n - edges
+    assert as_bounds.fit.shrinkage > 0 == dropped.fit.shrinkage

@@ -64,7 +64,7 @@ def test_everything_comes_back(name: str, tmp_path: Path) -> None:
 
 def test_the_file_is_plain_json_with_a_version(tmp_path: Path) -> None:
     record = json.loads(TEXT, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
-    assert record["schema"] == 1
+    assert record["schema"] == 2
     assert record["kind"] == "scalefit.Fit"
     assert "inf" in record["stderr"].values()
     assert record["values"] == dict(FITS["one size"].values)
@@ -83,7 +83,7 @@ def changed(**changes: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (changed(schema=2), "expected schema version 1, found 2"),
+        (changed(schema=1), "expected schema version 2, found 1"),
         (changed(schema=True), "schema version"),
         (changed(schema=None), "schema version"),
         (changed(kind="other"), "other JSON"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -104,24 +104,29 @@ def estimate(problem: Problem, phi: Array, free: Array) -> Errors:
     counted = int((weights > 0).sum())
     dof = counted - int(free.sum())
     scale = _scatter(problem, r, weights, counted, dof)
-    inverse, condition, loose = _invert(design * np.sqrt(weights)[:, None])
+    inverse, condition, loose = invert(design * np.sqrt(weights)[:, None])
     if dof <= 0:
         spread = np.full_like(inverse, np.nan)
     elif problem.loss.robust:
         spread = _sandwich(problem, r, weights, design, scale) * counted / dof
     else:
         spread = scale**2 * inverse
-    covariance = np.zeros((len(phi), len(phi)))
-    covariance[np.ix_(free, free)] = spread
-    unidentified = np.zeros(len(phi), dtype=bool)
-    unidentified[free] = loose
+    return judge(problem, jacobian[0], free, Errors(spread, scale, dof, condition, loose))
+
+
+def judge(problem: Problem, jacobian: Array, free: Array, found: Errors) -> Errors:
+    """Spread what was found for the free parameters over all, and say which of them the rows do not identify."""
+    covariance = np.zeros((len(free), len(free)))
+    covariance[np.ix_(free, free)] = found.covariance
+    unidentified = np.zeros(len(free), dtype=bool)
+    unidentified[free] = found.unidentified
     error = np.sqrt(np.diag(covariance))
     covariance[unidentified, unidentified] = np.inf
     linear = np.isin(problem.parameters, problem.derivation.linear(problem.space))
     unidentified |= free & problem.derivation.logged & ~linear & (error > WIDEST_LOG_ERROR)
     if problem.space == "log":
-        unidentified |= error * np.ptp(jacobian[0][:, weights > 0], axis=1) > WIDEST_LOG_ERROR
-    return Errors(covariance, scale, dof, condition, unidentified)
+        unidentified |= error * np.ptp(jacobian[:, problem.weights > 0], axis=1) > WIDEST_LOG_ERROR
+    return replace(found, covariance=covariance, unidentified=unidentified)
 
 
 def _sandwich(problem: Problem, r: Array, weights: Array, design: Array, scale: float) -> Array:
@@ -130,7 +135,7 @@ def _sandwich(problem: Problem, r: Array, weights: Array, design: Array, scale: 
 
     window = max(2 * int((weights > 0).sum()) ** -0.2 * scale, 1e-9 * np.abs(r).max(), np.finfo(float).tiny)
     slope = np.maximum(psi(r + window) - psi(r - window), 0.0) / (2 * window)  # rounding can fall below zero
-    bread, _, _ = _invert(design * np.sqrt(weights * slope)[:, None])
+    bread, _, _ = invert(design * np.sqrt(weights * slope)[:, None])
     filling = design * (weights * psi(r))[:, None]
     return bread @ (filling.T @ filling) @ bread
 
@@ -145,8 +150,8 @@ def _scatter(problem: Problem, r: Array, weights: Array, counted: int, dof: int)
     return float(np.sqrt((standardized**2).sum() / dof))
 
 
-def _invert(design: Array) -> tuple[Array, float, Array]:
-    """Inverse of design'design, the scaled condition number, and who takes part in a null direction."""
+def invert(design: Array) -> tuple[Array, float, Array]:
+    """Return the inverse of design'design, the scaled condition number, and who takes part in a null direction."""
     if design.shape[1] == 0:
         return np.empty((0, 0)), 1.0, np.empty(0, dtype=bool)
     length = np.linalg.norm(design, axis=0)

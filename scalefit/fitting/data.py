@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,10 @@ import pandas as pd
 
 from scalefit.errors import FitError, LawError, SweepError
 from scalefit.laws.formula import Law
+from scalefit.levels import group_levels
 from scalefit.notes import Note
 from scalefit.observations import Observations
-from scalefit.sweep import Sweep, group_levels
+from scalefit.sweep import Sweep
 from scalefit.vocabulary import QUANTITIES, column_of, quantity_of
 
 Array = np.ndarray
@@ -35,6 +37,9 @@ class Rows:
         The (params, tokens) cell of every row.
     notes : tuple of Note
     source : str
+    data_unit : str
+    censored : ndarray of int (n,) or None
+        As in `Observations`.
     """
 
     table: pd.DataFrame
@@ -42,6 +47,8 @@ class Rows:
     cells: Array
     notes: tuple[Note, ...]
     source: str
+    data_unit: str = "tokens"
+    censored: Array | None = None
 
     def canonical_order(self) -> Array:
         """Return the order of rows in which a fit adds them up, so that their order in the file changes nothing."""
@@ -49,10 +56,11 @@ class Rows:
         order = np.argsort(target, kind="stable")
         if (np.diff(target[order]) > 0).all():
             return order
-        return np.lexsort([self.weights, *inputs, target])
+        side = np.zeros(len(target)) if self.censored is None else self.censored
+        return np.lexsort([side, self.weights, *inputs, target])
 
 
-def collect(law: Law, data: Any, weights: Any) -> tuple[Law, Rows]:
+def collect(law: Law, data: Any, weights: Any, bounds: str = "drop") -> tuple[Law, Rows]:
     """Return the law with its inputs settled and the rows it is fitted to.
 
     Raises
@@ -64,7 +72,7 @@ def collect(law: Law, data: Any, weights: Any) -> tuple[Law, Rows]:
     FitError
         If the data are runs of a sweep and the law is for their settings, or the weights do not fit the rows.
     """
-    observed = _observations(law, data)
+    observed = _observations(law, data, bounds)
     table = observed.table
     bound = law.bind(table.columns)
     columns = {column_of(name): _numeric(table, _column(table, name)) for name in bound.inputs}
@@ -76,18 +84,23 @@ def collect(law: Law, data: Any, weights: Any) -> tuple[Law, Rows]:
         _check_values(columns[name], name, positive=quantity_of(name) is not None)
     counted = _weights(weights, observed, data)
     notes = (*observed.notes, *_duplicates(rows, table))
-    return bound, Rows(rows, counted, _cells(rows, table), notes, observed.source)
+    side = _sides(observed)
+    return bound, Rows(
+        rows, counted, _cells(rows, table, observed.rtol), notes, observed.source, observed.data_unit, side
+    )
 
 
-def _observations(law: Law, data: Any) -> Observations:
+def _observations(law: Law, data: Any, bounds: str) -> Observations:
     target = column_of(law.target)
     if isinstance(data, Sweep) and target in ("lr", "batch"):
         raise FitError(
             f"{law.formula!r} is a law for the best {target}, but in a sweep {target} is a setting of every run; "
             f"find the optima first: sf.fit(law, sf.find_optima(sweep, over={target!r}))"
         )
+    if isinstance(data, Observations):
+        return data if bounds == "censor" or data.censored is None else data.points()
     if hasattr(data, "observations"):
-        return data.observations(target)
+        return data.observations(target, bounds=True) if _has_bounds(data, bounds) else data.observations(target)
     if isinstance(data, Mapping):
         try:
             data = pd.DataFrame({str(name): np.atleast_1d(column) for name, column in data.items()})
@@ -98,7 +111,23 @@ def _observations(law: Law, data: Any) -> Observations:
         raise FitError(f"expected a DataFrame, Sweep, Optima or other table, found {type(data).__name__}")
     if not table.columns.is_unique:
         raise SweepError(f"the column {table.columns[table.columns.duplicated()][0]!r} occurs twice")
-    return Observations(table.reset_index(drop=True))
+    unit = table.attrs.get("data_unit", "tokens") if table is data else getattr(data, "data_unit", "tokens")
+    rtol = 0.01 if table is data else getattr(data, "rtol", 0.01)
+    return Observations(table.reset_index(drop=True), data_unit=unit, rtol=rtol)
+
+
+def _has_bounds(data: Any, bounds: str) -> bool:
+    return bounds == "censor" and "bounds" in inspect.signature(data.observations).parameters
+
+
+def _sides(observed: Observations) -> Array | None:
+    """Return which rows are bounds and on which side; None when none is."""
+    if observed.censored is None:
+        return None
+    side = np.asarray(observed.censored)
+    if side.shape != (len(observed.table),) or not np.isin(side, (-1, 0, 1)).all():
+        raise SweepError(f"censored: expected -1, 0 or 1 for each of {len(observed.table)} rows, found {side!r}")
+    return side.astype(int) if side.any() else None
 
 
 def _column(table: pd.DataFrame, name: str) -> str:
@@ -170,18 +199,23 @@ def _duplicates(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Note, ...]:
     return (Note("duplicates", text, caution=True),)
 
 
-def _cells(rows: pd.DataFrame, table: pd.DataFrame) -> Array:
+def _cells(rows: pd.DataFrame, table: pd.DataFrame, rtol: float) -> Array:
     """Number the (params, tokens) cells of the rows, read or not; without either, rows of equal inputs are a cell."""
     levels = {}
     for name in ("params", "tokens"):
         column = rows.get(name, table.get(name))
         if column is not None:
-            levels[name] = group_levels(pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan))
+            values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+            levels[name] = group_levels(values, rtol)
     if not levels:
         levels = {name: _clusters(rows[name].to_numpy()) for name in rows.columns[:-1]}
     if not levels:
         return np.arange(len(rows))
-    return pd.DataFrame(levels).groupby(list(levels), dropna=False).ngroup().to_numpy()
+    group = np.zeros(len(rows), dtype=int)
+    for values in levels.values():
+        _, code = np.unique(values, return_inverse=True)
+        _, group = np.unique(group * (int(code.max(initial=0)) + 1) + code, return_inverse=True)
+    return group
 
 
 def _clusters(values: Array) -> Array:

@@ -10,19 +10,22 @@ import numpy as np
 
 from scalefit.errors import FitError
 from scalefit.fitting import covariance
+from scalefit.fitting.censoring import check_points, solve_censored
+from scalefit.fitting.censoring import estimate as estimate_censored
 from scalefit.fitting.data import Rows, collect
 from scalefit.fitting.lmfit_bridge import Settings, read_settings
 from scalefit.fitting.problem import Problem, fit_bounds
 from scalefit.fitting.result import Fit
 from scalefit.fitting.search import solve
+from scalefit.fitting.shrinkage import prior_scale, shrunk
 from scalefit.fitting.status import FitStatus
 from scalefit.fitting.ties import write_ties
 from scalefit.laws import get_law
 from scalefit.laws.formula import Law
+from scalefit.laws.targets import is_positive
 from scalefit.notes import Note
 from scalefit.solvers.levenberg import Solution
 from scalefit.solvers.losses import LOSSES, Loss, Squared
-from scalefit.vocabulary import quantity_of
 
 if TYPE_CHECKING:
     import lmfit
@@ -46,6 +49,8 @@ def fit(
     start: Mapping[str, float] | None = None,
     params: lmfit.Parameters | None = None,
     weights: Any = None,
+    bounds: str = "auto",
+    shrink: bool | float = False,
 ) -> Fit:
     r"""Fit a law to a table.
 
@@ -56,9 +61,11 @@ def fit(
     Parameters
     ----------
     law : Law or str
-        A law, its name in the catalogue, or a formula.
+        A law, its name in the catalogue, or a formula. ``scalefit.fit`` also takes "auto": the average of the usual
+        laws by their error on unseen cells, see `average_laws`.
     data : DataFrame, Sweep, Optima or mapping of columns
-        The rows. Symbols of the law find their columns (N -> params); unknown names that are columns are inputs.
+        The rows. Symbols of the law find their columns (N -> params); unknown names that are columns are inputs. What a
+        DataFrame counts data in, if not tokens, it says in ``table.attrs["data_unit"]``.
     loss : Loss, optional
         `Squared()` by default, or `Huber(delta)`, `SoftL1(scale)`.
     space : {"auto", "log", "plain"}
@@ -69,6 +76,14 @@ def fit(
         Fixes (``vary=False``), bounds, ties (``expr``) and starting values.
     weights : array_like (n,) or str, optional
         Weight of every row, proportional to its inverse variance, or the column that holds it.
+    bounds : {"auto", "censor", "drop"}
+        What becomes of optima at the edge of their grid. "censor": each counts with the probability that the truth
+        lies beyond it, normal with the scatter of the fit, which is estimated along with the law; needs the squared
+        loss. "drop": left out, which biases a law whose grids drift off its optima. "auto" is "censor" for the squared
+        loss and "drop" for the others.
+    shrink : bool or float
+        Whether curvature terms, whose zero leaves a law straight in logs, are drawn towards zero, so that one that is
+        not needed costs little; a number is the prior scale, True means 0.05. See `scalefit.fitting.shrinkage`.
 
     Returns
     -------
@@ -94,12 +109,26 @@ def fit(
     declared = get_law(law)
     settings = read_settings(params, start, declared)
     tied, ties = write_ties(declared, settings.ties)
-    bound, rows = collect(tied, data, weights)
+    loss = Squared() if loss is None else loss
+    bound, rows = collect(tied, data, weights, _bounds_rule(bounds, loss))
     with np.errstate(all="ignore"):  # far from the answer a law may overflow; what it returns is checked instead
-        problem = _pose(bound, rows, settings, Squared() if loss is None else loss, space)
+        problem = _pose(bound, rows, settings, loss, space)
         _check_count(problem)
-        problem, solution = solve(problem.take(rows.canonical_order()), bound, settings)
-        return _conclude(problem, solution, rows, ties)
+        find = solve if problem.censored is None else solve_censored
+        problem, solution = find(problem.take(rows.canonical_order()), bound, settings)
+        found = _conclude(problem, solution, rows, ties)
+    return shrunk(found, prior_scale(shrink)) if shrink else found
+
+
+def _bounds_rule(bounds: str, loss: Loss) -> str:
+    if bounds not in ("auto", "censor", "drop"):
+        raise FitError(f"bounds: expected 'auto', 'censor' or 'drop', found {bounds!r}")
+    robust = getattr(loss, "robust", False)
+    if bounds == "censor" and robust:
+        raise FitError(
+            f"bounds='censor' needs the squared loss, found {loss!r}: the scatter decides how soft a bound is"
+        )
+    return "drop" if bounds == "drop" or robust else "censor"
 
 
 def _pose(law: Law, rows: Rows, settings: Settings, loss: Loss, space: str) -> Problem:
@@ -109,7 +138,7 @@ def _pose(law: Law, rows: Rows, settings: Settings, loss: Loss, space: str) -> P
     if not isinstance(loss, tuple(LOSSES.values())):
         raise FitError(f"loss: expected one such as Squared() or Huber(1e-3), found {loss!r}")
     if space == "auto":
-        space = "log" if quantity_of(law.target) is not None else "plain"
+        space = "log" if is_positive(law.target) else "plain"
     target = rows.table.iloc[:, -1].to_numpy()
     if space == "log" and (target <= 0).any():
         first = int(np.flatnonzero(target <= 0)[0])
@@ -122,7 +151,7 @@ def _pose(law: Law, rows: Rows, settings: Settings, loss: Loss, space: str) -> P
     _check_start(law, settings.start)
     inputs = derivation.enter(law.read_inputs(rows.table))
     lower, upper = fit_bounds(law, settings.bounds, settings.fixed)
-    return Problem(derivation, inputs, target, rows.weights, space, loss, lower, upper)
+    return Problem(derivation, inputs, target, rows.weights, space, loss, lower, upper, rows.censored)
 
 
 def _check_start(law: Law, start: Mapping[str, float]) -> None:
@@ -139,6 +168,8 @@ def _check_count(problem: Problem) -> None:
             f"{free} parameters cannot be fitted to {rows} row(s): bring at least {free + 1} rows, "
             f"fix or tie parameters (params=), or choose a law with fewer"
         )
+    if problem.censored is not None:
+        check_points(problem)
 
 
 @dataclass(frozen=True)
@@ -164,7 +195,8 @@ def _conclude(problem: Problem, solution: Solution, rows: Rows, ties: Mapping[st
     law, phi = problem.derivation.law, solution.phi[0]
     ends = _ends(problem, phi)
     held = ends.fixed | ends.at_bound | ends.vanished
-    errors = covariance.estimate(problem, phi, ~held)
+    estimate = covariance.estimate if problem.censored is None else estimate_censored
+    errors = estimate(problem, phi, ~held)
     residual = problem.model()(phi[None])[0][0]
     aligned = _aligned(problem)
     # Where inputs move together, the term of one stands for those of all: nothing is said by a term that ran to zero.
@@ -200,6 +232,8 @@ def _conclude(problem: Problem, solution: Solution, rows: Rows, ties: Mapping[st
         cells=rows.cells,
         notes=tuple(notes),
         source=rows.source,
+        data_unit=rows.data_unit,
+        censored=rows.censored,
     )
 
 
@@ -236,7 +270,7 @@ def _doubts(problem: Problem, errors: covariance.Errors, residual: Array) -> lis
     found = []
     if errors.dof <= 0:
         found.append(Note("exact", "as many parameters as rows: the fit is exact and has no errors", caution=True))
-    counted = problem.weights > 0
+    counted = (problem.weights > 0) & ~problem.bounds
     standardized = np.abs(residual[counted]) * np.sqrt(problem.weights[counted])
     typical = 1.4826 * float(np.median(standardized))
     far = int((standardized > _OUTLIER * typical).sum()) if typical > 0 else 0

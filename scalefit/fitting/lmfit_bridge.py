@@ -109,6 +109,11 @@ def to_model_result(fit: Fit) -> lmfit.model.ModelResult:
     """
     import lmfit
 
+    if fit.is_bound.any() or fit.shrinkage > 0:
+        what = "rows that are bounds" if fit.is_bound.any() else "a prior on its curvature"
+        raise FitError(
+            f"this fit has {what}, for which an lmfit ModelResult has no place; fit without, or use Fit.params"
+        )
     law, rows = fit.law, fit.rows
     observed, given = fit.problem.observed, rows.iloc[:, :-1].to_numpy(dtype=float)
 

@@ -12,6 +12,7 @@ import numpy as np
 from scalefit.errors import FitError
 from scalefit.laws.formula import Law
 from scalefit.solvers.losses import Loss
+from scalefit.solvers.tails import deviance
 
 if TYPE_CHECKING:
     from scalefit.laws.derivation import Derivation
@@ -37,6 +38,10 @@ class Problem:
     loss : Loss
     lower, upper : ndarray (p,)
         Bounds in fit coordinates; equal where a parameter is held.
+    censored : ndarray of int (n,) or None
+        Where the truth lies: at the target (0), at or below it (-1), at or above it (+1). None when all are points.
+    scale : float
+        Scatter of a row of weight one, by which a bound is soft.
     """
 
     derivation: Derivation
@@ -47,6 +52,8 @@ class Problem:
     loss: Loss
     lower: Array
     upper: Array
+    censored: Array | None = None
+    scale: float = np.nan
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -77,9 +84,26 @@ class Problem:
 
         def residuals(phi: Array) -> tuple[Array, Array]:
             value, jacobian = values(phi)
-            return value - observed, jacobian
+            return self.soften(value - observed, jacobian)
 
         return residuals
+
+    @property
+    def bounds(self) -> Array:
+        """Which rows are bounds."""
+        return np.zeros(len(self.target), dtype=bool) if self.censored is None else self.censored != 0
+
+    def soften(self, residual: Array, jacobian: Array) -> tuple[Array, Array]:
+        """Turn the residuals (K, n) of bounds into signed deviances, whose half square is -ln of their probability."""
+        if self.censored is None:
+            return residual, jacobian
+        soft = self.bounds & (self.weights > 0)
+        spread = self.scale / np.sqrt(self.weights[soft])
+        size, fall = deviance(self.censored[soft] * residual[:, soft] / spread)
+        residual, jacobian = residual.copy(), jacobian.copy()
+        residual[:, soft] = -self.censored[soft] * spread * size
+        jacobian[:, :, soft] *= fall[:, None, :]
+        return residual, jacobian
 
     def objective(self, phi: Array) -> Array:
         """Return the sum of w rho(r) for every row of phi; inf where it cannot be computed."""
@@ -94,7 +118,8 @@ class Problem:
         names = set(np.array(self.parameters)[free])
         bent = self.space == "plain" and bool(self.derivation.logged[free].any())
         bounded = bool(np.isfinite(np.concatenate([self.lower[free], self.upper[free]])).any())
-        return names <= set(self.derivation.linear(self.space)) and not bent and not bounded
+        straight = not bent and not bounded and self.censored is None
+        return names <= set(self.derivation.linear(self.space)) and straight
 
     def rounding(self) -> float:
         """Return the objective that rounding alone can leave: below it a fit is exact."""
@@ -104,7 +129,8 @@ class Problem:
     def take(self, rows: Array) -> Problem:
         """Return the problem on some of the rows, or on all of them in another order."""
         parts = {name: getattr(self, name)[rows] for name in ("target", "weights")}
-        return replace(self, inputs=[u[rows] for u in self.inputs], **parts)
+        censored = None if self.censored is None else self.censored[rows]
+        return replace(self, inputs=[u[rows] for u in self.inputs], censored=censored, **parts)
 
     @property
     def projection_space(self) -> str:

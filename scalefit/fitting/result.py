@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 
 from scalefit.errors import FitError
+from scalefit.faces import Face, Shown
+from scalefit.faces.latex import latex_text
 from scalefit.fitting.problem import Problem
 from scalefit.fitting.status import FitStatus
-from scalefit.formatting import Face, format_error, format_number, to_html, to_text
+from scalefit.formatting import format_error, format_number
 from scalefit.laws.formula import Law
 from scalefit.notes import Note
 from scalefit.solvers.losses import Loss
@@ -28,7 +30,7 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Fit:
+class Fit(Shown):
     """A law fitted to a table.
 
     Made by `scalefit.fit`; frozen. Inside, parameters live in fit coordinates phi: the log of a positive parameter,
@@ -65,6 +67,12 @@ class Fit:
         Which (params, tokens) cell each row belongs to, for resampling.
     notes : tuple of Note
     source : str
+    data_unit : str
+        What `tokens` and `batch` count.
+    censored : ndarray of int (n,) or None
+        Where the truth of a row lies: at its target (0), at or below it (-1), at or above it (+1). None: all points.
+    shrinkage : float
+        Prior scale towards the straight law, see `scalefit.fitting.shrinkage`; 0 for none.
     """
 
     law: Law
@@ -86,11 +94,15 @@ class Fit:
     cells: Array
     notes: tuple[Note, ...] = field(default=())
     source: str = "table"
+    data_unit: str = "tokens"
+    censored: Array | None = None
+    shrinkage: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ties", MappingProxyType(dict(self.ties)))
-        for array in (self.phi, self.covariance, self.lower, self.upper, self.weights, self.cells):
-            array.flags.writeable = False
+        for array in (self.phi, self.covariance, self.lower, self.upper, self.weights, self.cells, self.censored):
+            if array is not None:
+                array.flags.writeable = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self.to_json(),)
@@ -200,12 +212,18 @@ class Fit:
         derivation = self.law.derivation
         target = self._rows[column_of(self.law.target)].to_numpy(dtype=float)
         entered = derivation.enter(self.law.read_inputs(self._rows))
-        return Problem(derivation, entered, target, self.weights, self.space, self.loss, self.lower, self.upper)
+        arrays = (derivation, entered, target, self.weights, self.space, self.loss, self.lower, self.upper)
+        return Problem(*arrays, self.censored, self.scale)
 
     @property
     def residuals(self) -> Array:
-        """Observed minus fitted, in the space of the fit."""
-        return -self.problem.model()(self.phi[None])[0][0]
+        """Observed (or the bound) minus fitted, in the space of the fit."""
+        return self.problem.observed - self.problem.values(self.space)(self.phi[None])[0][0]
+
+    @property
+    def is_bound(self) -> Array:
+        """Which rows are bounds, not points."""
+        return self.problem.bounds
 
     @property
     def n(self) -> int:
@@ -285,11 +303,20 @@ class Fit:
     def _face(self) -> Face:
         return describe(self)
 
-    def __repr__(self) -> str:
-        return to_text(self._face())
+    def to_latex(self, *, caption: str | None = None, label: str | None = None) -> str:
+        r"""Return the parameters as value(error) in a LaTeX table, the law in its caption; needs the package booktabs.
 
-    def _repr_html_(self) -> str:
-        return to_html(self._face())
+        Parameters
+        ----------
+        caption : str, optional
+            LaTeX; by default the law and how many rows it was fitted to.
+        label : str, optional
+            For ``\ref``.
+        """
+        if caption is None:
+            law, source = self.law.to_latex(), latex_text(self.source)
+            caption = f"${law}$, fitted to {self.n} rows of {source}: values with standard errors, 95\\% intervals."
+        return super().to_latex(caption=caption, label=label)
 
 
 def _rebuild(text: str) -> Fit:
@@ -308,6 +335,11 @@ def t_quantile(level: float, dof: int) -> float:
 
     check_level(level)
     return float(stdtrit(dof, 0.5 + level / 2)) if dof > 0 else np.inf
+
+
+def _told(fit: Fit) -> str:
+    bounds = f", {int(fit.is_bound.sum())} of them bounds," if fit.is_bound.any() else ""
+    return f"{fit.n} rows{bounds} from {fit.source}" + (f", in {fit.data_unit}" if fit.data_unit != "tokens" else "")
 
 
 def describe(fit: Fit) -> Face:
@@ -332,7 +364,7 @@ def describe(fit: Fit) -> Face:
     facts = [
         ("law", fit.law.written(fit.values) if np.isfinite(fit.phi).all() else fit.law.formula),
         ("status", f"{fit.status}: {fit.status.sentence}"),
-        ("data", f"{fit.n} rows from {fit.source}"),
+        ("data", _told(fit)),
         ("loss", f"{fit.loss!r} in {fit.space} space, sum {fit.objective:.6g}"),
         ("scatter", f"{format_number(fit.scale, 3)} {unit}"),
         (
@@ -343,4 +375,5 @@ def describe(fit: Fit) -> Face:
     if fit.status is not FitStatus.CONVERGED:
         facts.insert(2, ("remedy", fit.status.remedy))
     label = f" ({fit.law.name})" if fit.law.name else ""
-    return Face(f"Fit of {fit.law.formula}{label}", tuple(facts), shown, fit.notes)
+    names = frozenset((*fit.law.parameters, *fit.ties))
+    return Face(f"Fit of {fit.law.formula}{label}", tuple(facts), shown, fit.notes, names)

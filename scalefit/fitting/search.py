@@ -74,6 +74,11 @@ def _pick(problem: Problem, solution: Solution, near: Array) -> int:
     return int(equal[np.argmin(distance)])
 
 
+def refine(problem: Problem, phi: Array) -> Solution:
+    """Follow one start (1, p) to its minimum."""
+    return _run(problem, phi, _STEPS)
+
+
 def _run(problem: Problem, scouts: Array, steps: int) -> Solution:
     return minimize(
         problem.model(),

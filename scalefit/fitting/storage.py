@@ -16,12 +16,12 @@ from scalefit.fitting.status import FitStatus
 from scalefit.laws.formula import Law
 from scalefit.notes import Note
 from scalefit.solvers.losses import loss_from_dict, loss_to_dict
-from scalefit.vocabulary import column_of
+from scalefit.vocabulary import check_data_unit, column_of
 
 if TYPE_CHECKING:
     from scalefit.fitting.result import Fit
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the file format; files of a newer version are refused."""
 
 
@@ -51,6 +51,9 @@ def to_json(fit: Fit, path: str | Path | None) -> str:
         "cells": fit.cells.tolist(),
         "notes": [{"code": note.code, "text": note.text, "caution": note.caution} for note in fit.notes],
         "source": fit.source,
+        "data_unit": fit.data_unit,
+        "censored": None if fit.censored is None else fit.censored.tolist(),
+        "shrinkage": fit.shrinkage,
     }
     text = json.dumps(record, indent=1, allow_nan=False)
     if path is not None:
@@ -84,6 +87,9 @@ def from_json(source: str | Path) -> Fit:
             cells=np.array(record["cells"], dtype=int),
             notes=tuple(Note(str(n["code"]), str(n["text"]), bool(n["caution"])) for n in record["notes"]),
             source=str(record["source"]),
+            data_unit=check_data_unit(record["data_unit"]),
+            censored=None if record["censored"] is None else np.array(record["censored"], dtype=int),
+            shrinkage=float(record["shrinkage"]),
         )
         _check_whole(fit)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ScalefitError) as error:
@@ -102,6 +108,9 @@ def _check_whole(fit: Fit) -> None:
         "bounds": fit.lower.shape == fit.upper.shape == (p,) and bool((fit.lower <= fit.upper).all()),
         "states": len(fit.states) == p and set(fit.states) <= {"free", "fixed", "at bound", "unidentified"},
         "weights": fit.weights.shape == (n,) and bool((fit.weights >= 0).all()),
+        "censored": fit.censored is None or (fit.censored.shape == (n,) and set(fit.censored) <= {-1, 0, 1}),
+        "scale": fit.censored is None or fit.scale > 0,
+        "shrinkage": 0 <= fit.shrinkage < np.inf,
         "cells": fit.cells.shape == (n,) and bool(((fit.cells >= 0) & (fit.cells < max(n, 1))).all()),
         "ties": all(set(law.parameters) <= set(fit.law.parameters) for law in fit.tied_laws.values()),
         "space": fit.space == "plain" or bool((fit.rows[columns[-1]] > 0).all()),

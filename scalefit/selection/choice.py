@@ -6,41 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from scalefit.errors import FitError, LawError, SweepError
-from scalefit.fitting import Fit, FitStatus, fit
-from scalefit.formatting import Face, format_error, format_number, to_html, to_text
-from scalefit.laws import BUILT_IN, get_law
+from scalefit.errors import FitError
+from scalefit.faces import Face, Shown
+from scalefit.fitting import Fit
+from scalefit.formatting import format_error, format_number
 from scalefit.laws.formula import Law
 from scalefit.notes import Note
-from scalefit.observations import Observations
-from scalefit.optima import Optima
+from scalefit.selection.candidates import fit_each, target_of, usual_laws
 from scalefit.selection.comparison import Comparison, compare
 from scalefit.solvers.losses import Loss
-from scalefit.sweep import Sweep, group_levels
-from scalefit.vocabulary import column_of
-
-_ALONE = (
-    Law("eta = c * N**a", positive={"c"}, name="lr_params"),
-    Law("eta = c * D**b", positive={"c"}, name="lr_tokens"),
-    Law("B = c * N**a", positive={"c"}, name="batch_params"),
-)
-"""The straight laws of one input, for data that vary one."""
-
-_FAMILIES: dict[str, tuple[Law, ...]] = {
-    "lr": tuple(BUILT_IN[name] for name in ("lr_power", "lr_curved", "lr_quadratic", "lr_power_batch")) + _ALONE[:2],
-    "batch": (BUILT_IN["batch_power_tokens"], BUILT_IN["batch_power"], _ALONE[2]),
-    "loss": tuple(BUILT_IN[name] for name in ("loss_tokens", "loss_params", "kaplan", "chinchilla", "skaling")),
-}
-"""Candidates by target."""
-
-_REFUSED = (FitStatus.NOT_CONVERGED, FitStatus.ILL_CONDITIONED)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Choice:
+class Choice(Shown):
     """The law chosen, and why; made by `choose_law`.
 
     Attributes
@@ -66,12 +46,6 @@ class Choice:
         facts = (("law", self.fit.law.written(self.fit.values)), ("reason", self.reason), *inner.facts)
         return Face(f"Choice of {label}", facts, inner.table, (*self.notes, *inner.notes))
 
-    def __repr__(self) -> str:
-        return to_text(self._face())
-
-    def _repr_html_(self) -> str:
-        return to_html(self._face())
-
 
 def choose_law(
     data: Any,
@@ -81,6 +55,8 @@ def choose_law(
     loss: Loss | None = None,
     space: str = "auto",
     weights: Any = None,
+    bounds: str = "auto",
+    shrink: bool | float = False,
 ) -> Choice:
     """Fit several laws and choose the simplest whose error on unseen cells is as good as the best one's.
 
@@ -97,7 +73,7 @@ def choose_law(
         the tokens and of both; for the loss, the saturating laws; each as far as the data vary its inputs.
     target : str, optional
         The column to choose a law for, where the data leave it open.
-    loss, space, weights
+    loss, space, weights, bounds, shrink
         As for `fit`.
 
     Returns
@@ -146,30 +122,9 @@ def choose_law(
     """
     if isinstance(laws, str) and laws != "auto":
         raise FitError(f"laws: expected 'auto' or a list of laws, found {laws!r}; try laws=[{laws!r}]")
-    notes: list[Note] = []
-    if isinstance(laws, str):
-        candidates = _candidates(_observed(data, _target(data, target)), _target(data, target))
-    else:
-        candidates = tuple(get_law(law) for law in laws)
-    if not candidates:
-        raise FitError("no law to choose from: the data vary none of params and tokens")
-    fits = []
-    for law in candidates:
-        try:
-            found = fit(law, data, loss=loss, space=space, weights=weights)
-        except (FitError, LawError) as error:
-            notes.append(Note("not_fitted", f"{law.name or law.formula}: {error}", caution=True))
-            continue
-        if found.status in _REFUSED:
-            name = law.name or law.formula
-            notes.append(Note("not_fitted", f"{name}: {found.status}: {found.status.sentence}", caution=True))
-        else:
-            fits.append(found)
-    if isinstance(data, Sweep):
-        text = "every run counts, tuned or not; a law for the lowest loss of each cell: choose_law(sweep.cells, ...)"
-        notes.append(Note("all_runs", text, caution=True))
-    if not fits:
-        raise FitError("none of the laws can be fitted: " + "; ".join(note.text for note in notes))
+    chosen = usual_laws(data, target_of(data, target)) if isinstance(laws, str) else tuple(laws)
+    how = {"loss": loss, "space": space, "weights": weights, "bounds": bounds, "shrink": shrink}
+    fits, notes = fit_each(chosen, data, **how)
     comparison = compare(fits)
     return _choose(comparison, notes)
 
@@ -210,46 +165,3 @@ def _reason(table: pd.DataFrame, chosen: int) -> str:
 
 def _gap(row: Mapping[Any, Any]) -> str:
     return f"{format_number(row['behind'], 2)}, standard error {format_number(row['behind_stderr'], 2)}"
-
-
-def _target(data: Any, asked: str | None) -> str:
-    """Return the column a law is wanted for."""
-    if asked is not None:
-        return column_of(asked)
-    if isinstance(data, Sweep):
-        return "loss"
-    if not isinstance(data, Optima | Mapping | pd.DataFrame):
-        raise FitError(f"expected optima, a sweep or a table, found {type(data).__name__}")
-    there = data.over if isinstance(data, Optima) else list(data)
-    open_ = [name for name in _FAMILIES if name in {column_of(str(column)) for column in there}]
-    if len(open_) != 1:
-        told = f"the data hold {' and '.join(open_)}" if open_ else "the data hold none of lr, batch and loss"
-        raise FitError(f"{told}: say which to choose a law for, target='lr' for example")
-    return open_[0]
-
-
-def _observed(data: Any, target: str) -> pd.DataFrame:
-    if target not in _FAMILIES:
-        raise FitError(f"there are no usual laws for {target!r}; list them: choose_law(data, laws=[...])")
-    if isinstance(data, Sweep | Optima):
-        if isinstance(data, Sweep) and target != "loss":
-            raise SweepError(f"find the optima first: choose_law(find_optima(sweep, over={target!r}))")
-        found: Observations = data.observations(target)
-        return found.table
-    if isinstance(data, Mapping | pd.DataFrame):
-        return pd.DataFrame({column_of(str(name)): np.atleast_1d(data[name]) for name in data})
-    raise FitError(f"expected optima, a sweep or a table, found {type(data).__name__}")
-
-
-def _candidates(table: pd.DataFrame, target: str) -> tuple[Law, ...]:
-    """Return the usual laws whose inputs all vary; those of one input alone where the other does not."""
-    varied = {name for name in ("params", "tokens", "batch") if name in table and _varies(table[name])}
-    laws = [law for law in _FAMILIES[target] if {column_of(name) for name in law.inputs} <= varied]
-    if target == "lr" and {"params", "tokens"} <= varied:
-        laws = [law for law in laws if law not in _ALONE]
-    return tuple(law for law in laws if law is not _ALONE[2] or len(laws) == 1)
-
-
-def _varies(column: pd.Series) -> bool:
-    values = pd.to_numeric(column, errors="coerce").dropna().to_numpy(dtype=float)
-    return len(np.unique(group_levels(values))) > 1

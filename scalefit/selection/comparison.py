@@ -9,8 +9,9 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
+from scalefit.faces import Face, Shown
 from scalefit.fitting import Fit, FitStatus
-from scalefit.formatting import Face, format_error, format_number, to_html, to_text
+from scalefit.formatting import format_error, format_number
 from scalefit.notes import Note
 from scalefit.selection.criteria import akaike_weights, criteria, parameters_of
 from scalefit.selection.heldout import Errors, Growth, growths, held_out_errors, jackknife
@@ -20,7 +21,7 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
+class Comparison(Shown):
     """Fits of one target to the same rows, ranked by their error on rows held out; made by `compare`.
 
     Attributes
@@ -83,12 +84,6 @@ class Comparison:
             shown[name.replace("_", " ")] = [format_error(value, error) for value, error in pairs]
         return Face(f"Comparison of {len(self.fits)} laws for {target}", tuple(facts), shown, self.notes)
 
-    def __repr__(self) -> str:
-        return to_text(self._face())
-
-    def _repr_html_(self) -> str:
-        return to_html(self._face())
-
 
 def compare(fits: Sequence[Fit]) -> Comparison:
     r"""Compare fits of one target to the same rows.
@@ -120,6 +115,9 @@ def compare(fits: Sequence[Fit]) -> Comparison:
     and the one to look at. In 250 simulated sweeps (`lr_power` and `lr_curved`, 17 and 40 cells, with and without an
     interaction) the root mean square of `error_stderr` was 1.00 to 1.09 times the true spread, that of `behind_stderr`
     1.1 to 1.6 times (1.0 to 1.3 in the median): the difference is rather called smaller than it is.
+
+    *Bounds* (optima at the edge of their grid) are learnt from as bounds. Their error is the least it can be: nothing
+    when the prediction lies on the side of the truth. Fits must agree on which rows are bounds.
 
     *AICc and BIC* rest on the likelihood that the fit maximises: normal for the squared loss; for `Huber` and `SoftL1`
     the density proportional to exp(-tau rho(r)), tau fitted, which is normal in the middle and exponential outside.
@@ -233,6 +231,9 @@ def _remarks(
             f"AICc and BIC take {rows} rows for independent, but they share {cells} cells; the held-out errors do not"
         )
         notes.append(Note("dependent", text, caution=True))
+    if count := int(fits[0].is_bound.sum()):
+        text = f"{count} of {fits[0].n} rows are bounds; the error of one is the least it can be"
+        notes.append(Note("bounds_scored", text, caution=True))
     if cells < 6:
         notes.append(Note("few", f"{cells} cells are few: the standard errors are rough", caution=True))
     return tuple(notes)

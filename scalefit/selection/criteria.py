@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from scalefit.fitting import Fit
+from scalefit.fitting.censoring import log_likelihood as censored_likelihood
 from scalefit.solvers.losses import Huber, Loss, SoftL1
 
 Array = np.ndarray
@@ -44,7 +45,8 @@ def criteria(fit: Fit) -> Criteria:
 
     Notes
     -----
-    NaN when the fit is exact, did not converge, or (AICc) has no more than K + 1 rows.
+    NaN when the fit is exact, did not converge, was drawn towards a prior, or (AICc) has no more than K + 1 rows. Rows
+    that are bounds enter by the normal probability of lying beyond them.
 
     References
     ----------
@@ -54,9 +56,12 @@ def criteria(fit: Fit) -> Criteria:
     counted = fit.weights > 0
     rows, cost = int(counted.sum()), parameters_of(fit) + 1
     exact = fit.objective <= fit.problem.rounding() or fit.dof <= 0
-    if fit.status.name == "NOT_CONVERGED" or exact:
+    if fit.status.name == "NOT_CONVERGED" or exact or fit.shrinkage > 0:
         return Criteria(np.nan, np.nan, np.nan)
-    likelihood = log_likelihood(fit.loss, fit.residuals[counted], fit.weights[counted])
+    if fit.is_bound.any():
+        likelihood = _censored_likelihood(fit)
+    else:
+        likelihood = log_likelihood(fit.loss, fit.residuals[counted], fit.weights[counted])
     spare = rows - cost - 1
     correction = 2 * cost * (cost + 1) / spare if spare > 0 else np.nan
     return Criteria(likelihood, -2 * likelihood + 2 * cost + correction, -2 * likelihood + cost * np.log(rows))
@@ -116,6 +121,17 @@ def _log_partition(loss: Loss, precision: Array) -> Array:
     if isinstance(loss, SoftL1):
         return np.log(2 * loss.scale * k1e(precision * loss.scale**2))
     return np.full_like(precision, np.nan)
+
+
+def _censored_likelihood(fit: Fit) -> float:
+    """Return the log likelihood of points and bounds at the scatter that is best for it."""
+    from scipy.optimize import minimize_scalar
+
+    def cost(log_scale: float) -> float:
+        return -censored_likelihood(replace(fit.problem, scale=float(np.exp(log_scale))), fit.phi)
+
+    middle = float(np.log(fit.scale))
+    return -float(minimize_scalar(cost, bounds=(middle - 3, middle + 3), method="bounded").fun)
 
 
 def akaike_weights(aicc: Array) -> Array:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalefit.fitting import Fit
+from scalefit.levels import group_levels
 from scalefit.selection.matching import Matched
 from scalefit.solvers.linear import solve_normal
-from scalefit.sweep import group_levels
 from scalefit.uncertainty import identified, refits
 
 Array = np.ndarray
@@ -148,12 +148,21 @@ def _mean_squares(fit: Fit, learnt: Array, scored: Array) -> Array:
             if solve is not None:
                 phi, usable = solve(kept, observed)
             value, jacobian = values(phi)
+            away = value - observed
             if not usable.all():
-                usable = usable | _arrived(fit, free, value - observed, jacobian[:, free], kept)
-            mean = (asked * (value - observed) ** 2).sum(axis=1) / asked.sum(axis=1)
+                soft, slopes = fit.problem.soften(away, jacobian)
+                usable = usable | _arrived(fit, free, soft, slopes[:, free], kept)
+            mean = (asked * _missed(fit, away) ** 2).sum(axis=1) / asked.sum(axis=1)
             enough = (kept > 0).sum(axis=1) >= free.sum()
             parts.append(np.where(usable & enough, mean, np.nan))
     return np.concatenate(parts)
+
+
+def _missed(fit: Fit, away: Array) -> Array:
+    """Return errors of predictions; that of a bound is the least it can be, nothing on the side of the truth."""
+    if fit.censored is None:
+        return away
+    return np.where(fit.censored * away > 0, 0.0, away)
 
 
 def _arrived(fit: Fit, free: Array, residual: Array, columns: Array, weights: Array) -> Array:

@@ -99,6 +99,8 @@ def _check_rows(first: Fit, other: Fit) -> None:
                 f"only fits to the same rows can be compared: {both} differ in {name} in {int(different.sum())} of "
                 f"{len(ours)} rows, for example {ours[row]:.6g} against {theirs[row]:.6g}; fit both to one table"
             )
+    if not np.array_equal(first.problem.bounds, other.problem.bounds):
+        raise FitError(f"{both} were fitted with different rows as bounds; fit both with the same bounds=")
     if not _close(_relative(first.weights), _relative(other.weights)).all():
         raise FitError(f"{both} were fitted with different weights; fit both with the same weights=")
 
@@ -128,4 +130,6 @@ def _in_order(fit: Fit) -> Fit:
 
 
 def _take(fit: Fit, order: Array, cells: Array) -> Fit:
-    return replace(fit, _rows=fit.rows.iloc[order].reset_index(drop=True), weights=fit.weights[order], cells=cells)
+    side = None if fit.censored is None else fit.censored[order]
+    rows = fit.rows.iloc[order].reset_index(drop=True)
+    return replace(fit, _rows=rows, weights=fit.weights[order], cells=cells, censored=side)

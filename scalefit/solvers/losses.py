@@ -48,7 +48,7 @@ class Squared:
 
 @dataclass(frozen=True)
 class Huber:
-    """Huber's loss: r**2/2 within delta of zero, delta (|r| - delta/2) beyond.
+    """Huber's loss: ``r**2/2`` within delta of zero, ``delta (|r| - delta/2)`` beyond.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class Huber:
         return inside * (size - 0.5 * inside)
 
     def weight(self, r: Array) -> Array:
-        """Return 1 inside, delta/|r| outside."""
+        """Return 1 inside, ``delta/|r|`` outside."""
         return self.delta / np.maximum(np.abs(r), self.delta)
 
     def curvature(self, r: Array) -> Array:
