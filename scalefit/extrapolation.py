@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from scalefit.entrants import Competitor
 from scalefit.errors import SweepError
-from scalefit.extractors import Extractor, Parabola
-from scalefit.formatting import Face, format_error, format_number, to_html, to_text
+from scalefit.extractors import Basin, Extractor
+from scalefit.faces import Face, Shown
+from scalefit.formatting import format_error, format_number
 from scalefit.holdouts import folds_of
 from scalefit.laws.formula import Law
 from scalefit.lineup import line_up
@@ -25,11 +27,12 @@ from scalefit.trials import FLAGS, Arena, score_fold
 
 Floats = NDArray[np.float64]
 
-_OF_METHOD = ("asymmetry", "touching", "mixed")  # doubts about the optima that predictions are compared with
+_OF_METHOD = ("asymmetry", "touching", "mixed", "unfinished")
+"""Doubts about the optima that predictions are compared with."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Backtest:
+class Backtest(Shown):
     """Predictions for held-out cells beside what was found there; made by `backtest`.
 
     Attributes
@@ -37,8 +40,9 @@ class Backtest:
     table : pandas.DataFrame
         One row a held-out cell and entrant: `fold`, `params`, `tokens`, `entrant`; per setting (`lr` here) the
         prediction `lr`, `lr_lo`, `lr_hi`, the observed optimum `observed_lr`, `observed_lr_lo`, `observed_lr_hi`,
-        `lr_status`, the error `log2_lr_error` and `lr_inside`; `censored`; `regret_pct`, `regret_stderr`, the flags
-        `clipped`, `off_hull` and `beside_diverged`; `observed_regret_pct`, the regret of the observed optimum;
+        `observed_log_lr_stderr` (of its natural log; NaN at an edge), `lr_status`, the error `log2_lr_error` and
+        `lr_inside`; `censored`; `regret_pct`, `regret_stderr`, the flags `clipped`, `off_hull` and `beside_diverged`;
+        `observed_regret_pct`, the regret of the observed optimum;
         `beyond` (the axes on which the cell lies outside the training cells: params, tokens, both or neither),
         `reach` (by what factor, 1 inside); `error`, why an entrant failed.
     holdout : tuple of str
@@ -93,6 +97,10 @@ class Backtest:
         -----
         Ranked by mean regret among the entrants that have one for every cell; those with fewer cells follow.
         """
+        return self._summary.copy()
+
+    @cached_property
+    def _summary(self) -> pd.DataFrame:
         names = list(dict.fromkeys(self._table["entrant"]))
         rows = pd.DataFrame([self._score(name) for name in names])
         rows = rows.sort_values(["missing", "regret_pct"], kind="stable").drop(columns="missing")
@@ -120,7 +128,7 @@ class Backtest:
             row = {"beyond": beyond, "entrant": name, "cells": int(group["regret_pct"].notna().sum())}
             row["reach"] = float(np.exp(np.log(group["reach"]).mean()))
             row["regret_pct"], row["regret_stderr"] = self._mean_regret(group)
-            rows.append(row | {f"{axis}_log2": _point_errors(group, axis).abs().mean() for axis in self.axes})
+            rows.append(row | {f"{axis}_log2": _mean(np.abs(_point_errors(group, axis))) for axis in self.axes})
         return pd.DataFrame(rows)
 
     def _score(self, name: str) -> dict[str, object]:
@@ -142,22 +150,26 @@ class Backtest:
         return row
 
     def _mean_regret(self, group: pd.DataFrame) -> tuple[float, float]:
-        known = group[group["regret_pct"].notna()]
-        if not len(known):
+        regret, stderr = group["regret_pct"].to_numpy(dtype=float), group["regret_stderr"].to_numpy(dtype=float)
+        known = ~np.isnan(regret)
+        if not known.any():
             return np.nan, np.nan
-        stderr = self._draws[known.index].mean(axis=0).std() if known["regret_stderr"].notna().all() else np.nan
-        return float(known["regret_pct"].mean()), float(stderr)
+        told = not np.isnan(stderr[known]).any()
+        draws = self._draws[group.index.to_numpy()[known]]
+        return float(regret[known].mean()), float(draws.mean(axis=0).std()) if told else np.nan
 
     def _gap(self, name: str, best: str) -> dict[str, float]:
-        mine, other = (self._table[self._table["entrant"] == entrant] for entrant in (name, best))
-        both = (mine["regret_pct"].notna().to_numpy()) & (other["regret_pct"].notna().to_numpy())
+        entrant = self._table["entrant"].to_numpy(dtype=object)
+        regret, stderr = (self._table[column].to_numpy(dtype=float) for column in ("regret_pct", "regret_stderr"))
+        mine, other = (np.flatnonzero(entrant == who) for who in (name, best))
+        both = ~np.isnan(regret[mine]) & ~np.isnan(regret[other])
         if not both.any():
             return {"behind_pct": np.nan, "behind_stderr": np.nan}
         mine, other = mine[both], other[both]
-        spread = (self._draws[mine.index] - self._draws[other.index]).mean(axis=0).std()
-        gap = mine["regret_pct"].to_numpy() - other["regret_pct"].to_numpy()
-        known = mine["regret_stderr"].notna().all()
-        return {"behind_pct": float(gap.mean()), "behind_stderr": float(spread) if known else np.nan}
+        spread = (self._draws[mine] - self._draws[other]).mean(axis=0).std()
+        known = not np.isnan(stderr[mine]).any()
+        gap = float((regret[mine] - regret[other]).mean())
+        return {"behind_pct": gap, "behind_stderr": float(spread) if known else np.nan}
 
     def _face(self) -> Face:
         scores = self.summary()
@@ -179,12 +191,6 @@ class Backtest:
             if f"regret_{kind}" in scores:
                 shown[f"beyond {kind}"] = scores[f"regret_{kind}"].map(lambda value: format_number(value, 3))
         return Face("Backtest", tuple(facts), shown, self.notes)
-
-    def __repr__(self) -> str:
-        return to_text(self._face())
-
-    def _repr_html_(self) -> str:
-        return to_html(self._face())
 
 
 def backtest(
@@ -214,14 +220,14 @@ def backtest(
     batch_law : Law or str
         The law for the batch size that goes with them.
     methods : sequence of Extractor, optional
-        How optima are read off; ``NearMinimum()`` and ``Parabola()`` by default. Each is paired with each law.
+        How optima are read off; ``Basin()`` and ``Parabola()`` by default. Each is paired with each law.
     published : sequence of str
         Published laws to enter: ``"porian2024"`` for a pair, ``"kaplan2020_lr"`` for one.
     entrants : sequence, optional
         Exactly these in place of the line-up: `Entrant`, `Baseline`, `PublishedEntrant`, `Custom`, or anything with a
         `name` and `train(sweep)`.
     observed : Extractor, optional
-        How the optima of the held-out cells are read off; ``Parabola(level=level)`` by default.
+        How the optima of the held-out cells are read off; ``Basin(level=level)`` by default.
     level : float
         Coverage of the intervals.
 
@@ -254,7 +260,7 @@ def backtest(
     chosen = line_up(laws, batch_law, methods, published) if entrants is None else tuple(entrants)
     _check_entrants(chosen)
     axes = grounds[0].axes
-    found = find_optima(sweep, over=axes, by=tuple(keys.columns), method=observed or Parabola(level=level))
+    found = find_optima(sweep, over=axes, by=tuple(keys.columns), method=observed or Basin(level=level))
     truth = found.table.rename(columns={"status": f"{axes[0]}_status"} if len(axes) == 1 else {})
     arena = Arena(sweep, keys, cell, grounds, truth, chosen, level)
     scores = [score_fold(arena, fold) for fold in folds]
@@ -262,9 +268,12 @@ def backtest(
     draws = np.concatenate([score.draws for score in scores])
     names = tuple(fold.name for fold in folds)
     report = Backtest(table, draws, names, axes, level, sweep.notes, sweep.source)
-    doubts = [Note(n.code, f"observed optima: {n.text}", True) for n in found.notes if n.code in _OF_METHOD]
+    doubted = (note for note in found.notes if note.caution and note.code in _OF_METHOD)
+    doubts = [Note(note.code, f"observed optima: {note.text}", True) for note in doubted]
     told = _once(note for score in scores for note in score.notes)
-    return replace(report, notes=merge(sweep.notes, _remarks(report), doubts, told))
+    final = replace(report, notes=merge(sweep.notes, _remarks(report), doubts, told))
+    vars(final)["_summary"] = report._summary  # notes do not change it
+    return final
 
 
 def _check_entrants(entrants: Sequence[Competitor]) -> None:
@@ -329,17 +338,22 @@ def _against(report: Backtest) -> list[Note]:
 
 
 def _accuracy(group: pd.DataFrame, axis: str) -> dict[str, float]:
-    inside = group[f"{axis}_inside"].dropna().astype(float)
+    inside = group[f"{axis}_inside"].dropna().to_numpy(dtype=float)
     error = _point_errors(group, axis)
     return {
-        f"{axis}_log2": float(error.abs().mean()),
-        f"{axis}_mape": float(100 * (np.exp2(error) - 1).abs().mean()),
-        f"{axis}_coverage": float(inside.mean()),
+        f"{axis}_log2": _mean(np.abs(error)),
+        f"{axis}_mape": _mean(100 * np.abs(np.exp2(error) - 1)),
+        f"{axis}_coverage": _mean(inside),
     }
 
 
-def _point_errors(group: pd.DataFrame, axis: str) -> pd.Series:
-    return group.loc[group[f"{axis}_status"] == "interior", f"log2_{axis}_error"].dropna()
+def _point_errors(group: pd.DataFrame, axis: str) -> Floats:
+    error = group[f"log2_{axis}_error"].to_numpy(dtype=float)
+    return error[(group[f"{axis}_status"] == "interior").to_numpy() & ~np.isnan(error)]
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else np.nan
 
 
 def _told(beyond: pd.Series) -> str:

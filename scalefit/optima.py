@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from scalefit.errors import SweepError
-from scalefit.extractors import Basin, Extraction, Extractor, NearMinimum, Parabola
+from scalefit.extractors import Basin, Extraction, Extractor, Parabola
 from scalefit.extractors.cells import STATUSES, average, pad, repeats
-from scalefit.formatting import Face, format_number, to_html, to_text
+from scalefit.faces import Face, Shown
+from scalefit.formatting import format_number
 from scalefit.notes import Note, merge
 from scalefit.observations import Observations
 from scalefit.sweep import Sweep
@@ -22,8 +23,8 @@ _CELL_AXES = ("params", "tokens", "batch")
 _CONFOUNDERS = ("params", "tokens", "lr", "batch", "weight_decay", "seq_len", "optimizer", "schedule")
 
 
-@dataclass(frozen=True, eq=False)
-class Optima:
+@dataclass(frozen=True, eq=False, repr=False)
+class Optima(Shown):
     """The optimum of each cell; made by `find_optima`.
 
     Attributes
@@ -42,12 +43,16 @@ class Optima:
         The sweep's notes and those of the search.
     source : str
         Where the runs came from.
+    data_unit : str
+        What `tokens` and `batch` count.
+    rtol : float
+        Relative width of a level, as in the sweep.
 
     Notes
     -----
     interior: a point. edge: the optimum is at or beyond the last level of the axis in its cell; the value is that
     level, a bound. flat: no minimum stands out of the noise; no value. too_few: fewer than three levels with a
-    loss; no value. Only interior optima are observations for a law.
+    loss; no value. For a law, interior optima are points and edges bounds (`fit(..., bounds=)`).
     """
 
     _table: pd.DataFrame
@@ -56,6 +61,8 @@ class Optima:
     method: Extractor
     notes: tuple[Note, ...] = field(default=())
     source: str = "table"
+    data_unit: str = "tokens"
+    rtol: float = 0.01
 
     @property
     def table(self) -> pd.DataFrame:
@@ -66,13 +73,15 @@ class Optima:
         """Return the number of cells."""
         return len(self._table)
 
-    def observations(self, target: str) -> Observations:
+    def observations(self, target: str, bounds: bool = False) -> Observations:
         """Return the rows a law for `target` is fitted to: the cells whose optimum in it is a point.
 
         Parameters
         ----------
         target : str
             A searched axis or its symbol: ``"lr"``, ``"eta"``, ``"batch"`` or ``"B"``.
+        bounds : bool
+            Whether the edges come along, as bounds (`Observations.censored`).
 
         Raises
         ------
@@ -95,12 +104,33 @@ class Optima:
             )
         notes = self.notes
         if not kept.all():
-            notes = merge(notes, [_left_out(status, column)])
+            notes = merge(notes, [_left_out(status, column, len(status))])
         others = [name for name in self.over if name != column]
-        rows = self._table.loc[kept, [*self.by, column, *others]].reset_index(drop=True)
-        weights = self._table.loc[kept, "weight"].to_numpy(dtype=float)
+        table, side = self._table, None
+        if bounds and (status == "edge").any():
+            limit, side = self._limits(column, status)
+            table = table.assign(**{column: np.where(side != 0, limit, table[column])})
+            notes = merge(self.notes, _used(status, column, side, kept))
+            kept = kept | (side != 0)
+            side = side[kept] if side.any() else None
+        rows = table.loc[kept, [*self.by, column, *others]].reset_index(drop=True)
+        weights = table.loc[kept, "weight"].to_numpy(dtype=float)
         equal = bool(np.all(weights == weights[0]))
-        return Observations(rows, None if equal else weights, notes, self.source)
+        return Observations(rows, None if equal else weights, notes, self.source, self.data_unit, side, self.rtol)
+
+    def _limits(self, column: str, status: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        """Return beyond which value the optimum of an edge lies, and on which side (-1 below, +1 above).
+
+        A curve's vertex is an edge when it passes the last level. A run is picked at the last level as soon as that is
+        better than the next one in, which is when the optimum passes the middle between the two. An interval open on
+        both sides tells no side.
+        """
+        value, low, high = (self._table[f"{column}{end}"].to_numpy(dtype=float) for end in ("", "_lo", "_hi"))
+        below, above = low <= 0, np.isinf(high)
+        inner = np.where(below, high, low)
+        limit = np.sqrt(value * inner) if getattr(self.method, "picks", False) else value
+        one_sided = (status == "edge").to_numpy() & (below != above)
+        return limit, np.where(one_sided, np.where(below, -1, 1), 0)
 
     def _face(self) -> Face:
         facts = [("cells", f"{len(self)} of ({', '.join(self.by)})"), ("method", repr(self.method))]
@@ -111,6 +141,7 @@ class Optima:
             points = self._table.loc[(status == "interior").to_numpy(), name]
             span = f", {format_number(points.min())} .. {format_number(points.max())}" if len(points) else ""
             facts.append((name, told + span))
+        facts += [("data in", self.data_unit)] if self.data_unit != "tokens" else []
         facts.append(("source", self.source))
         columns = [*self.by, *(f"{name}{end}" for name in self.over for end in ("", "_lo", "_hi"))]
         shown = self._table.loc[: _SHOWN - 1, [*columns, "loss", "n_runs", "status"]]
@@ -118,12 +149,6 @@ class Optima:
         more = len(self) - _SHOWN
         notes = (*self.notes, Note("shown", f"{more} more cells in .table")) if more > 0 else self.notes
         return Face(f"Optima over {', '.join(self.over)}", tuple(facts), text, notes)
-
-    def __repr__(self) -> str:
-        return to_text(self._face())
-
-    def _repr_html_(self) -> str:
-        return to_html(self._face())
 
 
 def find_optima(
@@ -146,8 +171,8 @@ def find_optima(
         The columns whose levels make a cell; by default those of params, tokens and batch that the sweep has and
         that are not searched.
     method : Extractor, optional
-        ``GridMinimum()``, ``NearMinimum(0.0025)``, ``Parabola()`` or ``Basin()``; by default `Basin` over the learning
-        rate, `Parabola` over the batch and `NearMinimum` over both.
+        ``GridMinimum()``, ``NearMinimum(0.0025)``, ``Parabola()`` or ``Basin()``; by default `Parabola` over the batch
+        alone, else `Basin`.
     seeds : {"all", "mean"}
         Whether runs repeated at the same place enter one by one or as their mean. Averaging is asked for, never
         done in silence.
@@ -173,9 +198,15 @@ def find_optima(
     parabola, 0.06 and 0.17 for the basin. The windows of the last two were chosen on these cells, which flatters them.
     In simulated sweeps with asymmetric basins the parabola is 0.15 to 0.26 octaves low, the basin within 0.03.
 
+    Over learning rate and batch, halves of 17 Step Law cells (every second run, as on a chessboard) disagree by 0.04
+    and 0.03 octaves, in the median, for the basin, 0.02 and 0.03 for the parabola, 0.10 and 0.17 for runs within
+    0.25 %. Predicting cells left out of two training sets of that sweep, power laws through the basin's optima have a
+    regret of 0.102 and 0.128 %, through the parabola's 0.144 and 0.168 %, through runs within 0.25 % 0.123 and 0.127 %.
+
     Examples
     --------
     >>> import pandas as pd
+    >>> from scalefit.extractors import NearMinimum
     >>> from scalefit.sweep import Sweep
     >>> runs = pd.DataFrame({"lr": [5e-4, 1e-3, 2e-3, 4e-3], "params": 1e8, "loss": [3.10, 3.02, 3.01, 3.07]})
     >>> optima = find_optima(Sweep.from_frame(runs), method=NearMinimum(0.005))
@@ -192,7 +223,7 @@ def find_optima(
     if seeds not in ("all", "mean"):
         raise SweepError(f"seeds should be 'all' or 'mean', found {seeds!r}")
     if method is None:
-        method = NearMinimum() if len(axes) > 1 else Basin() if axes == ("lr",) else Parabola()
+        method = Parabola() if axes == ("batch",) else Basin()
     if not callable(getattr(method, "extract", None)) or isinstance(method, type):
         raise SweepError(
             f"method should be one such as Basin(), GridMinimum(), NearMinimum(0.0025) or Parabola(), found {method!r}"
@@ -209,14 +240,14 @@ def find_optima(
     found = method.extract(pad(cell, x, loss, len(keys), sweep.rtol))
     result = _tabulate(keys, axes, found, n_runs)
     told = merge(sweep.notes, notes, found.notes, _status_notes(result, axes))
-    return Optima(result, axes, cells_by, method, told, sweep.source)
+    return Optima(result, axes, cells_by, method, told, sweep.source, sweep.data_unit, sweep.rtol)
 
 
 def _axes(over: str | Sequence[str]) -> tuple[str, ...]:
     names = tuple(column_of(name) for name in ((over,) if isinstance(over, str) else over))
     if not names or len(set(names)) != len(names) or not set(names) <= {"lr", "batch"}:
         raise SweepError(f"over should be 'lr', 'batch' or both, found {over!r}")
-    return names
+    return tuple(name for name in ("lr", "batch") if name in names)
 
 
 def _cell_columns(sweep: Sweep, axes: tuple[str, ...], by: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -292,7 +323,9 @@ def _doubts(
 def _status_notes(table: pd.DataFrame, axes: tuple[str, ...]) -> list[Note]:
     meaning = {
         "edge": "at or beyond the end of their grid: a bound, not a point",
-        "flat": "flat within the noise: no optimum stands out",
+        "flat": "flat within the noise"
+        + (", or in a cell of too few levels of the other axis" if len(axes) > 1 else "")
+        + ": no optimum stands out",
         "too_few": "fewer than three levels with a loss: no optimum is read off",
     }
     notes = []
@@ -304,11 +337,24 @@ def _status_notes(table: pd.DataFrame, axes: tuple[str, ...]) -> list[Note]:
     return notes
 
 
-def _left_out(status: pd.Series, column: str) -> Note:
-    kinds = {"edge": "bounds (edge)", "flat": "flat", "too_few": "short of levels (too_few)"}
+_KINDS = {"edge": "bounds (edge)", "flat": "flat", "too_few": "short of levels (too_few)"}
+
+
+def _left_out(status: pd.Series, column: str, cells: int) -> Note:
     counts = status.value_counts()
-    told = ", ".join(f"{counts[key]} {text}" for key, text in kinds.items() if key in counts)
-    return Note("left_out", f"{column}: of {len(status)} cells {told}; left out of the fit", caution=True)
+    told = ", ".join(f"{counts[key]} {text}" for key, text in _KINDS.items() if key in counts)
+    return Note("left_out", f"{column}: of {cells} cells {told}; left out of the fit", caution=True)
+
+
+def _used(status: pd.Series, column: str, side: np.ndarray, points: np.ndarray) -> list[Note]:
+    """Say how many optima are bounds, and what is left out all the same."""
+    above, below = int((side > 0).sum()), int((side < 0).sum())
+    usable = points | (side != 0)
+    text = (
+        f"{column}: {above + below} of {int(usable.sum())} optima are bounds ({above} at or above, {below} at or below)"
+    )
+    notes = [Note("bounds", f"{text}; they are used as such", caution=True)]
+    return notes if usable.all() else [*notes, _left_out(status[~usable], column, len(status))]
 
 
 def _cell_text(value: object) -> str:

@@ -69,6 +69,7 @@ class Arena:
             source=sweep.source,
             rtol=sweep.rtol,
             params_convention=sweep.params_convention,
+            data_unit=sweep.data_unit,
         )
 
 
@@ -170,6 +171,7 @@ def _compare(table: pd.DataFrame, truth: pd.DataFrame, axis: str) -> pd.DataFram
     known = (status == "interior") & bounded
     inside = np.where(known, np.abs(error) <= allowed, None)
     columns = {f"observed_{axis}{end}": truth[f"{axis}{end}"] for end in _ENDS}
+    columns[f"observed_log_{axis}_stderr"] = truth[f"log_{axis}_stderr"]
     scores = {f"{axis}_status": status, f"log2_{axis}_error": error / np.log(2), f"{axis}_inside": inside}
     return pd.DataFrame(columns | scores)
 

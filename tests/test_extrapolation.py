@@ -10,7 +10,7 @@ import pytest
 
 from scalefit.entrants import REFERENCES, Baseline, Custom, Entrant, published_entrant
 from scalefit.errors import LawError, SweepError
-from scalefit.extractors import NearMinimum, Parabola
+from scalefit.extractors import Basin, NearMinimum, Parabola
 from scalefit.extrapolation import backtest
 from scalefit.simulation import Design, Truth, simulate_sweep
 from scalefit.sweep import Sweep
@@ -130,6 +130,7 @@ def test_errors_and_intervals_by_hand():
     assert table.loc["out", "log2_batch_error"].to_numpy() == pytest.approx(1.0, abs=0.01)
     assert table.loc["in", "lr_inside"].tolist() == [True] * 4
     assert table.loc["out", "lr_inside"].tolist() == [False] * 4
+    assert (table["observed_log_lr_stderr"] < 0.001).all()
     assert (table["observed_regret_pct"] < 0.02).all()
     assert (table["regret_pct"] > table["observed_regret_pct"]).all()
     scores = report.summary().set_index("entrant")
@@ -187,8 +188,8 @@ def test_half_the_optima_of_a_real_sweep_are_bounds(shared_data):
     assert (scores["cells"] == len(cells)).all()
     means = points["log2_lr_error"].abs().groupby(points["entrant"]).mean()
     assert scores.loc[means.index, "lr_log2"].to_numpy() == pytest.approx(means.to_numpy())
-    (left_out,) = (note.text for note in report.notes if note.code == "left_out")
-    assert "bounds (edge)" in left_out
+    (bounds,) = (note.text for note in report.notes if note.code == "bounds")
+    assert "32 of 58 optima are bounds" in bounds
     assert not any(name.startswith("batch") for name in scores)
 
 
@@ -367,8 +368,19 @@ def test_faces_show_ranking_and_escape():
 
 @pytest.mark.parametrize("seeds", [range(12), pytest.param(range(100), marks=pytest.mark.slow)])
 def test_intervals_of_a_law_hold_what_is_found(seeds):
-    truth = Truth(noise=0.003, asymmetry=0.0, noise_dof=np.inf)
-    entrant = [Entrant("p", Parabola(), "lr_power", POWER)]
+    truth = Truth(noise=0.003, asymmetry=0.8)
+    entrant = [Entrant("basin", Basin(), "lr_power", POWER)]
     scores = [backtest(simulated(truth, seed=s), "params >= 1e9", entrants=entrant).summary().iloc[0] for s in seeds]
     assert np.mean([score["lr_coverage"] for score in scores]) > 0.9
     assert np.mean([score["batch_coverage"] for score in scores]) > 0.9
+
+
+def test_observed_optima_of_asymmetric_basins_are_not_read_low():
+    truth = Truth(noise=0.001, asymmetry=0.8)
+    off = {}
+    for name, method in (("default", None), ("parabola", Parabola())):
+        runs = simulated(truth, Design(lr_levels=9, lr_ratio=2**0.5, batch_levels=7))
+        report = backtest(runs, "params >= 1e9", entrants=[known("truth", truth=truth)], observed=method)
+        off[name] = report.table["log2_lr_error"].mean()
+    assert abs(off["default"]) < 0.03
+    assert off["parabola"] > 0.15

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from scalefit.errors import SweepError
-from scalefit.extractors import GridMinimum, NearMinimum, Parabola
+from scalefit.extractors import Basin, GridMinimum, NearMinimum, Parabola
+from scalefit.fitting.data import collect
+from scalefit.laws import get_law
 from scalefit.loaders import read_sweep
 from scalefit.optima import find_optima
 from scalefit.simulation import Design, Truth, simulate_sweep
@@ -72,7 +74,7 @@ def test_the_default_methods_find_the_laws_of_a_simulated_sweep(simulated):
     _, b = ols(two.observations("B"), "batch", ["tokens"])
     assert b == pytest.approx(truth.batch_tokens_power, abs=0.03)
     default = find_optima(Sweep.from_frame(simulated), over=("lr", "batch"))
-    assert default.method == NearMinimum(0.0025)
+    assert default.method == Basin()
     _, a, b = ols(default.observations("eta"), "lr", ["params", "tokens"])
     assert (a, b) == pytest.approx((truth.lr_params_power, truth.lr_tokens_power), abs=0.06)
 
@@ -212,7 +214,7 @@ def test_the_faces_show_counts_spans_and_notes(simulated):
     assert "68 more cells" in text
     assert "basins share the asymmetry" in text
     assert "not symmetric" in repr(find_optima(Sweep.from_frame(simulated), method=Parabola()))
-    assert optima._repr_html_().count("<tr>") > 12
+    assert optima._repr_html_().count("<tr ") > 12
     assert "<script" not in find_optima(Sweep.from_frame(cell(), source="<script>"))._repr_html_()
 
 
@@ -272,3 +274,15 @@ def test_repeatability_on_step_law(shared_data):
     assert default.median() < 0.08
     assert default.quantile(0.9) < 0.21
     assert default.median() < grid.median() / 5
+
+
+def test_levels_closer_than_a_percent_stay_cells_of_their_own_in_a_fit():
+    lr = 1e-3 * 2.0 ** np.arange(-3, 4)
+    sizes = np.array([1e8, 1.005e8, 4e8, 1.6e9])
+    runs = pd.DataFrame({"lr": np.tile(lr, 4), "params": np.repeat(sizes, 7)})
+    runs["loss"] = 3 + 0.03 * np.log(runs["lr"] / (1e-3 * (runs["params"] / 1e8) ** -0.3)) ** 2
+    for rtol, cells in ((1e-3, 4), (0.01, 3)):
+        optima = find_optima(Sweep.from_frame(runs, rtol=rtol), over="lr")
+        assert optima.rtol == optima.observations("lr").rtol == rtol
+        assert len(optima) == cells
+        assert len(np.unique(collect(get_law("eta = c * N**a"), optima, None)[1].cells)) == cells

@@ -181,7 +181,7 @@ def test_the_result_is_frozen_and_shows_itself() -> None:
         found.span = 2.0  # type: ignore[misc]
     assert len(found) == 9
     assert "9 whole" in repr(found)
-    assert "<table>" in found._repr_html_()
+    assert "<table" in found._repr_html_()
     assert isinstance(found, Sensitivity)
 
 
@@ -291,3 +291,78 @@ def test_a_cell_whose_optimum_is_a_bound_is_open_on_both_sides() -> None:
     assert row["open_lo"]
     assert row["open_hi"]
     assert (row["lr_lo"], row["lr_hi"]) == (0.0, np.inf)
+
+
+def test_a_real_width_sweep_tells_mup_from_the_standard_parametrisation(shared_data) -> None:
+    """The best rate falls as width**-0.69 under SP and hardly moves under muP, nor does the sensitivity there."""
+    raw = pd.read_csv(shared_data("mup_demo_mlp_lr_width.csv")).rename(columns={"train_loss": "loss"})
+    slope, trend = {}, {}
+    for name, runs in raw[raw["epoch"] == 10].groupby("parameterization"):
+        sweep = sf.read_sweep(runs[["width", "lr", "loss"]], nonfinite="diverged")
+        method = Basin(window=0.1)  # losses near 0.01 make a percent of the loss less than the step between runs
+        slope[name] = sf.fit("eta = c * width**a", sf.find_optima(sweep, by="width", method=method)).values["a"]
+        found = lr_sensitivity(sweep, span=4.0, by="width", method=method, cap=np.log(10))
+        trend[name] = found.table["status"].tolist()
+        if name == "muP":
+            flat = sf.fit("s = c * width**a", found, space="log").table.set_index("parameter").loc["a"]
+    assert slope["SP"] == pytest.approx(-0.69, abs=0.03)
+    assert abs(slope["muP"]) < 0.15
+    assert abs(flat["value"]) < 2 * flat["stderr"] < 0.2
+    assert trend["muP"] == ["whole"] * 6
+    assert trend["SP"][-1] == "edge"  # the best rate of the widest lies below the grid: a bound, no sensitivity
+
+
+def test_more_data_make_the_learning_rate_matter_less(shared_data) -> None:
+    raw = pd.read_csv(shared_data("steplaw_dense_lr_bs.csv"))
+    runs = {"lr": raw["lr"], "batch": raw["bs"] * 2048.0, "params": raw["N"].astype(float), "tokens": raw["D"]}
+    sweep = sf.read_sweep(pd.DataFrame(runs | {"loss": raw["smooth loss"]}), batch_unit="tokens")
+    table = lr_sensitivity(sweep, span=2.0, cap=11.0).trend().table.set_index("parameter")
+    assert table.loc["b", "hi"] < -0.2
+    assert table.loc["g", "lo"] > 0.1  # and a larger batch makes it matter more
+
+
+# -- the ends of the near-optimal interval -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [0.0, 0.8])
+@pytest.mark.parametrize(("levels", "ratio"), [(13, 2**0.5), (7, 2.0)])
+def test_ends_of_the_interval_have_honest_errors(k: float, levels: int, ratio: float) -> None:
+    truth = replace(SMOOTH, noise=0.003, asymmetry=k, noise_dof=np.inf)
+    design = replace(DESIGN, lr_levels=levels, lr_ratio=ratio)
+    off: dict[str, list[np.ndarray]] = {"lo": [], "hi": []}
+    for seed in range(20):
+        found = near_optimal(swept(truth, design, seed), 0.0025)
+        best = truth.optimum(found["params"], found["tokens"], found["batch"])["lr"]
+        excess = 0.0025 * truth.loss(best, found["batch"], found["params"], found["tokens"])
+        u = np.linspace(-3, 3, 60001)
+        rise = truth.lr_curvature * (u**2 / 2 if k == 0 else (np.expm1(k * u) - k * u) / k**2)
+        for end, inside in (("lo", u < 0), ("hi", u > 0)):
+            true = np.log(best) + u[inside][np.abs(rise[inside][None] - excess[:, None]).argmin(axis=1)]
+            error = np.log(found[f"lr_{end}"]) - true
+            off[end].append(np.column_stack([error, found[f"log_lr_{end}_stderr"]]))
+    for rows in off.values():
+        error, quoted = np.concatenate(rows).T
+        assert abs(error.mean()) < 0.5 * np.sqrt(np.mean(quoted**2))
+        assert 0.9 < (np.abs(error) < 1.96 * quoted).mean() < 0.99
+
+
+def test_an_open_end_has_no_error() -> None:
+    lr = 1e-3 * 2.0 ** np.arange(-4.0, 2.0)
+    noise = 1e-4 * np.array([1, -1, 1, -1, 1, -1])
+    near = near_optimal(one_cell(3 + 0.003 * np.log(lr / 1e-3) ** 2 + noise, lr), 0.0025, method=Basin(asymmetry=0))
+    assert near["open_hi"][0]
+    assert np.isinf(near["lr_hi"][0])
+    assert np.isnan(near["log_lr_hi_stderr"][0])
+    assert near["log_lr_lo_stderr"][0] > 0
+
+
+@pytest.mark.parametrize("k", [0.0, 1e-5, 3e-4, 0.01, 0.8, -0.5])
+def test_the_interval_is_where_the_basin_says_whatever_the_asymmetry(k: float) -> None:
+    lr = 1e-3 * 2.0 ** np.arange(-6.0, 7.0)
+    u = np.log(lr / 1e-3)
+    rise = u**2 / 2 + k * u**3 / 6 if abs(k) < 1e-3 else (np.expm1(k * u) - k * u) / k**2
+    near = near_optimal(one_cell(3 + 0.03 * rise, lr), 0.0025, method=Basin(asymmetry=k)).iloc[0]
+    for end in ("lr_lo", "lr_hi"):
+        at = np.log(near[end] / 1e-3)
+        height = at**2 / 2 + k * at**3 / 6 if abs(k) < 1e-3 else (np.expm1(k * at) - k * at) / k**2
+        assert 0.03 * height == pytest.approx(0.0025 * 3, rel=1e-3)

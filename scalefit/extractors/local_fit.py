@@ -61,17 +61,17 @@ def fit_quadratic(block: Block, window: float, asymmetry: float | None = None) -
     "hessian" is then the curvature at the centre, and no shift is looked for.
     """
     axes = block.x.shape[2]
-    weight = _weights(block, window)
+    weight = window_weights(block, window)
     centre, scale, z = _standardise(block, weight)
     low = np.nan_to_num(block.lowest)
     height = np.where(block.finished, block.loss - low[:, None], 0.0)
     known = every(block.level_counts() >= MIN_LEVELS, axis=1)
-    square = _design(z, 2) if asymmetry is None else _bent_design(z, asymmetry * scale[:, :1])
+    square = _design(z, 2) if asymmetry is None else bent_design(z, asymmetry * scale[:, :1])
     plain = _local_regression(square, weight, height, known)
     # Cubic terms take up the asymmetry of the basins, which is no noise; short sweeps cannot afford them.
     bent = _local_regression(_design(z, 3), weight, height, known)
     noise = bent if asymmetry is None and bent.dof.sum() >= ENOUGH_DOF else plain
-    variance, dof = _pool_noise(noise.rss, noise.dof, low)
+    variance, dof = pool_noise(noise.rss, noise.dof, low)
     coef = plain.coef
     return Quadratic(
         constant=coef[:, 0] + low,
@@ -157,7 +157,8 @@ def range_is_noise(spread: Floats, n: NDArray[np.int64], noise: Floats) -> NDArr
     return spread <= 2 * np.sqrt(2 * np.log(n + 2)) * noise
 
 
-def _weights(block: Block, window: float) -> Floats:
+def window_weights(block: Block, window: float) -> Floats:
+    """Return what each run counts, 1 for the best of its cell and a quarter at the window; 0 where there is no loss."""
     ratio = np.where(block.finished, block.excess, 0.0) / window
     return np.where(block.finished, (1 + ratio**1.5) ** -2, 0.0)
 
@@ -186,7 +187,7 @@ def _design(z: Floats, order: int) -> Floats:
     return np.stack(columns, axis=2)
 
 
-def _bent_design(z: Floats, k: Floats) -> Floats:
+def bent_design(z: Floats, k: Floats) -> Floats:
     """Return columns 1, z and (exp(k z) - k z - 1)/k**2 for one axis; k has shape (cells, 1)."""
     flat = z[:, :, 0]
     grown = np.clip(k * flat, -30.0, 30.0)
@@ -206,7 +207,8 @@ def _unpack(coef: Floats, axes: int, degree: int) -> Floats:
     return tensor
 
 
-def _pool_noise(rss: Floats, dof: Floats, low: Floats) -> tuple[Floats, Floats]:
+def pool_noise(rss: Floats, dof: Floats, low: Floats) -> tuple[Floats, Floats]:
+    """Return each cell's noise variance, shrunk towards the median relative to its loss, and its degrees of freedom."""
     usable = dof > 0
     if dof.sum() < 0.5:
         return np.full(len(rss), np.nan), np.zeros(len(rss))

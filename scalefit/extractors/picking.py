@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ class GridMinimum:
     >>> np.exp(GridMinimum().extract(block).value).round(6).tolist()
     [[0.002]]
     """
+
+    picks: ClassVar[bool] = True
 
     def extract(self, block: Block) -> Extraction:
         """Read the optimum of every cell; see the class."""
@@ -68,6 +71,7 @@ class NearMinimum:
     """
 
     excess: float = 0.0025
+    picks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.excess < np.inf:
@@ -82,14 +86,15 @@ class NearMinimum:
         low, high = block.extent(kept)
         open_lo, open_hi = np.isinf(block.neighbours(low)[0]), np.isinf(block.neighbours(high)[1])
         best, tied = block.best()
-        below, above = (np.isinf(side) for side in block.neighbours(best))
+        inner_lo, inner_hi = block.neighbours(best)
+        below, above = np.isinf(inner_lo), np.isinf(inner_hi)
         value = np.where(below & ~above, low, np.where(above & ~below, high, value))
         unknown = np.full(value.shape, np.nan)
         touching = (open_lo | open_hi) & ~below & ~above
         found = Extraction(
             value=value,
-            lo=np.where(open_lo, -np.inf, low),
-            hi=np.where(open_hi, np.inf, high),
+            lo=np.where(open_lo, -np.inf, np.where(above, np.minimum(low, inner_lo), low)),
+            hi=np.where(open_hi, np.inf, np.where(below, np.maximum(high, inner_hi), high)),
             stderr=unknown,
             curvature=unknown,
             status=_blank(value),

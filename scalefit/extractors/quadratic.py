@@ -107,7 +107,7 @@ def read_vertices(block: Block, fit: Quadratic, level: float, asymmetry: float =
     extra : float
         Standard error, in logs, shared by all cells, that widens stderr and interval.
     """
-    quantile = _t_quantile(fit.dof, level)
+    quantile = t_quantile(fit.dof, level)
     warp = _warp(asymmetry * fit.scale)
     basin = _is_basin(fit)
     vertex = np.where(basin[:, None], _vertex(fit), np.nan)
@@ -123,7 +123,7 @@ def read_vertices(block: Block, fit: Quadratic, level: float, asymmetry: float =
     hi = fit.centre + fit.scale * hi + np.maximum(fit.shift, 0.0) + 2 * extra
 
     best, _ = block.best()
-    low_edge, high_edge = _edges(block, value, best)
+    low_edge, high_edge = edges(block, value, best)
     edge = low_edge | high_edge
     first, last = block.extent(block.finished)
     point = np.select([low_edge, high_edge, np.isfinite(value)], [first, last, value], best)
@@ -168,7 +168,8 @@ def _curvature(fit: Quadratic, bend: Floats) -> Floats:
     )
 
 
-def _t_quantile(dof: Floats, level: float) -> Floats:
+def t_quantile(dof: Floats, level: float) -> Floats:
+    """Return Student's t that leaves (1 - level)/2 above it; NaN where there are no degrees of freedom."""
     from scipy.special import stdtrit
 
     return np.where(dof > 0, stdtrit(np.maximum(dof, 0.1), (1 + level) / 2), np.nan)
@@ -186,7 +187,7 @@ def _is_basin(fit: Quadratic) -> NDArray[np.bool_]:
     return known & (values[:, 0] > np.where(np.isfinite(error), SIGNIFICANT * error, 0.0))
 
 
-def _edges(block: Block, value: Floats, best: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def edges(block: Block, value: Floats, best: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Say where the vertex is at or beyond the last level; without a vertex, where the best run is."""
     first, last = block.extent(block.finished)
     below, above = block.neighbours(first)[0], block.neighbours(last)[1]

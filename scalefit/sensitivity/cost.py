@@ -9,17 +9,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from scalefit.basin_shape import bend
 from scalefit.errors import FitError, SweepError
 from scalefit.extractors import Basin, Extractor
 from scalefit.extractors.cells import Floats, pad
+from scalefit.faces import Face, Shown
 from scalefit.fitting import Fit, fit
-from scalefit.formatting import Face, format_number, to_html, to_text
+from scalefit.formatting import format_number
 from scalefit.laws.formula import Law
 from scalefit.notes import Note, merge
 from scalefit.observations import Observations
 from scalefit.optima import find_optima
 from scalefit.sensitivity.ground import Ground, fit_basin, lay_out, read_runs
-from scalefit.surface.basin import bend
 from scalefit.sweep import Sweep
 
 _SHOWN = 12
@@ -29,7 +30,7 @@ _MEANINGS = {"c": "prefactor", "a": "exponent of N", "b": "exponent of D", "g": 
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sensitivity:
+class Sensitivity(Shown):
     """The learning-rate sensitivity of each cell; made by `lr_sensitivity`.
 
     Attributes
@@ -45,6 +46,7 @@ class Sensitivity:
         The range asked for reaches from lr/span to lr*span.
     notes : tuple of Note
     source : str
+    data_unit : str
     """
 
     _table: pd.DataFrame
@@ -52,6 +54,7 @@ class Sensitivity:
     span: float
     notes: tuple[Note, ...] = field(default=())
     source: str = "table"
+    data_unit: str = "tokens"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -87,7 +90,7 @@ class Sensitivity:
             text = f"{lost} cells are no more sensitive than their noise (not above 0) and are left out of the fit"
             notes = (*notes, Note("not_positive", text, caution=True))
         rows = self._table.loc[positive, [*self.by, "sensitivity"]].rename(columns={"sensitivity": target})
-        return Observations(rows.reset_index(drop=True), None, notes, self.source)
+        return Observations(rows.reset_index(drop=True), None, notes, self.source, self.data_unit)
 
     def trend(self, law: Law | str | None = None) -> Fit:
         r"""Fit how the sensitivity changes with the size of the model, the data and the batch.
@@ -137,12 +140,6 @@ class Sensitivity:
         more = len(self) - _SHOWN
         notes = (*self.notes, Note("shown", f"{more} more cells in .table")) if more > 0 else self.notes
         return Face("Learning-rate sensitivity", facts, text, notes)
-
-    def __repr__(self) -> str:
-        return to_text(self._face())
-
-    def _repr_html_(self) -> str:
-        return to_html(self._face())
 
 
 def lr_sensitivity(
@@ -214,7 +211,7 @@ def lr_sensitivity(
     caps = _caps(loss, cell, len(found), cap)
     ground = lay_out(cell, x, loss, caps, sweep.rtol)
     basin = method if isinstance(method, Basin) else Basin()
-    k, local = fit_basin(pad(cell, x[:, None], loss, len(found), sweep.rtol), basin)
+    k, _, local = fit_basin(pad(cell, x[:, None], loss, len(found), sweep.rtol), basin)
 
     point = (found["status"] == "interior").to_numpy()
     best = np.where(point, np.log(np.where(point, found["lr"], 1.0)), np.nan)
@@ -240,7 +237,8 @@ def lr_sensitivity(
         "status": np.where(point, np.where(covered >= _WHOLE, "whole", "part"), found["status"]),
     }
     table = pd.concat([found[list(optima.by)], pd.DataFrame(columns)], axis=1)
-    return Sensitivity(table, optima.by, span, merge(optima.notes, _remarks(table, span, cap)), sweep.source)
+    notes = merge(optima.notes, _remarks(table, span, cap))
+    return Sensitivity(table, optima.by, span, notes, sweep.source, sweep.data_unit)
 
 
 def _caps(loss: Floats, cell: NDArray[np.int64], n_cells: int, cap: float | None) -> Floats:

@@ -122,7 +122,7 @@ def lay_out(cell: NDArray[np.int64], x: Floats, loss: Floats, caps: Floats, rtol
     return Ground(grid, np.pad(mean, spare), np.pad(count, spare), np.pad(n_capped, spare), float(np.log1p(rtol)))
 
 
-def fit_basin(block: Block, basin: Basin) -> tuple[float, Quadratic]:
-    """Return the shared asymmetry of the basins and the local fit of every cell with it."""
-    k = pooled_asymmetry(block, basin)[0] if basin.asymmetry is None else basin.asymmetry
-    return k, fit_quadratic(block, basin.window, k)
+def fit_basin(block: Block, basin: Basin) -> tuple[float, float, Quadratic]:
+    """Return the shared asymmetry of the basins, its standard error and the local fit of every cell with it."""
+    k, error = (basin.asymmetry, 0.0) if basin.asymmetry is not None else pooled_asymmetry(block, basin)[:2]
+    return k, error, fit_quadratic(block, basin.window, k)

@@ -7,12 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from scalefit.basin_shape import bend
 from scalefit.errors import SweepError
-from scalefit.extractors import Basin
-from scalefit.extractors.cells import Floats, pad
+from scalefit.extractors import Basin, Extraction
+from scalefit.extractors.cells import Block, Floats, pad
+from scalefit.extractors.local_fit import Quadratic, bent_design, fit_quadratic
+from scalefit.extractors.quadratic import read_vertices
 from scalefit.optima import find_optima
 from scalefit.sensitivity.ground import fit_basin, read_runs
 from scalefit.sweep import Sweep
+
+_NEWTON = 40
 
 
 def near_optimal(
@@ -37,8 +42,9 @@ def near_optimal(
     -------
     pandas.DataFrame
         One row a cell: the columns of `by`, `lr`, `lr_lo` and `lr_hi` (0 or inf where open), `open_lo` and `open_hi`
-        (the interval runs beyond the last rate tried on that side, or the optimum is no point), `octaves` (width of the
-        interval) and `status` of the optimum.
+        (the interval runs beyond the last rate tried on that side, or the optimum is no point), `log_lr_lo_stderr` and
+        `log_lr_hi_stderr` (standard errors of the ends' natural logs; NaN where open or the noise is unknown),
+        `octaves` (width of the interval) and `status` of the optimum.
 
     Raises
     ------
@@ -47,8 +53,22 @@ def near_optimal(
 
     Notes
     -----
-    The interval follows from the fitted basin; it is no confidence interval for the optimum, and has no error of its
-    own here.
+    The interval follows from the fitted basin; it is no confidence interval for the optimum. The standard error of
+    an end comes from the covariance of the cell's fit and the error of the shared asymmetry.
+
+    Simulated sweeps (960 cells a row, excess 0.25 %): scatter of the lower and the upper end about the truth in
+    octaves, the quoted standard error (root mean square), and how often the end lies within 1.96 of its own.
+
+    ======================== === =========== =================== ===================
+    learning rates           k   noise, nats lower               upper
+    ======================== === =========== =================== ===================
+    12, half an octave apart 0.8 0.001       0.016, 0.016, 0.943 0.010, 0.010, 0.935
+    12, half an octave apart 0.8 0.006       0.099, 0.097, 0.945 0.061, 0.059, 0.941
+    7, an octave apart       0.8 0.003       0.054, 0.058, 0.942 0.035, 0.037, 0.956
+    7, an octave apart       0   0.003       0.043, 0.046, 0.957 0.043, 0.046, 0.960
+    ======================== === =========== =================== ===================
+
+    The bias was below 0.01 octaves in every row.
 
     Examples
     --------
@@ -67,35 +87,62 @@ def near_optimal(
     found = optima.table
     cell, x, loss = read_runs(sweep, optima)
     block = pad(cell, x[:, None], loss, len(found), sweep.rtol)
-    k, local = fit_basin(block, basin)
-    point = (found["status"] == "interior").to_numpy()
-    best = np.where(point, np.log(np.where(point, found["lr"], 1.0)), np.nan)
-    # The fit holds the curvature where the runs are centred; that of the bottom is less or more by the bend between.
-    curvature = local.hessian[:, 0, 0] / local.scale[:, 0] ** 2 * np.exp(k * (best - local.centre[:, 0]))
-    below, above = _reach(excess * found["loss"].to_numpy() / curvature, k)
+    k, k_error, local = fit_basin(block, basin)
+    ends = _ends(read_vertices(block, local, basin.level, k), k, excess)
+    ends = np.where((found["status"] == "interior").to_numpy(), ends, np.nan)
     first, last = (end[:, 0] for end in block.extent(block.present))
-    open_lo, open_hi = ~(best + below >= first - block.tolerance), ~(best + above <= last + block.tolerance)
-    lo, hi = np.where(open_lo, -np.inf, best + below), np.where(open_hi, np.inf, best + above)
+    open_lo, open_hi = ~(ends[0] >= first - block.tolerance), ~(ends[1] <= last + block.tolerance)
+    lo, hi = np.where(open_lo, -np.inf, ends[0]), np.where(open_hi, np.inf, ends[1])
+    moved = _moved(block, basin, (k - k_error, k + k_error), excess) if k_error else np.zeros(ends.shape)
+    stderr = np.hypot(_noise_error(local, k, np.log(found["lr"].to_numpy(dtype=float)), ends, excess), moved)
     columns = {
         "lr": found["lr"],
         "lr_lo": np.exp(lo),
         "lr_hi": np.exp(hi),
         "open_lo": open_lo,
         "open_hi": open_hi,
+        "log_lr_lo_stderr": np.where(open_lo, np.nan, stderr[0]),
+        "log_lr_hi_stderr": np.where(open_hi, np.nan, stderr[1]),
         "octaves": (hi - lo) / np.log(2),
         "status": found["status"],
     }
     return pd.concat([found[list(optima.by)], pd.DataFrame(columns)], axis=1)
 
 
-def _reach(height: Floats, k: float) -> tuple[Floats, Floats]:
-    """Solve (exp(k u) - k u - 1)/k**2 = height for u below and above 0."""
-    from scipy.special import lambertw
+def _ends(found: Extraction, k: float, excess: float) -> Floats:
+    """Return the logs of the ends of every cell's interval, shape (2, cells)."""
+    point = found.status[:, 0] == "interior"
+    height = np.where(point, excess * found.loss / np.where(point, found.curvature[:, 0], 1.0), np.nan)
+    return found.value[:, 0] + np.array(_reach(height, k))
 
-    plain = np.sqrt(2 * np.where(height > 0, height, np.nan))
-    c = k * k * height
-    if abs(k) < 1e-4:
-        return -plain - k * height / 3, plain - k * height / 3
-    argument = -np.exp(-(1 + np.where(c > 0, c, np.nan)))
-    ends = np.sort([(-(1 + c) - lambertw(argument, branch).real) / k for branch in (0, -1)], axis=0)
-    return ends[0], ends[1]
+
+def _moved(block: Block, basin: Basin, ks: tuple[float, float], excess: float) -> Floats:
+    """Return half of how far the ends move between two asymmetries."""
+    both = [_ends(read_vertices(block, fit_quadratic(block, basin.window, k), basin.level, k), k, excess) for k in ks]
+    return np.nan_to_num(np.abs(both[1] - both[0]) / 2)
+
+
+def _noise_error(local: Quadratic, k: float, best: Floats, ends: Floats, excess: float) -> Floats:
+    """Return the standard error of the ends from the noise of the runs, shape (2, cells).
+
+    At an end the fitted loss is 1 + e times that at the bottom, whose place drops out of the derivative because the
+    slope vanishes there.
+    """
+    scale, centre = local.scale[:, 0], local.centre[:, 0]
+    places = (np.vstack([ends, best]) - centre) / scale
+    design = bent_design(np.nan_to_num(places).T[:, :, None], k * scale[:, None])
+    change = design[:, :2] - (1 + excess) * design[:, 2:]
+    bend = np.expm1(k * scale * places[:2]) / (k * scale) if abs(k) > 1e-6 else places[:2]
+    slope = local.gradient[:, 0] + local.hessian[:, 0, 0] * bend
+    variance = np.einsum("cea,cab,ceb->ec", change, local.covariance, change)
+    return scale * np.sqrt(np.maximum(variance, 0.0)) / np.abs(slope)
+
+
+def _reach(height: Floats, k: float) -> tuple[Floats, Floats]:
+    """Solve (exp(k u) - k u - 1)/k**2 = height for u below and above 0, by Newton's method, safe on a convex curve."""
+    start = np.sqrt(2 * np.where(height > 0, height, np.nan))
+    u = np.stack([-start, start])
+    for _ in range(_NEWTON):
+        value, slope, _ = bend(u, np.asarray(k))
+        u = u - (value - height) / slope
+    return u[0], u[1]
