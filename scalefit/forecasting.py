@@ -14,10 +14,11 @@ import pandas as pd
 from scalefit.entrants import label
 from scalefit.errors import FitError, LawError, ScalefitWarning
 from scalefit.extrapolation import Backtest
+from scalefit.faces import Face, Shown
 from scalefit.fitting import Fit, FitStatus
 from scalefit.fitting.prediction import reach_of
 from scalefit.fitting.result import check_level
-from scalefit.formatting import Face, format_number, to_html, to_text
+from scalefit.formatting import format_number
 from scalefit.notes import Note, merge
 from scalefit.surface import Surface
 from scalefit.vocabulary import column_of
@@ -28,7 +29,7 @@ _FARTHER = 1.1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Forecast:
+class Forecast(Shown):
     """A prediction with all that is known against it; made by `extrapolate`.
 
     Attributes
@@ -65,12 +66,6 @@ class Forecast:
         facts += [("interval", f"{self.level:.0%}, for a new observation"), ("source", self.source)]
         shown = pd.DataFrame({name: self._table[name].map(_short) for name in self._table})
         return Face(f"Forecast of {' and '.join(self.laws)}", tuple(facts), shown, self.notes)
-
-    def __repr__(self) -> str:
-        return to_text(self._face())
-
-    def _repr_html_(self) -> str:
-        return to_html(self._face())
 
 
 def extrapolate(

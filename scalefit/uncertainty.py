@@ -6,18 +6,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pandas as pd
 
 from scalefit.errors import FitError
+from scalefit.faces import Face, Shown
 from scalefit.fitting.problem import Problem
 from scalefit.fitting.result import Fit, check_level
-from scalefit.formatting import Face, format_error, format_number, to_html, to_text
+from scalefit.fitting.shrinkage import shrink_refits
+from scalefit.formatting import format_error, format_number
 from scalefit.notes import Note
 from scalefit.solvers.levenberg import minimize
 from scalefit.solvers.linear import solve_normal
+
+if TYPE_CHECKING:
+    from scalefit.surface import Surface
+    from scalefit.surface.resampling import SurfaceDraws
 
 Array = np.ndarray
 
@@ -28,7 +34,7 @@ _STEPS = 200
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Draws:
+class Draws(Shown):
     """Refits of a law to resampled data.
 
     Parameters
@@ -104,22 +110,25 @@ class Draws:
         facts = (("refits", f"{len(self.phi)} by {self.by}, seed {self.seed}"),)
         return Face(f"Bootstrap of {self.fit.law.formula}", facts, shown, self.notes)
 
-    def __repr__(self) -> str:
-        return to_text(self._face())
 
-    def _repr_html_(self) -> str:
-        return to_html(self._face())
+@overload
+def bootstrap(fit: Fit, n: int | None = None, by: str = "cell", seed: int = 0) -> Draws: ...
 
 
-def bootstrap(fit: Fit, n: int = 1000, by: str = "cell", seed: int = 0) -> Draws:
-    """Refit a law to resampled data.
+@overload
+def bootstrap(fit: Surface, n: int | None = None, by: str = "cell", seed: int = 0) -> SurfaceDraws: ...
+
+
+def bootstrap(fit: Fit | Surface, n: int | None = None, by: str = "cell", seed: int = 0) -> Draws | SurfaceDraws:
+    """Refit a law, or a whole surface, to resampled data.
 
     Parameters
     ----------
-    fit : Fit
-        Parameters that it holds (fixed, or at a bound) are held in every refit.
-    n : int
-        Number of refits.
+    fit : Fit or Surface
+        Parameters that a fit holds (fixed, or at a bound) are held in every refit. A surface is resampled by cell, and
+        its shape, its cells' centres and its laws are all fitted again.
+    n : int, optional
+        Number of refits; 1000 by default, 200 for a surface.
     by : {"cell", "row", "parametric"}
         Draw whole (params, tokens) cells, single rows, or the fitted curve plus normal residuals of the fit's scatter.
         Runs of a cell share its luck: rows are right only when they are independent.
@@ -128,7 +137,7 @@ def bootstrap(fit: Fit, n: int = 1000, by: str = "cell", seed: int = 0) -> Draws
 
     Returns
     -------
-    Draws
+    Draws or SurfaceDraws
 
     Raises
     ------
@@ -148,16 +157,24 @@ def bootstrap(fit: Fit, n: int = 1000, by: str = "cell", seed: int = 0) -> Draws
     >>> bool(abs(draws.table["a"].mean() + 0.096) < 0.01)
     True
     """
-    if by not in ("cell", "row", "parametric"):
-        raise FitError(f"by: expected 'cell', 'row' or 'parametric', found {by!r}")
-    if not isinstance(n, Integral):
-        raise FitError(f"n: expected a whole number, found {n!r}")
-    if n < 2:
-        raise FitError(f"n: expected at least 2 refits, found {n}")
-    if not isinstance(seed, Integral) or seed < 0:
-        raise FitError(f"seed: expected a whole number from 0 up, found {seed!r}")
+    n = (1000 if isinstance(fit, Fit) else 200) if n is None else n
+    _check_settings(n, by, seed)
+    if not isinstance(fit, Fit):
+        from scalefit.surface import Surface
+        from scalefit.surface.resampling import resample_surface
+
+        if not isinstance(fit, Surface):
+            raise FitError(f"expected a Fit or a Surface to resample, found {type(fit).__name__}")
+        if by != "cell":
+            raise FitError(f"by: a surface is resampled by 'cell', found {by!r}: runs of a cell share floor and centre")
+        return resample_surface(fit, n, seed)
     if not np.isfinite(fit.phi).all() or fit.status.name == "NOT_CONVERGED":
         raise FitError(f"only a converged fit can be resampled; this one: {fit.status.sentence}", partial=fit)
+    if by == "parametric" and fit.is_bound.any():
+        raise FitError(
+            "a parametric bootstrap draws points, and some rows are bounds whose grids it does not know; resample by "
+            "cell or row, or fit with bounds='drop'"
+        )
     if by == "parametric" and fit.dof <= 0:
         raise FitError("a parametric bootstrap needs the residual scatter, and an exact fit has none")
     with np.errstate(all="ignore"):
@@ -171,6 +188,17 @@ def bootstrap(fit: Fit, n: int = 1000, by: str = "cell", seed: int = 0) -> Draws
         text = f"{int((~good).sum())} of {n} resamples did not identify the law and were left out"
         notes.append(Note("lost refits", text, caution=True))
     return Draws(fit, phi[good], by, seed, tuple(notes))
+
+
+def _check_settings(n: Any, by: Any, seed: Any) -> None:
+    if by not in ("cell", "row", "parametric"):
+        raise FitError(f"by: expected 'cell', 'row' or 'parametric', found {by!r}")
+    if not isinstance(n, Integral):
+        raise FitError(f"n: expected a whole number, found {n!r}")
+    if n < 2:
+        raise FitError(f"n: expected at least 2 refits, found {n}")
+    if not isinstance(seed, Integral) or seed < 0:
+        raise FitError(f"seed: expected a whole number from 0 up, found {seed!r}")
 
 
 def _resamples(fit: Fit, n: int, by: str, seed: int) -> Iterator[tuple[Array, Array]]:
@@ -219,7 +247,7 @@ def _linear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, obse
     gradient = (weights * residual) @ design
     phi = np.tile(fit.phi, (size, 1))
     phi[:, free] += solve_normal(hessian, gradient)
-    return phi, identified(hessian)
+    return shrink_refits(fit, phi, hessian, free), identified(hessian)
 
 
 def _nonlinear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, observed: Array) -> tuple[Array, Array]:
@@ -231,7 +259,7 @@ def _nonlinear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, o
 
         def residuals(phi: Array) -> tuple[Array, Array]:
             value, jacobian = function(phi)
-            return value - target, jacobian
+            return problem.soften(value - target, jacobian)
 
         return residuals
 
@@ -249,7 +277,7 @@ def _nonlinear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, o
     _, jacobian = model(everyone)(solution.phi)
     columns = jacobian[:, free]
     hessian = (columns * weights[:, None, :]) @ columns.transpose(0, 2, 1)
-    return solution.phi, solution.converged & identified(hessian)
+    return shrink_refits(fit, solution.phi, hessian, free), solution.converged & identified(hessian)
 
 
 def identified(hessian: Array) -> Array:

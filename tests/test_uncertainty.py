@@ -9,6 +9,7 @@ import pytest
 
 import scalefit as sf
 from scalefit import FitError, uncertainty
+from scalefit.simulation import Design, Truth, simulate_sweep
 
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
 
@@ -199,4 +200,72 @@ def test_the_face_says_how_it_was_drawn() -> None:
     text = repr(sf.bootstrap(FITS["squared"], n=25, by="cell", seed=7))
     assert "Bootstrap of L = E + A/N**alpha + B/D**beta" in text
     assert "25 by cell, seed 7" in text
-    assert "<table>" in sf.bootstrap(FITS["squared"], n=25)._repr_html_()
+    assert "<table" in sf.bootstrap(FITS["squared"], n=25)._repr_html_()
+
+
+@pytest.fixture(scope="module")
+def surface() -> sf.Surface:
+    truth, design = Truth(lr_scatter=0.1, batch_scatter=0.1), Design(lr_levels=5, batch_levels=4, missing=0.1)
+    return sf.fit_surface(sf.read_sweep(simulate_sweep(truth, design, seed=2), batch_unit="tokens"))
+
+
+def test_a_surface_is_refitted_whole_and_replayed(surface: sf.Surface) -> None:
+    draws = sf.bootstrap(surface, n=30, seed=3)
+    pd.testing.assert_frame_equal(sf.bootstrap(surface, n=30, seed=3).table, draws.table)
+    assert not np.allclose(sf.bootstrap(surface, n=30, seed=4).table, draws.table)
+    assert list(draws.table.columns) == [(name, p) for name in ("lr", "batch") for p in ("c", "a", "b")]
+    assert draws.shape.shape == (30, len(surface.shape))
+    assert (draws.shape.std(axis=0) > 0).all()
+
+
+def test_a_surface_counting_every_cell_once_is_itself(surface: sf.Surface, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Once:
+        def multinomial(self, cells: int, *_: object, size: int) -> np.ndarray:
+            return np.ones((size, cells), dtype=int)
+
+    monkeypatch.setattr(np.random, "default_rng", lambda *_: Once())
+    draws = sf.bootstrap(surface, n=3)
+    for name, fit in surface.laws.items():
+        np.testing.assert_allclose(draws.table[name].iloc[0], [fit.values[p] for p in ("c", "a", "b")], rtol=1e-4)
+
+
+def test_refits_of_a_surface_do_not_depend_on_the_blocks(surface: sf.Surface, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scalefit.surface import resampling
+
+    first = sf.bootstrap(surface, n=10, seed=1).table
+    monkeypatch.setattr(resampling, "_BLOCK", 3)
+    np.testing.assert_allclose(sf.bootstrap(surface, n=10, seed=1).table, first, rtol=1e-3)
+
+
+def test_refits_of_a_surface_spread_about_as_its_errors(surface: sf.Surface) -> None:
+    table = sf.bootstrap(surface, n=200).intervals().set_index(["setting", "parameter"])
+    ratio = (table["stderr"] / table["surface_stderr"])[[("lr", "a"), ("lr", "b"), ("batch", "a"), ("batch", "b")]]
+    assert ratio.between(0.6, 1.6).all(), ratio
+
+
+def test_percentiles_of_a_surfaces_optimum_are_those_of_a_new_cell(surface: sf.Surface) -> None:
+    draws = sf.bootstrap(surface, n=200)
+    place = {"params": [1e8, 1e9], "tokens": [8e9, 6e10]}
+    ours, own = draws.optimum(**place), surface.optimum(**place)
+    pd.testing.assert_series_equal(ours["lr"], own["lr"])
+    for name in ("lr", "batch"):
+        widths = [np.log(t[f"{name}_hi"] / t[f"{name}_lo"]) for t in (ours, own)]
+        np.testing.assert_allclose(widths[0], widths[1], rtol=0.4)
+        assert (widths[0] > 3 * surface.between[name]).all()
+    pd.testing.assert_frame_equal(ours, draws.optimum(**place))
+
+
+def test_the_face_of_a_resampled_surface(surface: sf.Surface) -> None:
+    draws = sf.bootstrap(surface, n=20, seed=7)
+    assert "Bootstrap of a surface" in repr(draws)
+    assert "20 by cell, seed 7" in repr(draws)
+    assert "<table" in draws._repr_html_()
+
+
+def test_a_surface_is_resampled_by_cell_only(surface: sf.Surface) -> None:
+    with pytest.raises(FitError, match="a surface is resampled by 'cell', found 'row'"):
+        sf.bootstrap(surface, by="row")
+    with pytest.raises(FitError, match="n: expected at least 2"):
+        sf.bootstrap(surface, n=1)
+    with pytest.raises(FitError, match="expected a Fit or a Surface to resample, found DataFrame"):
+        sf.bootstrap(surface.cells)  # type: ignore[call-overload]

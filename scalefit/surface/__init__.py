@@ -1,6 +1,7 @@
-"""All runs at once: one basin whose centre follows the laws, whose floor is each cell's own."""
+"""All runs at once: one shape of basin, a floor and a centre for every cell, laws through the centres."""
 
 from scalefit.surface.engine import fit_surface
+from scalefit.surface.resampling import SurfaceDraws
 from scalefit.surface.result import Surface
 
-__all__ = ["Surface", "fit_surface"]
+__all__ = ["Surface", "SurfaceDraws", "fit_surface"]

@@ -1,24 +1,24 @@
-"""Each cell's own optimum from a basin shape shared by all cells, and the scatter of optima between cells."""
+"""Each cell's own optimum, how sure it is, and the laws through all of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from scalefit.fitting import fit
+from scalefit.extractors.local_fit import pool_noise
+from scalefit.fitting import Fit, fit
 from scalefit.laws.formula import Law
-from scalefit.solvers.losses import SoftL1
-from scalefit.surface.basin import BasinShape
-from scalefit.surface.runs import Runs
+from scalefit.surface.joint import Problem, State, equations, residuals
+from scalefit.uncertainty import refits
+from scalefit.vocabulary import column_of
 
 Array = np.ndarray
 
-_LOOSE = 1.5
-"""Prior standard deviation, in logs, of a cell's centre about the laws: holds the cells that say nothing."""
-
-_ITERATIONS = 12
+_OUTLIER = 10.0
+_LEAST_DOF = 0.02
+"""Degrees of freedom below which a cell says nothing of its noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,98 +27,171 @@ class CellCentres:
 
     Parameters
     ----------
-    keys : pandas.DataFrame
     value, variance : ndarray (axes, cells)
-        Log of the optimum and its variance from the noise of the runs.
-    floor : ndarray (cells,)
-        Log of the lowest loss.
-    settled : ndarray of bool (cells,)
-        Whether the last step was a small part of the standard error.
+        Log of the optimum and its variance from the noise of the cell's own runs, the shape taken for known.
+    response : ndarray (axes, cells, q)
+        How far a centre moves when a shape parameter rises.
+    shape_covariance : ndarray (q, q)
+    noise : float
+        Standard deviation of a run's loss, in units of the loss.
     """
 
-    keys: pd.DataFrame
     value: Array
     variance: Array
-    floor: Array
-    settled: Array
+    response: Array
+    shape_covariance: Array
+    noise: float
 
 
-def centres_of_cells(runs: Runs, shape: BasinShape, psi: Array, around: Array, scatter: float) -> CellCentres:
-    """Find each cell's centre and floor with the shape held, by reweighted Gauss-Newton on all cells at once.
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """A finished fit of all runs, with what a refit starts from."""
+
+    problem: Problem
+    state: State
+    centres: CellCentres
+    fits: tuple[Fit, ...]
+    between: tuple[float, ...]
+    settled: bool
+
+
+def centres_of_cells(problem: Problem, state: State) -> CellCentres:
+    """Read the centres off one fit, with sandwich variances: runs of a cell scatter alike and count unequally."""
+    system = equations(problem, state)
+    residual, own, shared = (part[0] for part in residuals(problem, state))
+    weight = problem.runs.weight
+    response, inverse = np.linalg.solve(system.own, system.cross)[0], np.linalg.inv(system.own[0])
+    filling = (own * weight[:, None] ** 2) @ own.swapaxes(1, 2)
+    dof = _freedom(problem, weight.sum(axis=1) - np.einsum("cab,cba->c", inverse, filling))
+    noise = _noise(problem, residual, dof)[:, None, None]
+    prior = np.diag(problem.own_prior)
+    own_covariance = inverse @ (noise * filling + problem.scatter**2 * prior) @ inverse
+    left = shared - response.swapaxes(1, 2) @ own
+    filling = (noise * ((left * weight[:, None] ** 2) @ left.swapaxes(1, 2))).sum(axis=0)
+    filling = filling + problem.scatter**2 * np.diag(problem.shape_prior[1])
+    inverse = np.linalg.inv(system.remainder(response[None], system.shared)[0])
+    return CellCentres(
+        value=state.centre[0].T,
+        variance=np.maximum(np.einsum("cmm->mc", own_covariance)[1:], 1e-8),
+        response=-np.moveaxis(response[:, 1:], 0, 1),
+        shape_covariance=inverse @ filling @ inverse,
+        noise=_plain_noise(problem, residual, dof),
+    )
+
+
+def _freedom(problem: Problem, dof: Array) -> Array:
+    """Return the degrees of freedom of the cells once the shape has taken its share."""
+    dof = np.where(dof > _LEAST_DOF, dof, 0.0)
+    return dof * max(1 - problem.basin.size / max(dof.sum(), 1e-9), 0.3)
+
+
+def _plain_noise(problem: Problem, residual: Array, dof: Array) -> float:
+    """Return the standard deviation of runs in units of the loss, outliers drawn in: what a new run may do."""
+    drawn = np.clip(residual, -_OUTLIER * problem.scatter, _OUTLIER * problem.scatter) * problem.runs.lowest[:, None]
+    known = dof > 0
+    total = (problem.runs.weight * drawn**2)[known].sum()
+    return float(np.sqrt(total / dof.sum())) if known.any() else float("nan")
+
+
+def _noise(problem: Problem, residual: Array, dof: Array) -> Array:
+    """Return the variance of a run in every cell, shrunk towards all cells'."""
+    squares = problem.runs.weight * problem.loss.weight(residual) * residual**2
+    variance, _ = pool_noise(np.where(dof > 0, squares.sum(axis=1), 0.0), dof, np.ones(len(dof)))
+    return np.where(np.isfinite(variance), variance, problem.scatter**2)
+
+
+def refit_law(start: Fit, centre: Array, variance: Array, count: Array) -> tuple[Array, Array, Array]:
+    """Fit a law to K sets of centres with random-effects weights, beginning at a fit of it.
 
     Parameters
     ----------
-    runs : Runs
-    shape : BasinShape
-    psi : ndarray (q,)
-    around : ndarray (axes, cells)
-        Where to begin, and where a cell that says nothing stays.
-    scatter : float
-        Run-to-run scatter of log loss.
+    start : Fit
+        The law fitted to the same cells.
+    centre : ndarray (K, cells)
+        Logs of the optima.
+    variance : ndarray (cells,)
+    count : ndarray (K, cells)
+        How often each cell counts.
+
+    Returns
+    -------
+    phi : ndarray (K, p)
+        Fit coordinates.
+    scatter : ndarray (K,)
+        Standard deviation of optima between cells.
+    usable : ndarray of bool (K,)
     """
-    loss = SoftL1(2.5 * scatter)
-    centre = around.copy()
-    axes, cells = centre.shape
-    prior = np.diag([0.0, *[(scatter / _LOOSE) ** 2] * axes])
-    floor = np.zeros(cells)
-    for _ in range(_ITERATIONS):
-        offsets = (runs.settings - centre[:, runs.cell])[:, None, :]
-        height, gradient, _ = shape(psi[None], offsets)
-        residual = runs.log_loss - height[0]
-        floor = _weighted_mean(residual, runs.weight, runs.cell, cells) if not floor.any() else floor
-        residual = residual - floor[runs.cell]
-        design = np.concatenate([np.ones((1, len(residual))), -gradient[:, 0]])
-        weight = runs.weight * loss.weight(residual)
-        hessian = _sums(design, design, weight, runs.cell, cells) + prior
-        drift = np.concatenate([np.zeros((cells, 1)), (centre - around).T], axis=1) @ prior
-        score = _sums(design, residual[None], weight, runs.cell, cells)[:, :, 0] - drift
-        step = np.linalg.solve(hessian, score[..., None])[..., 0]
-        floor = floor + step[:, 0]
-        centre = centre + np.clip(step[:, 1:].T, -0.5, 0.5)
-    inverse = np.linalg.inv(hessian)
-    filling = _sums(design, design, weight**2, runs.cell, cells) * scatter**2
-    covariance = inverse @ (filling + prior * scatter**2) @ inverse
-    variance = np.einsum("cii->ic", covariance)[1:]
-    variance = np.maximum(variance, 1e-8)
-    settled = (np.abs(step[:, 1:].T) <= 0.1 * np.sqrt(variance)).all(axis=0)
-    return CellCentres(runs.keys, centre, variance, floor, settled)
+    tau2 = between_cells(start, centre, variance, count)
+    with np.errstate(all="ignore"):
+        phi, usable = refits(start)(count / (variance + tau2[:, None]), centre)
+    return phi, np.sqrt(tau2), usable
 
 
-def _weighted_mean(values: Array, weight: Array, cell: Array, cells: int) -> Array:
-    return np.bincount(cell, weight * values, cells) / np.bincount(cell, weight, cells)
+def fit_law(law: Law, keys: pd.DataFrame, centres: CellCentres, axis: int, scatter: float) -> Fit:
+    """Fit a law to the centres, which scatter about it by their own errors and by `scatter`.
+
+    The covariance of the law holds the errors of the cells, and that of the shape, which moves all centres together.
+    """
+    rows = keys.assign(**{column_of(law.target): np.exp(centres.value[axis])})
+    weights = 1 / (centres.variance[axis] + scatter**2)
+    fitted = fit(law, rows, weights=weights / weights.mean())
+    if not np.isfinite(fitted.covariance).all():
+        return fitted
+    root = np.sqrt(weights)
+    moved = (np.linalg.pinv(_design(fitted) * root[:, None]) * root) @ centres.response[axis]
+    return replace(fitted, covariance=fitted.covariance + moved @ centres.shape_covariance @ moved.T)
 
 
-def _sums(left: Array, right: Array, weight: Array, cell: Array, cells: int) -> Array:
-    """Return for every cell the weighted products left right', shape (cells, a, b)."""
-    return np.array([[np.bincount(cell, weight * a * b, cells) for b in right] for a in left]).transpose(2, 0, 1)
+def _design(fitted: Fit) -> Array:
+    """Return the slopes of the law's log in its fit coordinates (rows, p)."""
+    return fitted.problem.values("log")(fitted.phi[None])[1][0].T
 
 
-def between_cells(law: Law, rows: pd.DataFrame, variance: Array) -> float:
-    """Return the variance of optima between cells beyond their own, by Paule and Mandel's equation.
+def between_cells(start: Fit, observed: Array, variance: Array, count: Array) -> Array:
+    """Return the variances of optima between cells beyond their own, by Paule and Mandel's equation.
 
     tau**2 is where the weighted squared residuals of the law equal their degrees of freedom; zero if they never exceed
-    them.
+    them. The law is taken as linear about `start`.
+
+    Parameters
+    ----------
+    start : Fit
+        The law fitted to the cells.
+    observed : ndarray (K, cells)
+        Logs of the optima.
+    variance : ndarray (cells,)
+    count : ndarray (K, cells)
+        How often each cell counts.
+
+    Returns
+    -------
+    ndarray (K,)
 
     References
     ----------
     Paule and Mandel 1982, J. Res. NBS 87, 377.
     """
-    start = fit(law, rows)
-    problem = start.problem
-    residual, jacobian = problem.model()(start.phi[None])
-    design, observed = jacobian[0].T, -residual[0]
-    dof = len(rows) - design.shape[1]
+    value, _ = start.problem.values("log")(start.phi[None])
+    design, rest = _design(start), observed - value[0]
+    dof = count.sum(axis=1) - design.shape[1]
 
-    def excess(tau2: float) -> float:
-        root = 1 / np.sqrt(variance + tau2)
-        fitted = np.linalg.lstsq(design * root[:, None], observed * root, rcond=None)[0]
-        return float((((observed - design @ fitted) * root) ** 2).sum()) - dof
+    def excess(tau2: Array) -> Array:
+        weight = count / (variance + tau2[:, None])
+        hessian = np.einsum("np,kn,nq->kpq", design, weight, design)
+        moved = np.einsum("kpq,kq->kp", np.linalg.pinv(hessian, hermitian=True), (weight * rest) @ design)
+        return (weight * (rest - moved @ design.T) ** 2).sum(axis=1) - dof
 
-    if dof <= 0 or excess(0.0) <= 0:
-        return 0.0
-    from scipy.optimize import brentq
-
-    high = float(np.var(observed)) + 1e-6
-    while excess(high) > 0:
-        high *= 4
-    return float(brentq(excess, 0.0, high, xtol=1e-10))
+    scattered = (dof > 0) & (excess(np.zeros(len(rest))) > 0)
+    if not scattered.any():
+        return np.zeros(len(rest))
+    low, high = np.zeros(len(rest)), np.var(rest, axis=1) + variance.max() + 1e-6
+    for _ in range(60):
+        grow = excess(high) > 0
+        if not grow.any():
+            break
+        high = np.where(grow, 4 * high, high)
+    for _ in range(50):
+        middle = (low + high) / 2
+        above = excess(middle) > 0
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return np.where(scattered, high, 0.0)

@@ -1,91 +1,252 @@
-"""Laws and basin shape fitted to all runs together, floors profiled out."""
+r"""The basin's shape, shared by all cells, and every cell's own floor and centre, fitted to all runs together.
+
+.. math:: L_i / L_{c,\min} - 1 = f_c + h(\ln\eta_i - m_c;\ \psi) / L_{c,\min} + \epsilon_i
+
+with a floor f and a centre m for each cell c, and a shape psi in units of the loss, whose curvatures follow power laws
+in params and tokens. Centres are held loosely to the laws. Every function works on K fits at once, which differ in how
+often they count each cell: the refits of a bootstrap are one stack.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scalefit.fitting import fit
-from scalefit.laws.formula import Law
-from scalefit.solvers.levenberg import minimize
-from scalefit.solvers.losses import Loss, SoftL1, Squared
-from scalefit.surface.basin import BasinShape
+from scalefit.basin_shape import BasinShape
+from scalefit.solvers.losses import SoftL1
 from scalefit.surface.runs import Runs
-from scalefit.vocabulary import column_of
 
 Array = np.ndarray
 
-_TREND_SPREAD = 0.03
+_TURN = 2.5
+"""Residuals, in units of the run scatter, from which they count by their absolute value."""
+
+_LOOSE = 0.4
+"""Prior standard deviation, in logs, of a cell's centre about the laws: holds the cells that say nothing."""
+
+_TREND = 0.03
 """Prior standard deviation of a curvature's exponent; curvatures change slowly with size and data."""
 
+_CURVATURE, _ASYMMETRY, _VALLEY = 3.0, 0.5, (0.5, 0.1, 0.1)
+"""Prior standard deviations of ln A, of k, and of c, p and q: they matter where a grid says nothing."""
 
-def fit_jointly(runs: Runs, laws: list[Law], shape: BasinShape) -> tuple[Array, float, bool]:
-    """Fit laws and shape to all runs.
+_FIRST_SCATTER = 3e-3
+_NO_SCATTER = 1e-8
+_LEAST_LEFT = 0.3
+"""Smallest share of the runs near the optimum that is taken to be left for the scatter."""
 
-    Returns fit coordinates (laws first), the run-to-run scatter, and whether the minimum was reached. The first round
-    is least squares; its scatter sets where the soft absolute value of the next two turns.
+_STEPS = 60
+ROUNDS = 5
+"""How often scatters, laws and fit are brought into line."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What does not change during a fit.
+
+    Parameters
+    ----------
+    runs : Runs
+    basin : BasinShape
+        With the trends of the curvatures as they are over cells (cells, q).
+    count : ndarray (K, cells)
+        How often each cell counts.
+    around : ndarray (cells, axes)
+        Where the centres are thought to be.
+    scatter : float
+        Run-to-run scatter of the relative loss.
     """
-    phi = np.concatenate([*_first_laws(runs, laws), shape.start])
-    scatter = 3e-3
-    for robust in (False, True, True):
-        model, weights = _posed(runs, laws, shape, scatter)
-        unbounded = np.full(len(phi), np.inf)
-        loss: Loss = SoftL1(2.5 * scatter) if robust else Squared()
-        solution = minimize(
-            model, phi[None], loss=loss, weights=weights, lower=-unbounded, upper=unbounded, iterations=300
-        )
-        phi = solution.phi[0]
-        residual = model(phi[None])[0][0, : len(runs.cell)]
-        near = runs.weight > 0.25
-        lost = len(runs.keys) + len(phi) - shape.trends.size
-        scatter = 1.4826 * float(np.median(np.abs(residual[near]))) * np.sqrt(near.sum() / max(near.sum() - lost, 1))
-    return phi, scatter, bool(solution.converged[0])
+
+    runs: Runs
+    basin: BasinShape
+    count: Array
+    around: Array
+    scatter: float
+
+    @property
+    def spread(self) -> Array:
+        """Map from the shared shape to the shape of a cell, (cells, s, q)."""
+        trend, axes = self.basin.trend, self.basin.axes
+        width = 2 + trend.shape[1]
+        first = np.arange(axes) * width
+        to = np.zeros((len(trend), 2 * axes + 3 * (axes == 2), self.basin.size))
+        for a in range(axes):
+            to[:, 2 * a, first[a]] = to[:, 2 * a + 1, first[a] + width - 1] = 1
+            to[:, 2 * a, first[a] + 1 : first[a] + width - 1] = trend
+        to[:, np.arange(2 * axes, to.shape[1]), np.arange(axes * width, self.basin.size)] = 1
+        return to
+
+    @property
+    def loss(self) -> SoftL1:
+        """How residuals count."""
+        return SoftL1(_TURN * self.scatter)
+
+    @property
+    def own_prior(self) -> Array:
+        """What a squared unit of a cell's own parameters costs: floors are free."""
+        return np.array([0.0, *[(self.scatter / _LOOSE) ** 2] * self.basin.axes])
+
+    @property
+    def shape_prior(self) -> tuple[Array, Array]:
+        """Mean of the shape before the runs speak, and what a squared unit away from it costs."""
+        basin, axes = self.basin, self.basin.axes
+        width = 2 + basin.trend.shape[1]
+        mean, spread = typical_shape(self.runs, basin), np.full(basin.size, _TREND)
+        spread[np.arange(axes) * width] = _CURVATURE
+        spread[np.arange(axes) * width + width - 1] = _ASYMMETRY
+        spread[axes * width :] = _VALLEY[: basin.size - axes * width]
+        return mean, (self.scatter / spread) ** 2
 
 
-def _first_laws(runs: Runs, laws: list[Law]) -> list[Array]:
-    """Start the laws at a fit to the best runs of every cell."""
-    table = runs.keys.iloc[runs.cell].reset_index(drop=True)
-    near = runs.weight > 0.5 * np.quantile(runs.weight, 0.9)  # half of what the best tenth counts
-    starts = []
-    for setting, law in zip(runs.settings, laws, strict=True):
-        rows = table.assign(**{column_of(law.target): np.exp(setting)})[near]
-        starts.append(fit(law, rows).phi)
-    return starts
+@dataclass(frozen=True, eq=False)
+class State:
+    """Parameters of K fits.
+
+    Parameters
+    ----------
+    own : ndarray (K, cells, 1 + axes)
+        Floor, then the log of the optimum.
+    shape : ndarray (K, q)
+    """
+
+    own: Array
+    shape: Array
+
+    @property
+    def centre(self) -> Array:
+        """Log of the optima, (K, cells, axes)."""
+        return self.own[..., 1:]
 
 
-def _posed(
-    runs: Runs, laws: list[Law], shape: BasinShape, scatter: float
-) -> tuple[Callable[[Array], tuple[Array, Array]], Array]:
-    """Return residuals and Jacobian of all runs, with a prior row for each trend of the curvature."""
-    priors = shape.trends + sum(len(law.parameters) for law in laws)
-    pull = scatter / _TREND_SPREAD
+@dataclass(frozen=True, eq=False)
+class _Equations:
+    """Normal equations: blocks of the cells' own parameters, of the shared ones, and between them."""
 
-    def model(phi: Array) -> tuple[Array, Array]:
-        centres, slopes = law_centres(runs, laws, phi[0])
-        offsets = (runs.settings - centres[:, runs.cell])[:, None, :]
-        height, gradient, in_shape = shape(phi[:, -shape.size :], offsets)
-        residual = runs.centred(runs.log_loss - height)
-        in_laws = [gradient[a, 0] * slope[:, runs.cell] for a, slope in enumerate(slopes)]
-        jacobian = runs.centred(np.concatenate([*in_laws, -in_shape[0]]))
-        held = np.zeros((phi.shape[1], len(priors)))
-        held[priors, np.arange(len(priors))] = pull
-        return (
-            np.concatenate([residual, pull * phi[:, priors]], axis=1),
-            np.concatenate([jacobian, held], axis=1)[None],
-        )
+    own: Array  # (K, cells, m, m)
+    cross: Array  # (K, cells, m, q)
+    shared: Array  # (K, q, q), summed over cells
+    downhill: tuple[Array, Array]  # (K, cells, m), (K, q)
+    count: Array
 
-    return model, np.concatenate([runs.weight, np.ones(len(priors))])
+    def remainder(self, response: Array, shared: Array) -> Array:
+        return shared - np.einsum("kc,kcms,kcmt->kst", self.count, self.cross, response)
+
+    def solve(self, damping: Array) -> tuple[Array, Array]:
+        """Return the damped step."""
+        factor = damping[:, None, None]
+        own = self.own * (1 + factor[..., None] * np.eye(self.own.shape[-1]))
+        shared = self.shared * (1 + factor * np.eye(self.shared.shape[-1]))
+        forward = np.linalg.solve(own, self.downhill[0][..., None])[..., 0]
+        response = np.linalg.solve(own, self.cross)
+        right = self.downhill[1] - np.einsum("kc,kcms,kcm->ks", self.count, self.cross, forward)
+        step = np.linalg.solve(self.remainder(response, shared), right[..., None])[..., 0]
+        return forward - np.einsum("kcms,ks->kcm", response, step), step
 
 
-def law_centres(runs: Runs, laws: list[Law], phi: Array) -> tuple[Array, list[Array]]:
-    """Return the centres (axes, cells) the laws give and their Jacobians (p_law, cells)."""
-    centres, slopes, at = [], [], 0
-    for law in laws:
-        own = phi[at : at + len(law.parameters)]
-        at += len(law.parameters)
-        derivation = law.derivation
-        value, slope = derivation.function("log")(own[None], derivation.enter(law.read_inputs(runs.keys)))
-        centres.append(np.broadcast_to(value[0], len(runs.keys)))
-        slopes.append(slope[0])
-    return np.array(centres), slopes
+def residuals(problem: Problem, state: State) -> tuple[Array, Array, Array]:
+    """Return residuals (K, cells, n) and the heights' derivatives in own and shared parameters (K, cells, ., n)."""
+    runs, axes = problem.runs, problem.basin.axes
+    spread = problem.spread
+    shapes = np.einsum("csq,kq->kcs", spread, state.shape)
+    shapes[..., 2 * np.arange(axes)] -= np.log(runs.lowest)[:, None]
+    offsets = np.moveaxis(state.centre, -1, 0)[..., None]
+    offsets = np.where(runs.there, runs.settings[:, None] - offsets, 0.0)
+    fits, cells, n = offsets.shape[1:]
+    one = BasinShape(np.empty((n, 0)), axes)
+    height, gradient, inner = one(shapes.reshape(fits * cells, -1), offsets.reshape(axes, fits * cells, n))
+    own = np.concatenate([np.ones_like(height)[:, None], -gradient.transpose(1, 0, 2)], axis=1)
+    inner = inner.reshape(fits, cells, -1, n)
+    residual = runs.excess - state.own[..., :1] - height.reshape(fits, cells, n)
+    return residual, own.reshape(fits, cells, -1, n), spread.transpose(0, 2, 1) @ inner
+
+
+def _away(problem: Problem, state: State) -> tuple[Array, Array]:
+    own = state.own.copy()
+    own[..., 0] = 0.0
+    own[..., 1:] -= problem.around
+    return own, state.shape - problem.shape_prior[0]
+
+
+def _cost(problem: Problem, state: State) -> Array:
+    rows = (problem.runs.weight * problem.loss.value(residuals(problem, state)[0])).sum(axis=2)
+    own, shared = _away(problem, state)
+    rows = rows + (problem.own_prior * own**2).sum(axis=2) / 2
+    return (problem.count * rows).sum(axis=1) + (problem.shape_prior[1] * shared**2).sum(axis=1) / 2
+
+
+def equations(problem: Problem, state: State) -> _Equations:
+    """Return the reweighted normal equations of K fits."""
+    residual, own, shared = residuals(problem, state)
+    weight = problem.runs.weight * problem.loss.weight(residual)
+    away_own, away_shared = _away(problem, state)
+    weighted = own * weight[:, :, None]
+    pulled = (weight * residual)[..., None]
+    prior, (_, shape_prior) = problem.own_prior, problem.shape_prior
+    counted = shared * (problem.count[..., None] * weight)[:, :, None]
+    return _Equations(
+        own=weighted @ own.swapaxes(2, 3) + np.diag(prior),
+        cross=weighted @ shared.swapaxes(2, 3),
+        shared=(counted @ shared.swapaxes(2, 3)).sum(axis=1) + np.diag(shape_prior),
+        downhill=(
+            (own @ pulled)[..., 0] - prior * away_own,
+            np.einsum("kc,kcq->kq", problem.count, (shared @ pulled)[..., 0]) - shape_prior * away_shared,
+        ),
+        count=problem.count,
+    )
+
+
+def descend(problem: Problem, state: State) -> tuple[State, Array]:
+    """Go to the minimum by Levenberg and Marquardt's method; say which fits reached it."""
+    fits = len(state.shape)
+    damping, cost = np.full(fits, 1e-3), _cost(problem, state)
+    settled = np.zeros(fits, dtype=bool)
+    for _ in range(_STEPS):
+        trial = _stepped(state, equations(problem, state).solve(damping))
+        reached = _cost(problem, trial)
+        better = reached <= cost
+        settled |= (better & (cost - reached <= 1e-9 * cost)) | (damping > 1e8)
+        keep = better[:, None]
+        state = State(np.where(keep[..., None], trial.own, state.own), np.where(keep, trial.shape, state.shape))
+        cost = np.where(better, reached, cost)
+        damping = np.where(better, np.maximum(damping / 8, 1e-10), damping * 8)
+        if settled.all():
+            break
+    return state, settled
+
+
+def _stepped(state: State, step: tuple[Array, Array]) -> State:
+    """Take a step, none longer than 0.7 in a log; floors are free."""
+    own, shared = step
+    longest = np.maximum(np.abs(own[..., 1:]).max(axis=2) / 0.7, 1.0)[..., None]
+    shortened = shared / np.maximum(np.abs(shared).max(axis=1) / 0.7, 1.0)[:, None]
+    return State(state.own + own / longest, state.shape + shortened)
+
+
+def typical_shape(runs: Runs, basin: BasinShape) -> Array:
+    """Return the shape to begin with, its curvatures in units of the loss."""
+    shape = basin.start
+    shape[np.arange(basin.axes) * (2 + basin.trend.shape[1])] += np.log(runs.lowest).mean()
+    return shape
+
+
+def begin(runs: Runs, basin: BasinShape, start: Array) -> tuple[Problem, State]:
+    """Return the problem of a single fit and where it begins: centres at `start` (cells, axes), a typical shape."""
+    problem = Problem(runs, basin, np.ones((1, len(runs.keys))), start, _FIRST_SCATTER)
+    own = np.concatenate([np.zeros((len(start), 1)), start], axis=1)[None]
+    shape = typical_shape(runs, basin)
+    residual = residuals(problem, State(own, shape[None]))[0][0]
+    own[0, :, 0] = (runs.weight * residual).sum(axis=1) / runs.weight.sum(axis=1)
+    return problem, State(own, shape[None])
+
+
+def judge(problem: Problem, state: State) -> Problem:
+    """Judge the run scatter anew, from the residuals of one fit and the parameters it took."""
+    residual, own, _ = residuals(problem, state)
+    near = problem.runs.weight > 0.25
+    curved = own[0] * (problem.runs.weight * near)[:, None]
+    inverse = np.linalg.inv(equations(problem, state).own[0])
+    taken = np.einsum("cab,cba->", inverse, curved @ own[0].swapaxes(1, 2)) + problem.basin.size
+    left = max(1 - taken / near.sum(), _LEAST_LEFT)
+    scatter = 1.4826 * float(np.median(np.abs(residual[0][near]))) / np.sqrt(left)
+    return replace(problem, scatter=max(scatter, _NO_SCATTER))

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from scalefit.basin_shape import BasinShape
 from scalefit.errors import FitError, LawError
+from scalefit.faces import Face, Shown
 from scalefit.fitting import Fit
-from scalefit.formatting import Face, format_number, to_html, to_text
+from scalefit.fitting.result import t_quantile
+from scalefit.formatting import format_number
 from scalefit.notes import Note
-from scalefit.surface.basin import BasinShape
+from scalefit.surface.centres import Pooled
 from scalefit.vocabulary import column_of
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Surface:
+class Surface(Shown):
     """Loss around the optimum for every size and budget; made by `fit_surface`.
 
     Parameters
@@ -33,17 +36,21 @@ class Surface:
         One row a (params, tokens) cell: its centre with standard errors, floor, number of runs, and whether the centre
         lies inside the cell's own grid.
     shape : ndarray (q,)
-        Shape parameters of the basin, see `scalefit.surface.basin`.
+        Shape parameters of the basin, see `scalefit.basin_shape`; curvatures in units of the loss.
     reference : pandas.Series
         Mean log params and log tokens, where the curvatures' trends are centred.
     scatter : float
-        Run-to-run scatter of log loss near the optimum.
+        Run-to-run scatter of the loss near the optimum, as a fraction of it.
+    noise : float
+        Standard deviation of a run's loss, in units of the loss; above the robust `scatter` where tails are heavy.
     between : mapping of str to float
         Scatter of cells' optima around each law beyond their own errors, in logs.
     window : float
         Relative excess at which a run's weight has fallen to a quarter.
     notes : tuple of Note
     source : str
+    pooled : Pooled
+        What a refit starts from.
     """
 
     lr_fit: Fit
@@ -53,10 +60,17 @@ class Surface:
     shape: Array
     reference: pd.Series
     scatter: float
+    noise: float
     between: dict[str, float]
     window: float
     notes: tuple[Note, ...] = field(default=())
     source: str = "table"
+    pooled: Pooled | None = field(default=None, repr=False)
+
+    @property
+    def laws(self) -> dict[str, Fit]:
+        """The fitted laws by setting: lr, and batch if the surface spans it."""
+        return {"lr": self.lr_fit} | ({"batch": self.batch_fit} if self.batch_fit is not None else {})
 
     def optimum(self, *, level: float = 0.95, **inputs: Any) -> pd.DataFrame:
         """Return the best learning rate and batch with intervals at (params, tokens).
@@ -88,6 +102,7 @@ class Surface:
             if fitted is None:
                 continue
             own = {column_of(name) for name in fitted.law.inputs}
+            fitted = replace(fitted, scale=self.between[axis])
             table = fitted.predict(place[[name for name in place if name in own]], level=level)
             renamed = table.rename(columns={"prediction": axis, "lo": f"{axis}_lo", "hi": f"{axis}_hi"})
             parts.append(renamed[[axis, f"{axis}_lo", f"{axis}_hi"]])
@@ -102,25 +117,72 @@ class Surface:
         FitError
             If there were too few cells for a loss law.
         """
+        floor_fit = self._floor_law()
+        place, shape = self._places(lr, batch, params, tokens)
+        height, _ = self._rise(place, [fitted.law(fitted.values, place) for fitted in self.laws.values()])
+        return (floor_fit.law(floor_fit.values, place) + height).reshape(shape)
+
+    def predict_loss(
+        self, *, lr: Any, batch: Any = None, params: Any, tokens: Any, level: float = 0.95
+    ) -> pd.DataFrame:
+        r"""Predict the loss of single runs in new cells, with intervals.
+
+        To first order :math:`\sigma_L^2 = \sigma_f^2 + \sum_a (\partial h/\partial m_a)^2 \sigma_a^2 + s^2`: the
+        error of the loss law and the scatter of floors about it, those of the optimum (see `optimum`) times the slope
+        of the basin, and the run-to-run scatter. The basin's own shape is taken as known.
+
+        Parameters
+        ----------
+        lr, batch, params, tokens : float or array_like
+            `batch` only for a surface that spans it.
+        level : float
+
+        Returns
+        -------
+        pandas.DataFrame
+            The inputs, loss, loss_lo, loss_hi.
+
+        Raises
+        ------
+        FitError
+            If there were too few cells for a loss law.
+        """
+        floor_fit = self._floor_law()
+        place, _ = self._places(lr, batch, params, tokens)
+        best = self.optimum(level=level, params=place["params"], tokens=place["tokens"])
+        floor = floor_fit.predict(place[["params", "tokens"]], level=level)
+        height, gradient = self._rise(place, [best[name] for name in self.laws])
+        loss = floor["prediction"].to_numpy() + height
+        halves = [(floor["hi"] - floor["lo"]) / 2, t_quantile(level, floor_fit.dof) * self.noise * np.ones(len(place))]
+        for slope, name in zip(gradient, self.laws, strict=True):
+            halves.append(slope * np.log(best[f"{name}_hi"] / best[f"{name}_lo"]) / 2)
+        half = np.sqrt(sum(np.asarray(part) ** 2 for part in halves))
+        return place.assign(loss=loss, loss_lo=loss - half, loss_hi=loss + half)
+
+    def _floor_law(self) -> Fit:
         if self.floor_fit is None:
             raise FitError("the floors of these cells allow no loss law; predict the optimum instead")
-        inputs = {"params": np.asarray(params, dtype=float), "tokens": np.asarray(tokens, dtype=float)}
-        settings = [lr] if self.batch_fit is None else [lr, batch]
-        if any(setting is None for setting in settings):
+        return self.floor_fit
+
+    def _places(self, lr: Any, batch: Any, params: Any, tokens: Any) -> tuple[pd.DataFrame, tuple[int, ...]]:
+        """Return one row a run, and the shape in which they were asked for."""
+        given = {"lr": lr, "batch": batch, "params": params, "tokens": tokens}
+        if self.batch_fit is None:
+            del given["batch"]
+        if any(value is None for value in given.values()):
             raise FitError("this surface spans learning rate and batch: give both")
-        fits = [f for f in (self.lr_fit, self.batch_fit) if f is not None]
-        best = [f.law(f.values, {n: inputs[n] for n in map(column_of, f.law.inputs)}) for f in fits]
-        arrays = np.broadcast_arrays(*settings, *best, *inputs.values())
-        shape = arrays[0].shape
-        flat = [np.asarray(a, dtype=float).ravel() for a in arrays]
-        axes = len(settings)
-        offsets = np.log(np.array(flat[:axes]) / np.array(flat[axes : 2 * axes]))[:, None, :]
-        logs = np.log(np.column_stack(flat[2 * axes :])) - self.reference.to_numpy()
+        arrays = np.broadcast_arrays(*(np.asarray(value, dtype=float) for value in given.values()))
+        return pd.DataFrame({name: a.ravel() for name, a in zip(given, arrays, strict=True)}), arrays[0].shape
+
+    def _rise(self, place: pd.DataFrame, best: list[Any]) -> tuple[Array, Array]:
+        """Return the basin's height at the runs and its slopes in their log settings, (n,) and (axes, n)."""
+        axes = len(best)
+        settings = np.log(place[list(self.laws)].to_numpy().T)
+        logs = np.log(place[list(self.reference.index)].to_numpy()) - self.reference.to_numpy()
         trend = logs if self.shape.size > axes * 2 + 3 * (axes == 2) else logs[:, :0]
-        height, _, _ = BasinShape(trend, axes)(self.shape[None], offsets)
-        law = self.floor_fit.law
-        floor = law(self.floor_fit.values, {"params": flat[-2], "tokens": flat[-1]})
-        return (floor * np.exp(height[0])).reshape(shape)
+        offsets = settings - np.log(np.array([np.broadcast_to(values, len(place)) for values in best]))
+        height, gradient, _ = BasinShape(trend, axes)(self.shape[None], offsets[:, None])
+        return height[0], gradient[:, 0]
 
     def _face(self) -> Face:
         fits = [f for f in (self.lr_fit, self.batch_fit, self.floor_fit) if f is not None]
@@ -130,14 +192,8 @@ class Surface:
         facts = [
             *((f.law.target, f.law.formula) for f in fits),
             ("cells", f"{len(self.cells)}, {int((~self.cells['inside']).sum())} with the centre beyond their own grid"),
-            ("run scatter", f"{format_number(self.scatter, 3)} of log loss"),
+            ("run scatter", f"{format_number(self.scatter, 3)} of the loss"),
             ("cell scatter", ", ".join(f"{format_number(s, 3)} of log {axis}" for axis, s in self.between.items())),
             ("source", self.source),
         ]
         return Face("Surface", tuple(facts), shown, self.notes)
-
-    def __repr__(self) -> str:
-        return to_text(self._face())
-
-    def _repr_html_(self) -> str:
-        return to_html(self._face())

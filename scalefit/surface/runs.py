@@ -1,4 +1,4 @@
-"""The runs of a sweep as arrays, grouped into (params, tokens) cells, with what each run counts."""
+"""The runs of a sweep as arrays, one row a (params, tokens) cell, with what each run counts."""
 
 from __future__ import annotations
 
@@ -14,41 +14,45 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """The runs of a sweep as arrays, with what each counts.
+    """The runs of a sweep as arrays; cells with fewer runs than the largest are filled up with runs of weight zero.
 
     Parameters
     ----------
-    settings : ndarray (axes, n)
+    settings : ndarray (axes, cells, n)
         Log lr, and log batch where it varies.
-    log_loss, weight : ndarray (n,)
-    cell : ndarray of int (n,)
+    excess : ndarray (cells, n)
+        Loss over the cell's lowest, minus one.
+    weight : ndarray (cells, n)
+    lowest : ndarray (cells,)
+        Lowest loss.
     keys : pandas.DataFrame
         params and tokens of every cell.
     window : float
-        Relative excess at which a run's weight has fallen to a quarter.
+        Excess at which a run's weight has fallen to a quarter.
     """
 
     settings: Array
-    log_loss: Array
+    excess: Array
     weight: Array
-    cell: Array
+    lowest: Array
     keys: pd.DataFrame
     window: float
 
-    def centred(self, values: Array) -> Array:
-        """Subtract the weighted mean of each cell along the last axis: the floor, profiled out."""
-        total = np.bincount(self.cell, self.weight, len(self.keys))
-        flat = values.reshape(-1, values.shape[-1])
-        index = (np.arange(len(flat))[:, None] * len(self.keys) + self.cell).ravel()
-        sums = np.bincount(index, (flat * self.weight).ravel(), len(flat) * len(self.keys))
-        means = sums.reshape(len(flat), -1) / total
-        return (flat - means[:, self.cell]).reshape(values.shape)
+    @property
+    def axes(self) -> int:
+        """Number of settings searched: 1 or 2."""
+        return len(self.settings)
+
+    @property
+    def there(self) -> Array:
+        """Which entries are runs (cells, n)."""
+        return self.weight > 0
 
 
 NARROW, WIDE = 0.0225, 0.2
 """Between which the window is chosen."""
 
-_PER_AXIS = 4.0
+_PER_AXIS = 2.0
 """Runs, counted by weight, that the typical cell must keep for each axis to show its basin."""
 
 
@@ -57,7 +61,7 @@ def arrange(sweep: Sweep, window: float | None) -> Runs:
 
     A run with relative excess e over the cell's best counts (1 + (e/window)**1.5)**-2: a quarter at the window, a
     thousandth at ten windows. Diverged runs are left out. Without a window, the narrowest is taken that leaves the
-    typical cell four runs' worth an axis, or half its runs where it has fewer than that.
+    typical cell two runs' worth an axis, or half its runs where it has fewer than that.
     """
     names = [name for name in ("params", "tokens") if name in sweep.table]
     sweep.require("lr", "loss", *(names or ["params"]))
@@ -66,30 +70,33 @@ def arrange(sweep: Sweep, window: float | None) -> Runs:
     labels = sweep.labels(names)[keep].reset_index(drop=True)
     keys, cell = _number(labels)
     table = table[keep]
-    log_loss = np.log(table["loss"].to_numpy(dtype=float))
-    lowest = np.full(len(keys), np.inf)
-    np.minimum.at(lowest, cell, log_loss)
-    excess = np.expm1(log_loss - lowest[cell])
     axes = ["lr"]
     if "batch" in table:
         levels = sweep.labels("batch")[keep].reset_index(drop=True).groupby(cell).nunique()
         axes += ["batch"] if (levels > 2).to_numpy().any() else []
-    window = _window(excess, cell, len(axes)) if window is None else window
-    weight = _weights(excess, window)
-    settings = np.log(table[axes].to_numpy(dtype=float).T)
-    order = np.lexsort((log_loss, *settings, cell))  # sums in one order, whatever the order of the table
-    return Runs(settings[:, order], log_loss[order], weight[order], cell[order], keys, window)
+    settings, loss = np.log(table[axes].to_numpy(dtype=float).T), table["loss"].to_numpy(dtype=float)
+    order = np.lexsort((loss, *settings, cell))  # sums in one order, whatever the order of the table
+    count = np.bincount(cell)
+    place = cell[order], np.arange(len(cell)) - np.repeat(np.cumsum(count) - count, count)
+    padded = np.full((1 + len(axes), len(count), count.max()), np.nan)
+    padded[(slice(None), *place)] = np.concatenate([settings, loss[None]])[:, order]
+    there = ~np.isnan(padded[-1])
+    lowest = np.nanmin(padded[-1], axis=1)
+    excess = np.where(there, padded[-1] / lowest[:, None] - 1, 0.0)
+    window = _window(excess, there, len(axes)) if window is None else window
+    weight = np.where(there, _weights(excess, window), 0.0)
+    return Runs(np.where(there, padded[:-1], 0.0), excess, weight, lowest, keys, window)
 
 
 def _weights(excess: Array, window: float) -> Array:
     return (1 + (excess / window) ** 1.5) ** -2
 
 
-def _window(excess: Array, cell: Array, axes: int) -> float:
+def _window(excess: Array, there: Array, axes: int) -> float:
     """Widen the window in steps until the typical cell keeps enough runs."""
-    enough = min(_PER_AXIS * axes, 0.5 * float(np.median(np.bincount(cell))))
+    enough = min(_PER_AXIS * axes, 0.5 * float(np.median(there.sum(axis=1))))
     for window in np.geomspace(NARROW, WIDE, 20):
-        if np.median(np.bincount(cell, _weights(excess, window))) >= enough:
+        if np.median((_weights(excess, window) * there).sum(axis=1)) >= enough:
             return float(window)
     return WIDE
 
