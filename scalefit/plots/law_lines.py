@@ -1,0 +1,275 @@
+"""Pictures of fitted laws along one input: one with its band and points, or several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from scalefit.errors import LawError
+from scalefit.fitting import Fit
+from scalefit.laws.formula import Law
+from scalefit.observations import Observations
+from scalefit.optima import Optima
+from scalefit.plots.marks import draw_marks
+from scalefit.plots.palette import BAND, QUIET, ROLES, Look, family
+from scalefit.plots.panels import axes_of, key, label_ends
+from scalefit.plots.scales import letter_of, log_axis, widen, write_value
+from scalefit.plots.slices import Slice, slice_of
+from scalefit.sweep import Sweep
+from scalefit.vocabulary import column_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Rows = pd.DataFrame | Optima | Sweep | Observations
+
+INSIDE = 1 + 1e-9
+
+
+def law(
+    fit: Fit,
+    along: str | None = None,
+    by: str | None = None,
+    *,
+    at: Mapping[str, float] | None = None,
+    heldout: Rows | None = None,
+    to: float | None = None,
+    level: float = 0.95,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a fitted law along one input, with its band and the points it was fitted to.
+
+    Parameters
+    ----------
+    fit : Fit
+    along : str, optional
+        The input on the x axis, as column or symbol; by default the one that spans most.
+    by : str, optional
+        An input to draw one line for each level of, six at most.
+    at : mapping of str to float, optional
+        Where the other inputs are held; by default at the geometric mean of the rows.
+    heldout : DataFrame, Optima or Sweep, optional
+        Rows the law has not seen, with its inputs and target.
+    to : float, optional
+        How far along the line goes; by default as far as there are points.
+    level : float
+        Coverage of the band.
+    ax : Axes, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    LawError
+        If the law has no such input, or the held-out rows lack a column.
+
+    Notes
+    -----
+    The band is that of `Fit.predict`: for a new observation, so it holds the scatter of single points too. Beyond the
+    rows fitted the line is dashed. Points are moved along the law to the inputs the line is drawn at (times the law's
+    ratio between the two places), as in a partial residual plot: their distance from the line is their residual.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from scalefit.fitting import fit
+    >>> table = pd.DataFrame({"params": [1e8, 3e8, 1e9, 3e9], "lr": [2.1e-3, 1.2e-3, 7e-4, 4e-4]})
+    >>> ax = law(fit("eta = c * N**a", table), ax=Figure().subplots())
+    >>> ax.get_xlabel(), ax.get_xscale()
+    ('model size $N$ (parameters)', 'log')
+    """
+    cut = slice_of(fit, along, by, at)
+    looks = [ROLES["law"]] if cut.by is None else family(len(cut.levels))
+    rows, kept = fit.rows, None if heldout is None else _rows_of(heldout, fit)
+    ax = axes_of(ax)
+    span = [rows[cut.along], *([] if kept is None else [kept[cut.along]]), pd.Series([] if to is None else [to])]
+    low, high = prepare(ax, cut, np.concatenate(span))
+    tops = [
+        draw_line(ax, cut, cut_level, look, (low, high), level, alone=cut.by is None)
+        for cut_level, look in zip(cut.levels, looks, strict=True)
+    ]
+    draw_points(ax, cut, rows, looks, fit.censored)
+    if kept is not None:
+        draw_points(
+            ax,
+            cut,
+            kept,
+            [Look(look.color, ROLES["heldout"].marker, hollow=True) for look in looks]
+            if cut.by
+            else [ROLES["heldout"]],
+        )
+    frame_lines(ax, cut)
+    if cut.by is not None:
+        label_ends(
+            ax,
+            [
+                (top, f"{letter_of(cut.by)} {write_value(cut.by, value)}", look.color)
+                for top, value, look in zip(tops, cut.levels, looks, strict=True)
+            ],
+        )
+    _explain(ax, cut, kept is not None, level)
+    return ax
+
+
+def _rows_of(source: Rows, fit: Fit) -> pd.DataFrame:
+    """Return the rows of a table or result as a frame with the law's columns."""
+    wanted = [column_of(name) for name in (*fit.law.inputs, fit.law.target)]
+    if isinstance(source, Optima | Sweep):
+        source = source.observations(fit.law.target)
+    table = source.table if isinstance(source, Observations) else source
+    table = table.rename(columns={name: column_of(str(name)) for name in table.columns})
+    if lacking := [name for name in wanted if name not in table.columns]:
+        raise LawError(f"rows beside {fit.law.formula!r} need {', '.join(wanted)}; missing {', '.join(lacking)}")
+    return table[wanted].reset_index(drop=True)
+
+
+def prepare(ax: Axes, cut: Slice, places: Any) -> tuple[float, float]:
+    """Set up both axes; return from where to where lines go."""
+    unit = cut.fit.data_unit
+    log_axis(ax, "x", cut.along, unit)
+    log_axis(ax, "y", cut.target, unit, best=True)
+    low, high = widen(places, 0.05)
+    ax.set_xlim(low, high)
+    return low, high
+
+
+def draw_line(
+    ax: Axes, cut: Slice, value: float, look: Look, ends: tuple[float, float], level: float, *, alone: bool
+) -> float:
+    """Draw one line and its band; return its height at the right edge."""
+    curve = cut.curve(*ends, value, level)
+    x, y = curve[cut.along], curve["prediction"]
+    inside = cut.fit.rows[cut.along].agg(["min", "max"])
+    known = x.between(inside["min"] / INSIDE, inside["max"] * INSIDE)
+    ax.fill_between(x, curve["lo"], curve["hi"], color=look.color, alpha=BAND if alone else 0.4 * BAND, linewidth=0)
+    ax.plot(x[known], y[known], **look.line(linestyle="-"))
+    ax.plot(x, y, **look.line(linestyle=(0, (3, 1.8)), linewidth=0.8))
+    return float(y.iloc[-1])
+
+
+def draw_points(ax: Axes, cut: Slice, rows: pd.DataFrame, looks: Sequence[Look], side: Any = None) -> None:
+    """Draw rows on the line each is nearest to; the only line's points in the colour of points."""
+    line = cut.line_of(rows)
+    sides = np.zeros(len(rows), dtype=int) if side is None else np.asarray(side)
+    for j, (level, look) in enumerate(zip(cut.levels, looks, strict=True)):
+        own = rows[line == j]
+        shown = ROLES["points"] if look is ROLES["law"] else look
+        draw_marks(ax, own[cut.along], cut.move(own, own[cut.target], level), shown, sides[line == j])
+
+
+def frame_lines(ax: Axes, cut: Slice) -> None:
+    """Limit the height to what points and lines need, however wide the bands."""
+    heights = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.lines if len(line.get_ydata())])
+    ax.set_ylim(*widen(heights, 0.08))
+
+
+def _explain(ax: Axes, cut: Slice, heldout: bool, level: float) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    alone = cut.by is None
+    points, line = (ROLES["points"], ROLES["law"]) if alone else (Look(QUIET), Look(QUIET))
+    band = Patch(color=line.color, alpha=BAND, linewidth=0)
+    kept = ROLES["heldout"] if alone else Look(QUIET, ROLES["heldout"].marker, hollow=True)
+    entries: list[tuple[Any, str]] = [(Line2D([], [], **points.points()), "fitted")]
+    if cut.fit.is_bound.any():
+        entries.append((Line2D([], [], **points.points(markerfacecolor="white")), "a bound"))
+    entries += [(Line2D([], [], **kept.points()), "held out")] if heldout else []
+    entries += [(Line2D([], [], **line.line()), "law"), (band, f"{100 * level:g} %")]
+    key(ax, entries, held_text(cut.fixed))
+
+
+def held_text(held: Mapping[str, float]) -> str:
+    """Say where the inputs off the axis are held."""
+    told = [f"{letter_of(name)} = {write_value(name, value)}" for name, value in held.items()]
+    return f"at {', '.join(told)}" if told else ""
+
+
+def compare(
+    fits: Sequence[Fit] | Mapping[str, Fit],
+    along: str | None = None,
+    *,
+    at: Mapping[str, float] | None = None,
+    heldout: Rows | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw several laws fitted to the same points, such as the learning rate against the batch for SGD and for a surge.
+
+    Parameters
+    ----------
+    fits : sequence of Fit, or mapping of str to Fit
+        Laws for one target, eight at most; a mapping gives them names.
+    along, at, ax
+        As for `law`; inputs held are those of every fit that has them.
+    heldout : DataFrame, Optima or Sweep, optional
+        Rows none of the laws has seen.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    LawError
+        If there is no fit, or one is of another target or lacks the input on the axis.
+
+    Notes
+    -----
+    Where laws have further inputs, points are moved along the first law to where those are held.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from scalefit.fitting import fit
+    >>> table = pd.DataFrame({"batch": 2.0 ** np.arange(14, 20), "lr": [4e-4, 5.7e-4, 8e-4, 1e-3, 1.2e-3, 1.3e-3]})
+    >>> laws = {"power": fit("eta = c * B**g", table), "SGD": fit("mccandlish2018_lr", table)}
+    >>> [text.get_text() for text in compare(laws, ax=Figure().subplots()).get_legend().get_texts()]
+    ['power', 'SGD']
+    """
+    from matplotlib.lines import Line2D
+
+    named = fits if isinstance(fits, Mapping) else {fit.law.name or fit.law.formula: fit for fit in fits}
+    if not 0 < len(named) <= 8:
+        raise LawError(f"fits: expected one to eight laws of different names, found {len(named)}")
+    check_held((fit.law for fit in named.values()), at)
+    first = next(iter(named.values()))
+    lead = slice_of(first, along, None, held_inputs(first, at))
+    ax = axes_of(ax)
+    kept = None if heldout is None else _rows_of(heldout, first)
+    places = first.rows[lead.along] if kept is None else np.append(first.rows[lead.along], kept[lead.along])
+    ends = prepare(ax, lead, places)
+    draw_points(ax, lead, first.rows, [ROLES["law"]], first.censored)
+    if kept is not None:
+        draw_points(ax, lead, kept, [ROLES["heldout"]])
+    looks = [ROLES["law"]] if len(named) == 1 else family(len(named))
+    entries: list[tuple[Any, str]] = []
+    for (name, fit), look in zip(named.items(), looks, strict=True):
+        if column_of(fit.law.target) != lead.target:
+            raise LawError(f"{name} is a law for {fit.law.target}, not for {lead.target}")
+        curve = slice_of(fit, lead.along, None, held_inputs(fit, dict(lead.fixed) | dict(at or {}))).curve(
+            *ends, np.nan, 0.95
+        )
+        ax.plot(curve[lead.along], curve["prediction"], **look.line())
+        entries.append((Line2D([], [], **look.line()), name))
+    frame_lines(ax, lead)
+    entries += [] if kept is None else [(Line2D([], [], **ROLES["heldout"].points()), "held out")]
+    key(ax, entries, held_text(lead.fixed))
+    return ax
+
+
+def held_inputs(fit: Fit, at: Mapping[str, float] | None) -> dict[str, float]:
+    """Return the held inputs that a fit has."""
+    own = {column_of(name) for name in fit.law.inputs}
+    return {column_of(name): value for name, value in (at or {}).items() if column_of(name) in own}
+
+
+def check_held(laws: Iterable[Law], at: Mapping[str, float] | None) -> None:
+    """Raise LawError if an input is held that none of the laws has."""
+    known = {column_of(name) for law in laws for name in law.inputs}
+    if strange := [name for name in at or {} if column_of(name) not in known]:
+        raise LawError(f"at={dict(at or {})!r}: none of these laws has the input {', '.join(strange)}")
