@@ -38,10 +38,11 @@ def main() -> None:
     for batch in (64, 256, 1024, 4096, 16384):
         near = table[(table["status"] == "interior") & (np.abs(np.log(table["batch"] / batch)) < 0.01)]
         print(f"B = {batch}: {len(near)} cells, {shown(sf.fit('lr_power', near[['params', 'tokens', 'lr']]))}")
-    both = sf.find_optima(sweep, over=("lr", "batch"), method=sf.Parabola())
-    for name in ("lr_power", "batch_power"):
-        fit = sf.fit(name, both)
-        print(f"co-tuned {name}: {fit.n} cells, {shown(fit)}")
+    for method in (sf.Basin(), sf.Parabola()):
+        both = sf.find_optima(sweep, over=("lr", "batch"), method=method)
+        for name in ("lr_power", "batch_power"):
+            fit = sf.fit(name, both)
+            print(f"co-tuned {name}, {method}: {fit.n} cells, {shown(fit)}")
     surface = sf.fit_surface(sweep)
     print(f"surface: {shown(surface.lr_fit)}")
     fits = {label: sf.fit(f"eta = c * N**a * D**b * {factor}", optima) for label, factor in FACTORS.items()}
@@ -50,8 +51,9 @@ def main() -> None:
         row = ranking.loc[fit.law.formula]
         errors = f"AICc {row['aicc']:.1f}, cells left out {row['leave_out']:.3f}"
         print(f"{label}: scatter {fit.scale:.3f}, {errors}; {shown(fit)}")
-    for holdout in ("largest params", "largest tokens", "tokens >= 2e6"):
-        print(sf.backtest(sweep, holdout).summary().iloc[:, :6].to_string(), f"({holdout})", sep="\n")
+    for holdout in ("largest params", "largest tokens", "tokens >= 2e6", "rolling params"):
+        scores = sf.backtest(sweep, holdout).summary()[["entrant", "cells", "regret_pct", "regret_stderr", "lr_log2"]]
+        print(scores.to_string(), f"({holdout})", sep="\n")
 
 
 if __name__ == "__main__":

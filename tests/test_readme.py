@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -11,13 +12,17 @@ import scalefit as sf
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
-def test_the_first_examples_run():
+def test_the_examples_run(tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    shutil.copy(README.parent / "data" / "simulated" / "runs.csv", tmp_path / "runs.csv")
+    monkeypatch.chdir(tmp_path)
     story: dict[str, object] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", sf.ExtrapolationWarning)  # the examples predict far beyond the table
-        for block in blocks[:2]:
+        for block in blocks[:4]:
             exec(compile(block, str(README), "exec"), story)
+    assert (tmp_path / "law.pdf").read_bytes().startswith(b"%PDF")
+    assert isinstance(story["trade"], sf.Tradeoff)
     assert isinstance(story["fit"], sf.Fit)
     assert isinstance(story["report"], sf.Backtest)
     assert isinstance(story["surface"], sf.Surface)
@@ -34,5 +39,6 @@ def test_what_it_says_of_our_own_sweep_is_what_comes_out():
         assert f"{abs(values[name]):.3f}" in shown
         assert shown in text
     summary = sf.backtest(sweep, "largest params").summary().set_index("entrant")["regret_pct"]
+    assert f"{summary['Basin: lr_power']:.2f}(" in text
     assert f"{summary['surface: lr_power']:.2f}(" in text
     assert f"{summary['grid minimum + OLS']:.2f}(" in text
