@@ -145,6 +145,8 @@ def _target_column(law: Law, table: pd.DataFrame) -> str:
 def _numeric(table: pd.DataFrame, name: str) -> Array:
     column = table[name]
     kind = column.dtype.kind
+    if kind == "f":
+        return column.to_numpy(dtype=float, na_value=np.nan)
     if kind in "mMc" or (kind == "b" and quantity_of(name) is not None):
         raise SweepError(f"{name}: expected numbers, found {column.dtype}")
     numbers = pd.to_numeric(column, errors="coerce")

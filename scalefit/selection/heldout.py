@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalefit.fitting import Fit
+from scalefit.fitting.refits import identified, refits
 from scalefit.levels import group_levels
 from scalefit.selection.matching import Matched
 from scalefit.solvers.linear import solve_normal
-from scalefit.uncertainty import identified, refits
 
 Array = np.ndarray
 

@@ -9,9 +9,9 @@ import pandas as pd
 
 from scalefit.extractors.local_fit import pool_noise
 from scalefit.fitting import Fit, fit
+from scalefit.fitting.refits import refits
 from scalefit.laws.formula import Law
 from scalefit.surface.joint import Problem, State, equations, residuals
-from scalefit.uncertainty import refits
 from scalefit.vocabulary import column_of
 
 Array = np.ndarray
