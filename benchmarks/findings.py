@@ -10,6 +10,8 @@ import warnings
 import numpy as np
 
 import scalefit as sf
+from scalefit.effective_entrant import EffectiveEntrant
+from scalefit.entrants import Entrant
 
 FACTORS = {
     "B^g": "B**g",
@@ -51,7 +53,11 @@ def main() -> None:
         row = ranking.loc[fit.law.formula]
         errors = f"AICc {row['aicc']:.1f}, cells left out {row['leave_out']:.3f}"
         print(f"{label}: scatter {fit.scale:.3f}, {errors}; {shown(fit)}")
+    print("effective:", shown(sf.fit("lr_power_batch", sf.find_optima(sf.effective_lr(sweep), over="lr"))))
+    rivals = [Entrant("as set", None, "lr_power", "batch_power"), EffectiveEntrant("effective")]
     for holdout in ("largest params", "largest tokens", "tokens >= 2e6", "rolling params"):
+        paired = sf.backtest(sweep, holdout, entrants=rivals).summary()
+        print(paired[["entrant", "regret_pct", "behind_pct", "behind_stderr"]].to_string(), f"({holdout})", sep="\n")
         scores = sf.backtest(sweep, holdout).summary()[["entrant", "cells", "regret_pct", "regret_stderr", "lr_log2"]]
         print(scores.to_string(), f"({holdout})", sep="\n")
 

@@ -38,6 +38,10 @@ class FitError(ScalefitError, RuntimeError):
         self.partial = partial
 
 
+class RefitError(ScalefitError, RuntimeError):
+    """A folder of results cannot be written to or read back; what it held before is intact."""
+
+
 class ScalefitWarning(UserWarning):
     """Base class of scalefit's warnings."""
 

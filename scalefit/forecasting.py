@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scalefit.entrants import label
+from scalefit.entrants import AUTO, label
 from scalefit.errors import FitError, LawError, ScalefitWarning
 from scalefit.extrapolation import Backtest
 from scalefit.faces import Face, Shown
@@ -20,8 +20,11 @@ from scalefit.fitting.prediction import reach_of
 from scalefit.fitting.result import check_level
 from scalefit.formatting import format_number
 from scalefit.notes import Note, merge
+from scalefit.selection.averaging import Average
 from scalefit.surface import Surface
 from scalefit.vocabulary import column_of
+
+Source = Fit | Surface | Average
 
 _SLACK = 1 + 1e-9
 _FARTHER = 1.1
@@ -69,7 +72,7 @@ class Forecast(Shown):
 
 
 def extrapolate(
-    source: Fit | Surface,
+    source: Source,
     *,
     backtest: Backtest | None = None,
     entrant: str | None = None,
@@ -80,7 +83,7 @@ def extrapolate(
 
     Parameters
     ----------
-    source : Fit or Surface
+    source : Fit, Surface or Average
     backtest : Backtest, optional
         From `backtest` on the same sweep. The forecast then quotes the error it measured at the nearest reach, in the
         same direction (params, tokens or both) if it has one.
@@ -102,7 +105,7 @@ def extrapolate(
     LawError
         An input is missing, unknown, not finite or not positive.
     FitError
-        If `source` is neither a fit nor a surface, or the backtest has no such entrant.
+        If `source` is none of these, or the backtest has no such entrant.
 
     Examples
     --------
@@ -121,6 +124,8 @@ def extrapolate(
         warnings.simplefilter("ignore", ScalefitWarning)
         table = _predict(source, laws, inputs, level)
     own = [*_status_notes(laws), *_interval_notes(table, laws), *_reach_notes(table)]
+    if isinstance(source, Average):
+        own.append(Note("average", f"the average of {len(source.fits)} laws, of which one is shown: {source.reason}"))
     if backtest is not None:
         tested, told = _tested(backtest, _entrant(backtest, source, laws, entrant), table, laws)
         table = pd.concat([table, tested], axis=1)
@@ -133,15 +138,17 @@ def extrapolate(
     return Forecast(table, MappingProxyType(laws), level, tuple(notes), source.source)
 
 
-def _laws_of(source: Fit | Surface) -> dict[str, Fit]:
+def _laws_of(source: Source) -> dict[str, Fit]:
     if isinstance(source, Fit):
         return {column_of(source.law.target): source}
     if isinstance(source, Surface):
         return {"lr": source.lr_fit} | ({"batch": source.batch_fit} if source.batch_fit is not None else {})
-    raise FitError(f"expected a Fit or a Surface to extrapolate, found {type(source).__name__}")
+    if isinstance(source, Average):
+        return {column_of(source.law.target): source.widest}
+    raise FitError(f"expected a Fit, a Surface or an Average to extrapolate, found {type(source).__name__}")
 
 
-def _predict(source: Fit | Surface, laws: Mapping[str, Fit], inputs: Mapping[str, Any], level: float) -> pd.DataFrame:
+def _predict(source: Source, laws: Mapping[str, Fit], inputs: Mapping[str, Any], level: float) -> pd.DataFrame:
     """Return inputs, predictions with bounds, and the reach of every input."""
     if isinstance(source, Surface):
         if lacking := {"params", "tokens"}.intersection(_inputs(laws)) - {column_of(name) for name in inputs}:
@@ -149,7 +156,7 @@ def _predict(source: Fit | Surface, laws: Mapping[str, Fit], inputs: Mapping[str
         table = source.optimum(level=level, **inputs).drop(columns="reach")
     else:
         (name,) = laws
-        found = source.predict(level=level, **inputs).drop(columns="reach")
+        found = source.predict(level=level, **inputs).drop(columns=["reach", "between"], errors="ignore")
         table = found.rename(columns={"prediction": name, "lo": f"{name}_lo", "hi": f"{name}_hi"})
     reach = pd.concat([reach_of(fit, table) for fit in laws.values()], axis=1)
     reach = reach.T.groupby(level=0, sort=False).max().T  # an input of both laws lies outside by the larger factor
@@ -183,14 +190,14 @@ def _reach_notes(table: pd.DataFrame) -> Iterator[Note]:
         yield Note("reach", f"predicted beyond the fitted range: {told}; the interval takes the law for true", True)
 
 
-def _entrant(backtest: Backtest, source: Fit | Surface, laws: Mapping[str, Fit], asked: str | None) -> str:
+def _entrant(backtest: Backtest, source: Source, laws: Mapping[str, Fit], asked: str | None) -> str:
     """Return the entrant whose record counts for this forecast; empty if there is none."""
     ranked = list(backtest.summary()["entrant"])
     if asked is not None:
         if asked not in ranked:
             raise FitError(f"the backtest has no entrant {asked!r}; it has: {', '.join(ranked)}")
         return asked
-    names = {label(fit.law) for fit in laws.values()}
+    names = {AUTO} if isinstance(source, Average) else {label(fit.law) for fit in laws.values()}
     if isinstance(source, Surface):
         found = [name for name in ranked if name.startswith("surface") and name.rpartition(": ")[2] in names]
         found = found or [name for name in ranked if name.startswith("surface")]
@@ -287,7 +294,7 @@ def _verdict(row: Mapping[Any, Any], name: str, axes: list[str], kind: str, reac
         yield Note("untested", text, caution=True)
 
 
-def _other_data(source: Fit | Surface, backtest: Backtest) -> list[Note]:
+def _other_data(source: Source, backtest: Backtest) -> list[Note]:
     if source.source == backtest.source:
         return []
     text = f"the backtest is of {backtest.source}, the forecast of {source.source}: is that the same recipe?"

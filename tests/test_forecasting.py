@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 
 from scalefit.entrants import Entrant
-from scalefit.errors import FitError, LawError
+from scalefit.errors import ExtrapolationWarning, FitError, LawError
 from scalefit.extractors import Parabola
 from scalefit.extrapolation import Backtest, backtest
 from scalefit.fitting import Fit, FitStatus, fit
 from scalefit.forecasting import Forecast, extrapolate
 from scalefit.notes import Note
 from scalefit.optima import find_optima
+from scalefit.selection import average_laws
 from scalefit.simulation import simulate_sweep
 from scalefit.surface import Surface, fit_surface
 from scalefit.sweep import Sweep
@@ -219,6 +220,19 @@ def test_what_cannot_be_forecast_is_refused(request, kind, inputs, error, text):
         extrapolate(request.getfixturevalue(kind), **inputs)
 
 
-def test_only_fits_and_surfaces_are_extrapolated(sweep):
+def test_an_average_is_predicted_as_it_predicts_and_judged_by_the_average(sweep):
+    average = average_laws(find_optima(sweep, over=("lr", "batch")), target="lr")
+    record = backtest(sweep, "largest params", laws="auto")
+    forecast = extrapolate(average, backtest=record, params=1e10, tokens=1e12)
+    with pytest.warns(ExtrapolationWarning):
+        expected = average.predict(params=1e10, tokens=1e12)
+    assert forecast.table["lr"].iloc[0] == pytest.approx(expected["prediction"].iloc[0])
+    assert forecast.table["lr_hi"].iloc[0] == pytest.approx(expected["hi"].iloc[0])
+    assert forecast.table["reach"].iloc[0] == pytest.approx(expected["reach"].iloc[0])
+    assert average.reason in told(forecast, "average")
+    assert "auto on" in told(forecast, "tested")
+
+
+def test_only_fits_surfaces_and_averages_are_extrapolated(sweep):
     with pytest.raises(FitError, match="found Sweep"):
         extrapolate(sweep, params=7e9, tokens=1e12)

@@ -15,11 +15,11 @@ import scalefit
 
 ROOT = Path(scalefit.__file__).parent
 STOREYS = (
-    "errors notes vocabulary expressions formatting observations levels sweep",
-    "laws solvers loaders collection simulation curves",
+    "version errors notes vocabulary expressions formatting faces observations levels integrity sweep",
+    "laws solvers loaders collection simulation curves basin_shape",
     "fitting optima extractors effective_rates",
-    "surface tradeoff uncertainty recipes regret sensitivity",
-    "extrapolation entrants lineup holdouts trials selection forecasting planning",
+    "surface tradeoff batch surge uncertainty recipes regret sensitivity",
+    "extrapolation effective_entrant entrants lineup holdouts trials selection forecasting planning",
     "refitting plots",
     "cli",
 )

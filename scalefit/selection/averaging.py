@@ -66,8 +66,13 @@ class Average(Shown):
     @property
     def law(self) -> Law:
         """The heaviest of the laws with the most inputs: what a prediction has to be given."""
+        return self.widest.law
+
+    @property
+    def widest(self) -> Fit:
+        """The fit of that law."""
         order = sorted(range(len(self.fits)), key=lambda k: (-len(self.fits[k].law.inputs), -self.weights[k]))
-        return self.fits[order[0]].law
+        return self.fits[order[0]]
 
     def predict(self, table: pd.DataFrame | None = None, *, level: float = 0.95, **inputs: Any) -> pd.DataFrame:
         r"""Predict the target with intervals for a new observation.
@@ -110,11 +115,11 @@ class Average(Shown):
         numbers = [middle, middle - half, middle + half, apart]
         prediction, low, high, between = [np.exp(v) for v in numbers] if logged else numbers
         reach = np.max([one["reach"] for one in found], axis=0)
-        given = found[self._widest()].drop(columns=["prediction", "lo", "hi", "reach"])
+        given = found[self._place()].drop(columns=["prediction", "lo", "hi", "reach"])
         return given.assign(prediction=prediction, lo=low, hi=high, reach=reach, between=between)
 
-    def _widest(self) -> int:
-        return next(k for k, fit in enumerate(self.fits) if fit.law is self.law)
+    def _place(self) -> int:
+        return next(k for k, fit in enumerate(self.fits) if fit is self.widest)
 
     def _predictions(
         self, table: pd.DataFrame | None, inputs: dict[str, Any], level: float
@@ -122,7 +127,7 @@ class Average(Shown):
         given = {column_of(str(name)): value for name, value in inputs.items()}
         found: list[pd.DataFrame] = []
         told: list[str] = []
-        for fit in [self.fits[self._widest()], *self.fits]:  # the widest law first: it knows which names are strange
+        for fit in [self.widest, *self.fits]:  # the widest law first: it knows which names are strange
             own = {column_of(name) for name in fit.law.inputs}
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ExtrapolationWarning)
