@@ -119,3 +119,8 @@ def test_what_is_no_law_is_refused(law):
 )
 def test_latex_of_the_laws_of_the_batch(name, latex):
     assert BUILT_IN[name].to_latex().startswith(latex)
+
+
+def test_auto_is_no_law_and_says_what_chooses_one():
+    with pytest.raises(LawError, match=r"'auto' names no single law.*choose_law.*average_laws"):
+        get_law("auto")

@@ -52,6 +52,11 @@ def get_law(law: Law | str) -> Law:
     if "=" in law:
         return Law(law)
     known = BUILT_IN | {entry.name: entry.law for entry in PUBLISHED}
+    if law == "auto":
+        raise LawError(
+            "'auto' names no single law, and this needs one; choose it with choose_law(data).fit.law, or average the "
+            "usual ones: average_laws(data), of optima or of a surface"
+        )
     if law not in known:
         near = difflib.get_close_matches(law, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see sf.laws.catalog()"

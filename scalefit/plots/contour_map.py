@@ -60,6 +60,17 @@ def surface(
     -----
     The cross at the optimum is the interval of `Surface.optimum`; the dashed line is the optimum of the laws for
     training data from the least to the most the surface was fitted to, at this size.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from scalefit.simulation import simulate_sweep
+    >>> from scalefit.surface import fit_surface
+    >>> runs = simulate_sweep(seed=1)
+    >>> sweep = Sweep.from_frame(runs.assign(diverged=runs["loss"].isna()))
+    >>> ax = surface(fit_surface(sweep), sweep, params=1e9, tokens=1.6e10, ax=Figure().subplots())
+    >>> ax.get_xscale(), ax.get_yscale()
+    ('log', 'log')
     """
     if surface.batch_fit is None:
         raise SweepError("this surface spans the learning rate only; draw basins(sweep) instead")

@@ -91,6 +91,17 @@ def savefig(
     No time is written, and the names of SVG elements do not change: the same figure is the same file, byte for byte.
     Fonts are embedded (TrueType in PDF, outlines in SVG), and the file is as wide as the figure: nothing is cropped.
     The metadata are the Subject of a PDF and the Description of a PNG or SVG.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from matplotlib.figure import Figure
+    >>> figure = Figure()
+    >>> figure.subplots().plot([1, 2])  # doctest: +ELLIPSIS
+    [<matplotlib.lines.Line2D object at ...>]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     savefig(figure, Path(folder) / "line.pdf").name
+    'line.pdf'
     """
     import matplotlib
 

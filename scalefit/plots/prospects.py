@@ -157,6 +157,18 @@ def backtest(report: Backtest, *, entrants: int | None = None, ax: Axes | None =
     held-out cells, open where the regret is a lower bound only (beyond the grid measured). The dotted line is the
     regret of the cells' own observed optima, which even they pay: the best run was also lucky. The scale is a root, so
     that 0 has a place and small regrets stay apart.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from scalefit.extrapolation import backtest as hold_out
+    >>> from scalefit.simulation import simulate_sweep
+    >>> from scalefit.sweep import Sweep
+    >>> runs = simulate_sweep(seed=1)
+    >>> sweep = Sweep.from_frame(runs.assign(diverged=runs["loss"].isna()))
+    >>> ax = backtest(hold_out(sweep, "largest params"), ax=Figure().subplots())
+    >>> ax.get_xlabel()
+    'regret (% of the loss)'
     """
     ranks = report.summary().dropna(subset="regret_pct")
     if entrants is not None and not 1 <= entrants <= len(ranks):

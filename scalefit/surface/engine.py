@@ -73,6 +73,14 @@ def fit_surface(
     two in lr, then to every second batch, and with 70 % of its runs dropped; of the bundled tiny-lm sweep; and of
     simulated sweeps of 45 cells with curved laws. About 50 variants were tried. Held-out figures, what was dropped, and
     bias and coverage in simulated sweeps: docs/statistics.md.
+
+    Examples
+    --------
+    >>> from scalefit.simulation import simulate_sweep
+    >>> runs = simulate_sweep(seed=1)
+    >>> surface = fit_surface(Sweep.from_frame(runs.assign(diverged=runs["loss"].isna())))
+    >>> surface.optimum(params=1e9, tokens=6.4e10)[["lr", "batch"]].shape
+    (1, 2)
     """
     laws = [get_law(lr_law)]
     runs = arrange(sweep, window)
