@@ -73,21 +73,26 @@ class Optima(Shown):
         """Return the number of cells."""
         return len(self._table)
 
-    def observations(self, target: str, bounds: bool = False) -> Observations:
-        """Return the rows a law for `target` is fitted to: the cells whose optimum in it is a point.
+    def observations(self, target: str) -> Observations:
+        """Return the cells whose optimum in `target` is a point, as rows for a law.
 
         Parameters
         ----------
         target : str
             A searched axis or its symbol: ``"lr"``, ``"eta"``, ``"batch"`` or ``"B"``.
-        bounds : bool
-            Whether the edges come along, as bounds (`Observations.censored`).
 
         Raises
         ------
         SweepError
             If that axis was not searched, or no cell has a point to offer.
         """
+        return self._rows(target, bounds=False)
+
+    def bounded_observations(self, target: str) -> Observations:
+        """Return what `observations` does and the edges beside it, as bounds (`Observations.censored`)."""
+        return self._rows(target, bounds=True)
+
+    def _rows(self, target: str, *, bounds: bool) -> Observations:
         column = column_of(target)
         if column not in self.over:
             raise SweepError(

@@ -232,9 +232,7 @@ def test_the_bound_of_a_picked_run_is_the_middle_between_the_last_two_levels():
         }
     )
     for method in (GridMinimum(), NearMinimum(0.0025)):
-        found = find_optima(Sweep.from_frame(rows.assign(diverged=False)), method=method).observations(
-            "lr", bounds=True
-        )
+        found = find_optima(Sweep.from_frame(rows.assign(diverged=False)), method=method).bounded_observations("lr")
         assert found.censored.tolist() == [-1, 1, 0]
         assert found.table["lr"].to_numpy() == pytest.approx([np.sqrt(2) * 1e-3, 4e-3 * np.sqrt(2), 2e-3])
         assert "2 of 3 optima are bounds (1 at or above, 1 at or below)" in "".join(n.text for n in found.notes)
@@ -242,7 +240,7 @@ def test_the_bound_of_a_picked_run_is_the_middle_between_the_last_two_levels():
 
 def test_the_bound_of_a_fitted_curve_is_its_last_level():
     optima = find_optima(sweep(np.random.default_rng(2)), method=Basin())
-    found = optima.observations("lr", bounds=True)
+    found = optima.bounded_observations("lr")
     edges = optima.table["status"] == "edge"
     assert edges.sum() == (found.censored != 0).sum() > 0
     assert set(found.table["lr"][found.censored != 0]) == set(optima.table["lr"][edges])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -100,7 +99,8 @@ def _observations(law: Law, data: Any, bounds: str) -> Observations:
     if isinstance(data, Observations):
         return data if bounds == "censor" or data.censored is None else data.points()
     if hasattr(data, "observations"):
-        return data.observations(target, bounds=True) if _has_bounds(data, bounds) else data.observations(target)
+        bounded = getattr(data, "bounded_observations", None) if bounds == "censor" else None
+        return (bounded or data.observations)(target)
     if isinstance(data, Mapping):
         try:
             data = pd.DataFrame({str(name): np.atleast_1d(column) for name, column in data.items()})
@@ -114,10 +114,6 @@ def _observations(law: Law, data: Any, bounds: str) -> Observations:
     unit = table.attrs.get("data_unit", "tokens") if table is data else getattr(data, "data_unit", "tokens")
     rtol = 0.01 if table is data else getattr(data, "rtol", 0.01)
     return Observations(table.reset_index(drop=True), data_unit=unit, rtol=rtol)
-
-
-def _has_bounds(data: Any, bounds: str) -> bool:
-    return bounds == "censor" and "bounds" in inspect.signature(data.observations).parameters
 
 
 def _sides(observed: Observations) -> Array | None:
