@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from scalefit.effective_rates import effective_lr, from_effective
     from scalefit.extrapolation import Backtest, backtest
     from scalefit.forecasting import Forecast, extrapolate
-    from scalefit.refitting import Refit, refit
+    from scalefit.refitting import Refit, read_fits, refit
     from scalefit.selection import (
         Average,
         Choice,
@@ -126,6 +126,7 @@ _UPSTAIRS = {
     "near_optimal": "sensitivity",
     "nested_test": "selection",
     "read_curves": "curves",
+    "read_fits": "refitting",
     "refit": "refitting",
     "sgd_constants": "surge",
     "sgd_optimum": "surge",
@@ -210,6 +211,7 @@ __all__ = [
     "nested_test",
     "plots",
     "read_curves",
+    "read_fits",
     "read_sweep",
     "refit",
     "sgd_constants",

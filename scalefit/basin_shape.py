@@ -29,8 +29,11 @@ def bend(u: Array, k: Array) -> tuple[Array, Array, Array]:
     """
     z = np.clip(k * u, -_WIDEST, _WIDEST)
     small = np.abs(z) < 1e-3
-    safe = np.where(small, 1.0, k)
     grown = np.expm1(z)
+    if not small.any():
+        value, slope = (grown - z) / k**2, grown / k
+        return value, slope, (u * grown - 2 * value * k) / k**2
+    safe = np.where(small, 1.0, k)
     value = np.where(small, u * u * (0.5 + z / 6 + z * z / 24), (grown - z) / safe**2)
     slope = np.where(small, u * (1 + z / 2 + z * z / 6), grown / safe)
     in_k = np.where(small, u**3 * (1 / 6 + z / 12), (u * grown - 2 * value * safe) / safe**2)

@@ -8,7 +8,7 @@ import numpy as np
 
 from scalefit.errors import SweepError
 from scalefit.extractors.cells import MIN_LEVELS, Block, Extraction, Floats, finish, some
-from scalefit.extractors.local_fit import fit_quadratic, noise_scale, range_is_noise, window_weights
+from scalefit.extractors.local_fit import fit_quadratic, misfits, noise_scale, range_is_noise, window_weights
 from scalefit.extractors.pooled_fit import PooledBasins, fit_basins
 from scalefit.extractors.quadratic import edges, read_vertices, t_quantile
 from scalefit.notes import Note
@@ -120,7 +120,7 @@ class Basin:
 
 def pooled_asymmetry(block: Block, settings: Basin) -> tuple[float, float, tuple[Note, ...]]:
     """Return the asymmetry of least misfit over all cells, its standard error, and a note."""
-    misfit = np.array([fit_quadratic(block, settings.window, k).misfit for k in _GRID])
+    misfit = misfits(block, settings.window, _GRID)
     k, error = PRIOR_ASYMMETRY, PRIOR_SPREAD
     for _ in range(3):  # the noise is judged about the basin, so it and k are found in turn
         variance = fit_quadratic(block, settings.window, k).variance

@@ -17,6 +17,9 @@ PRIOR_DOF = 4.0
 ENOUGH_DOF = 8.0
 """Residual degrees of freedom over all cells from which the noise is judged about a cubic instead of the parabola."""
 
+_CHUNK = 200_000
+"""Runs, counted once for each asymmetry, that are fitted at once."""
+
 MANY_CELLS = 8
 """Cells from which an asymmetry shared by all of them can be judged."""
 
@@ -69,7 +72,7 @@ def fit_quadratic(block: Block, window: float, asymmetry: float | None = None) -
     square = _design(z, 2) if asymmetry is None else bent_design(z, asymmetry * scale[:, :1])
     plain = _local_regression(square, weight, height, known)
     # Cubic terms take up the asymmetry of the basins, which is no noise; short sweeps cannot afford them.
-    bent = _local_regression(_design(z, 3), weight, height, known)
+    bent = plain if asymmetry is not None else _local_regression(_design(z, 3), weight, height, known)
     noise = bent if asymmetry is None and bent.dof.sum() >= ENOUGH_DOF else plain
     variance, dof = pool_noise(noise.rss, noise.dof, low)
     coef = plain.coef
@@ -85,6 +88,22 @@ def fit_quadratic(block: Block, window: float, asymmetry: float | None = None) -
         shift=_pooled_shift(plain, bent, scale) if asymmetry is None else np.zeros(axes),
         misfit=plain.rss,
     )
+
+
+def misfits(block: Block, window: float, asymmetries: Floats) -> Floats:
+    """Return the misfit of `fit_quadratic` for several asymmetries at once, shape (asymmetries, cells)."""
+    weight = window_weights(block, window)
+    _, scale, z = _standardise(block, weight)
+    height = np.where(block.finished, block.loss - np.nan_to_num(block.lowest)[:, None], 0.0)
+    known = every(block.level_counts() >= MIN_LEVELS, axis=1)
+    at_once = max(1, _CHUNK // max(weight.size, 1))
+    parts = []
+    for k in np.split(asymmetries, range(at_once, len(asymmetries), at_once)):
+        n = len(k)
+        design = bent_design(np.tile(z, (n, 1, 1)), np.repeat(k, len(z))[:, None] * np.tile(scale[:, :1], (n, 1)))
+        found = _local_regression(design, np.tile(weight, (n, 1)), np.tile(height, (n, 1)), np.tile(known, n))
+        parts.append(found.rss.reshape(n, len(z)))
+    return np.concatenate(parts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -194,4 +194,6 @@ def between_cells(start: Fit, observed: Array, variance: Array, count: Array) ->
         middle = (low + high) / 2
         above = excess(middle) > 0
         low, high = np.where(above, middle, low), np.where(above, high, middle)
+        if (high - low <= 1e-10 * high).all():
+            break
     return np.where(scattered, high, 0.0)

@@ -1,0 +1,35 @@
+"""The commands of the shell, gathered."""
+
+from __future__ import annotations
+
+import pandas as pd
+import typer
+
+from scalefit.cli.backtesting import backtest_command
+from scalefit.cli.collection import datasets_command
+from scalefit.cli.fitting import fit_command, laws_command, predict_command
+from scalefit.cli.options import readable
+from scalefit.cli.refitting import refit_command
+
+app = typer.Typer(
+    help="Scaling laws for learning rate, batch size and loss, from tables of smaller runs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for name, command in (
+    ("fit", fit_command),
+    ("predict", predict_command),
+    ("backtest", backtest_command),
+    ("refit", refit_command),
+    ("laws", laws_command),
+    ("datasets", datasets_command),
+):
+    app.command(name)(readable(command))
+
+
+def main() -> None:
+    """Run the command line."""
+    pd.set_option("display.width", 120)
+    app()

@@ -1,0 +1,183 @@
+"""Puts finished results into the output folder so that a crash at any moment leaves the old ones or the new ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+
+from filelock import FileLock, Timeout
+
+from scalefit.errors import RefitError
+from scalefit.refitting.exchange import swap
+
+_STAGING = ".staging"
+_OWNER = "owner.lock"
+_FRESH, _OLD = "fresh", "old"
+
+
+class Outbox:
+    """The way into an output folder, for as long as it is open.
+
+    A folder is written beside its place, flushed to disk, and then put there: on Linux it changes places with the old
+    one in a single step; elsewhere the old one steps aside first, so that for a moment there is none. The old folder is
+    deleted last. Opening an outbox clears up after writers that died: a folder that had stepped aside and was not
+    replaced goes back. Locks belong to the system and end with the process that held them.
+
+    Parameters
+    ----------
+    out : Path
+        The output folder; made if absent.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, Outbox(Path(folder)) as outbox:
+    ...     outbox.put_folder("steplaw", {"fit.json": b"{}", "figures/law.svg": b"<svg/>"})
+    ...     sorted(path.name for path in Path(folder, "steplaw").rglob("*.*"))
+    ['fit.json', 'law.svg']
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._stage = out / _STAGING / uuid.uuid4().hex
+        self._owner = FileLock(self._stage / _OWNER)
+
+    def __enter__(self) -> Outbox:
+        with _readable_errors(self.out):
+            self._stage.parent.mkdir(parents=True, exist_ok=True)
+            with self.lock():
+                self._stage.mkdir()
+                self._owner.acquire(timeout=0)
+                _clear_up(self.out)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._owner.release()
+        shutil.rmtree(self._stage, ignore_errors=True)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the output folder's lock: short, so that several refits can share the folder."""
+        with FileLock(self.out / _STAGING / "folder.lock"):
+            yield
+
+    def put_folder(self, name: str, files: Mapping[str, bytes]) -> None:
+        """Replace a folder of the output, whole.
+
+        Parameters
+        ----------
+        name : str
+            One path component.
+        files : mapping of str to bytes
+            Contents by relative path with forward slashes.
+
+        Raises
+        ------
+        RefitError
+            If the disk refuses; what was there before stays.
+        """
+        if len(_inside(name).parts) != 1 or name.startswith("."):
+            raise RefitError(f"{name!r} is no name for a folder of the output")
+        fresh, old, place = self._stage / _FRESH / name, self._stage / _OLD / name, self.out / name
+        with _readable_errors(place):
+            try:
+                for relative, content in files.items():
+                    _write(fresh / _inside(relative), content)
+                _flush_folders(fresh)
+                with self.lock():
+                    if not place.exists():
+                        os.rename(fresh, place)
+                    elif not swap(fresh, place):
+                        old.parent.mkdir(exist_ok=True)
+                        os.rename(place, old)
+                        os.rename(fresh, place)
+                    _flush_folder(self.out)
+            except BaseException:
+                if old.exists() and not place.exists():
+                    os.rename(old, place)
+                raise
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
+                shutil.rmtree(old, ignore_errors=True)
+
+    def put_file(self, name: str, content: bytes) -> None:
+        """Replace one file of the output; call it under `lock` if it depends on what the folder holds."""
+        place = self.out / _inside(name)
+        fresh = self._stage / uuid.uuid4().hex
+        with _readable_errors(place):
+            try:
+                _write(fresh, content)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(fresh, place)
+                _flush_folder(place.parent)
+            finally:
+                fresh.unlink(missing_ok=True)
+
+    def remove_file(self, name: str) -> None:
+        """Remove one file of the output if it is there."""
+        (self.out / _inside(name)).unlink(missing_ok=True)
+
+
+def _clear_up(out: Path) -> None:
+    """Undo what dead writers left half done. The lock of a living writer cannot be taken."""
+    for stage in (path for path in (out / _STAGING).iterdir() if path.is_dir()):
+        owner = FileLock(stage / _OWNER)
+        try:
+            owner.acquire(timeout=0)
+        except Timeout:
+            continue
+        for old in (stage / _OLD).glob("*"):
+            place = out / old.name
+            if not place.exists():
+                os.rename(old, place)
+        owner.release()
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _inside(relative: str) -> PurePosixPath:
+    """Return a relative path that cannot leave its folder."""
+    path = PurePosixPath(relative)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise RefitError(f"{relative!r} would leave the output folder")
+    return path
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folders(top: Path) -> None:
+    for folder, _, _ in os.walk(top, topdown=False):
+        _flush_folder(Path(folder))
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # elsewhere a folder cannot be opened, and renames are flushed with the file
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _readable_errors(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RefitError(
+            f"cannot write {place}: {error.strerror or error}; what was there before is kept. Run again when it can "
+            "be written: finished sweeps are not done twice"
+        ) from error

@@ -1,0 +1,148 @@
+"""Which files are sweeps to refit, and what each is called in the output."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from scalefit.errors import SweepError
+from scalefit.refitting.records import is_results
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
+"""Tables of runs by their last suffix, or the one before .gz. A .json or .txt file is taken when it is named."""
+
+TOP_FILES = ("index.html", "summary.csv", "summary.parquet", "failures.json")
+"""Files in the output folder that belong to no single sweep."""
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+_LONGEST = 100
+_UNSAFE = re.compile(r"[^A-Za-z0-9._=+-]+")
+
+
+@dataclass(frozen=True, order=True)
+class Source:
+    """A file to refit.
+
+    Parameters
+    ----------
+    name : str
+        Its folder in the output: one path component of plain characters.
+    path : str
+        Absolute.
+    relative : str
+        Relative to the folder in which it was searched, with forward slashes; globs of the settings match this.
+    """
+
+    name: str
+    path: str
+    relative: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Parameters
+    ----------
+    sources : tuple of Source
+        Sorted by name; every file once.
+    unreadable : tuple of (str, str)
+        Folders that could not be searched, and why.
+    """
+
+    sources: tuple[Source, ...]
+    unreadable: tuple[tuple[str, str], ...]
+
+
+def discover(paths: Paths, out: Path) -> Found:
+    """Find the sweeps that paths name.
+
+    Parameters
+    ----------
+    paths : path or iterable of path
+        Files, globs, and folders, which are searched through all levels for `SUFFIXES`. Hidden files and folders
+        and results in the output folder are passed over; a link to a folder is not followed, so a loop of links ends.
+    out : Path
+        The output folder.
+
+    Raises
+    ------
+    SweepError
+        If a path names nothing.
+    """
+    found: dict[str, str] = {}
+    unreadable: list[tuple[str, str]] = []
+    out = out.resolve()
+    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+        for root, file in _files(os.path.expanduser(os.fspath(path)), out, unreadable):
+            absolute = os.path.realpath(file) if os.path.exists(file) else os.path.abspath(file)
+            if not _is_result(absolute, out):
+                found.setdefault(absolute, os.path.relpath(file, root))
+    named = _name([(absolute, relative.replace(os.sep, "/")) for absolute, relative in found.items()])
+    return Found(tuple(sorted(named)), tuple(unreadable))
+
+
+def _files(path: str, out: Path, unreadable: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield (folder searched, file) pairs."""
+    if os.path.isdir(path):
+        yield from ((path, file) for file in _walk(path, out, unreadable))
+    elif os.path.lexists(path):
+        yield os.path.dirname(path) or ".", path
+    else:
+        matches = sorted(glob.glob(path, recursive=True))
+        if not matches:
+            raise SweepError(f"{path!r} is no file, folder or glob of any; nothing to refit there")
+        for match in matches:
+            yield from _files(match, out, unreadable)
+
+
+def _walk(folder: str, out: Path, unreadable: list[tuple[str, str]]) -> Iterator[str]:
+    def note(error: OSError) -> None:
+        unreadable.append((str(error.filename), error.strerror or str(error)))
+
+    for here, folders, files in os.walk(folder, onerror=note):
+        folders[:] = sorted(name for name in folders if name[0] != "." and Path(here, name).resolve() != out)
+        for name in sorted(files):
+            stem = name[: -len(".gz")] if name.lower().endswith(".gz") else name
+            if name[0] != "." and stem.lower().endswith(SUFFIXES):
+                yield os.path.join(here, name)
+
+
+def _is_result(absolute: str, out: Path) -> bool:
+    """Tell whether a file was written by a refit; inputs may lie in the output folder too."""
+    path = Path(absolute)
+    if not path.is_relative_to(out):
+        return False
+    first, *rest = path.relative_to(out).parts
+    return is_results(out / first) if rest else first in TOP_FILES
+
+
+def _name(files: list[tuple[str, str]]) -> list[Source]:
+    """Name every file by its relative path; those that would share a name also by a hash of where they are."""
+    plain = [_slug(relative) for _, relative in files]
+    count = Counter(name.lower() for name in plain)
+    return [
+        Source(name if count[name.lower()] == 1 else marked(name, absolute), absolute, relative)
+        for name, (absolute, relative) in zip(plain, files, strict=True)
+    ]
+
+
+def marked(name: str, path: str) -> str:
+    """Return a name that another file of the same name, found elsewhere, does not have."""
+    return f"{name}-{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+
+
+def _slug(relative: str) -> str:
+    """Return a relative path as one component of plain characters; what had to be changed leaves a hash."""
+    stem = re.sub(r"(\.gz)?\Z", "", relative, flags=re.IGNORECASE)
+    stem = re.sub(r"\.(csv|tsv|jsonl|ndjson|json|parquet|pq|txt|tab)\Z", "", stem, flags=re.IGNORECASE)
+    flat = stem.replace("../", "").replace("/", "--")
+    plain = _UNSAFE.sub("_", flat).lstrip(".")[:_LONGEST]
+    return plain if plain and plain == flat and plain.lower() not in TOP_FILES else marked(plain or "sweep", relative)

@@ -1,0 +1,181 @@
+"""`refit`: folders of sweeps in, a folder of up-to-date results out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scalefit.errors import RefitError, ScalefitError
+from scalefit.refitting.configuration import read_settings
+from scalefit.refitting.delivery import Outbox
+from scalefit.refitting.discovery import Found, Paths, Source, discover, marked
+from scalefit.refitting.outcome import Event, Refit
+from scalefit.refitting.production import Order, Product, digest_file, produce
+from scalefit.refitting.records import is_results, read_record, read_records
+from scalefit.refitting.settings import Settings, digest, to_toml
+from scalefit.refitting.summary import write_summary
+from scalefit.refitting.workers import Workers
+from scalefit.version import __version__
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a refit is to do; constant while it runs."""
+
+    out: Path
+    settings: Settings
+    force: bool = False
+    figures: bool = True
+    report: bool = True
+
+
+def refit(
+    paths: Paths,
+    out: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | Settings | None = None,
+    jobs: int = 2,
+    executor: Executor | None = None,
+    force: bool = False,
+    figures: bool = True,
+    report: bool = True,
+    on_event: Callable[[Event], None] | None = None,
+) -> Refit:
+    """Bring the results of every sweep in some folders up to date.
+
+    For each file: load, optima, laws for learning rate and batch chosen by held-out cells, joint surface, loss law,
+    backtest on the largest cells, bootstrap; a folder of results with `fit.json`, tables, figures and a report; and
+    over all, `summary.csv`, `summary.parquet` and `index.html`. A file whose content, settings and scalefit version
+    are those of its results is skipped. Results replace older ones whole or not at all.
+
+    Parameters
+    ----------
+    paths : path or iterable of path
+        Files, globs and folders.
+    out : path
+        The folder of results; several refits may share it at the same time.
+    config : path or Settings, optional
+        A `scalefit.toml`; by default the one in the working folder, if there is one.
+    jobs : int
+        Processes. 1 runs everything in this process.
+    executor : concurrent.futures.Executor, optional
+        Used instead of processes of our own, for example ``distributed.Client(address).get_executor()``.
+    force : bool
+        Refit unchanged sweeps too.
+    figures, report : bool
+        Whether to make them.
+    on_event : callable, optional
+        Called with an `Event` as each file is done.
+
+    Returns
+    -------
+    Refit
+        A row for each file; `exit_code` is 1 if some failed.
+
+    Raises
+    ------
+    SweepError
+        If a path names nothing, or the settings mean nothing.
+    RefitError
+        If the output folder cannot be written; everything finished before is kept.
+
+    Notes
+    -----
+    Interrupted (Ctrl-C), it keeps and summarises what is finished and returns with `exit_code` 130.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from scalefit.simulation import simulate_sweep
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> simulate_sweep(seed=0).to_csv(folder / "runs.csv", index=False)
+    >>> done = refit(folder / "runs.csv", folder / "results", jobs=1, figures=False, report=False)
+    >>> done.table[["name", "status"]].to_dict("records")
+    [{'name': 'runs', 'status': 'ok'}]
+    """
+    settings = config if isinstance(config, Settings) else read_settings(config)
+    plan = Plan(Path(out), settings, force, figures, report)
+    return refit_found(discover(paths, plan.out), plan, Workers(jobs, executor), on_event)
+
+
+def refit_found(found: Found, plan: Plan, pool: Workers, on_event: Callable[[Event], None] | None) -> Refit:
+    """Refit the files found; the rest of `refit`."""
+    events: list[Event] = []
+
+    def tell(source: Source, status: str, error: str = "") -> None:
+        events.append(Event(source.name, source.path, status, error, len(events) + 1, len(found.sources)))
+        if on_event is not None:
+            on_event(events[-1])
+
+    interrupted = False
+    with Outbox(plan.out) as outbox:
+        try:
+            with pool as workers, closing(workers.run(produce, _orders(found, plan, tell))) as answers:
+                for order, answer in answers:
+                    if isinstance(answer, Product):
+                        outbox.put_folder(order.source.name, answer.files)
+                        tell(order.source, "ok")
+                    else:
+                        tell(order.source, "failed", _one_line(answer))
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            with outbox.lock():
+                summary = write_summary(outbox, events)
+    return Refit(plan.out, tuple(events), summary, found.unreadable, interrupted)
+
+
+def _orders(found: Found, plan: Plan, tell: Callable[..., None]) -> Iterator[Order]:
+    """Yield what is out of date; tell of what is not, and of files that cannot be read at all."""
+    places = {record.source: record.name for record in read_records(plan.out)}
+    for source in found.sources:
+        try:
+            source = _named(source, plan.out, places)
+            record = read_record(plan.out / source.name)
+            sha256 = digest_file(source.path)
+        except ScalefitError as error:
+            tell(source, "failed", _one_line(error))
+            continue
+        reading, analysis = plan.settings.of(source.path)
+        wanted = digest(reading, analysis, plan.figures, plan.report)
+        folder = plan.out / source.name
+        if not plan.force and record is not None and record.is_current(folder, sha256, wanted, __version__):
+            tell(source, "skipped")
+            continue
+        yield Order(
+            source,
+            sha256,
+            reading,
+            analysis,
+            settings=wanted,
+            settings_source=plan.settings.source,
+            settings_text=to_toml(reading, analysis),
+            version=__version__,
+            before=record.findings if record is not None else (),
+            figures=plan.figures,
+            report=plan.report,
+        )
+
+
+def _named(source: Source, out: Path, places: Mapping[str, str]) -> Source:
+    """Return the source under the name it has in this output already, or one that nothing else there has.
+
+    A folder made from another file that still exists, or by someone else, is not ours to replace.
+    """
+    if source.path in places:
+        return replace(source, name=places[source.path])
+    for name in (source.name, marked(source.name, source.path)):
+        record = read_record(out / name)
+        ours = record is None or record.source == source.path or not os.path.exists(record.source)
+        if ours and (is_results(out / name) or not os.path.lexists(out / name)):
+            return replace(source, name=name)
+    raise RefitError(f"{out / name} is in the way: it holds something else than results of scalefit; move it")
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ScalefitError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,96 @@
+"""What a refit did, file by file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from scalefit.faces import Face, Shown
+from scalefit.notes import Note
+from scalefit.refitting.tables import printable
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Event:
+    """One file is done.
+
+    Parameters
+    ----------
+    name : str
+        Of its folder in the output.
+    path : str
+    status : str
+        "ok", "skipped" (up to date) or "failed".
+    error : str
+        Why it failed.
+    done, total : int
+        How many files are done, of how many.
+    """
+
+    name: str
+    path: str
+    status: str
+    error: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Refit(Shown):
+    """What `refit` did.
+
+    Attributes
+    ----------
+    out : Path
+        Where the results are.
+    events : tuple of Event
+        One a file, in the order they were done.
+    summary : pandas.DataFrame
+        All sweeps of the output folder, as in `summary.csv`: one row each with every number found and what moved.
+    unreadable : tuple of (str, str)
+        Folders that could not be searched, and why.
+    interrupted : bool
+        Whether it was stopped; what was finished is kept.
+    """
+
+    out: Path
+    events: tuple[Event, ...]
+    summary: pd.DataFrame = field(repr=False)
+    unreadable: tuple[tuple[str, str], ...] = ()
+    interrupted: bool = False
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a file, by name: name, status, error, path."""
+        rows = [(event.name, event.status, printable(event.error), printable(event.path)) for event in self.events]
+        return pd.DataFrame(sorted(rows), columns=["name", "status", "error", "path"])
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all is up to date, 1 if some files or folders failed, 130 if interrupted."""
+        failed = any(event.status == "failed" for event in self.events) or bool(self.unreadable)
+        return 130 if self.interrupted else int(failed)
+
+    def _face(self) -> Face:
+        counts = Counter(event.status for event in self.events)
+        words = {"ok": "refitted", "skipped": "up to date", "failed": "failed"}
+        told = ", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status]) or "none found"
+        failed = self.table.query("status == 'failed'")[["name", "error"]]
+        moved = self.summary.loc[self.summary["name"].isin([e.name for e in self.events if e.status == "ok"])]
+        notes = [
+            Note("moved", f"{name}: {text}", caution=True)
+            for name, text in zip(moved["name"], moved["moved"], strict=True)
+            if text
+        ][:_SHOWN]
+        notes += [Note("unreadable", f"{folder}: {why}", caution=True) for folder, why in self.unreadable]
+        if len(failed) > _SHOWN:
+            notes.append(Note("shown", f"{len(failed) - _SHOWN} more failures in .table"))
+        if self.interrupted:
+            notes.append(Note("interrupted", "stopped before the end; run it again to do the rest", caution=True))
+        facts = (("sweeps", told), ("results", str(self.out / "index.html")))
+        return Face("Refit", facts, failed.head(_SHOWN) if len(failed) else None, tuple(notes))

@@ -1,0 +1,185 @@
+"""What is kept of a finished refit: where it came from, what it found, and what makes it out of date."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scalefit.errors import RefitError
+
+SCHEMA = 1
+"""Version of the file format; a record of another version is out of date."""
+
+FILE = "record.json"
+REPORT = "report.html"
+
+_FAR = 3.0
+"""Combined standard errors beyond which a value has moved."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One number of a refit with its standard error, such as an exponent.
+
+    Parameters
+    ----------
+    quantity : str
+        For example ``"lr: a"``: the law's target and the parameter, or a measure of the backtest.
+    value, stderr : float
+        NaN where the data do not give one.
+    law : str
+        The law's formula; a number is compared with that of an earlier refit only under the same law.
+    """
+
+    quantity: str
+    value: float
+    stderr: float
+    law: str = ""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A finding that is not what it was.
+
+    Parameters
+    ----------
+    quantity : str
+    before, after : float
+    errors : float
+        How many combined standard errors lie between them; NaN if the law changed.
+    """
+
+    quantity: str
+    before: float
+    after: float
+    errors: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """The label on a sweep's folder of results.
+
+    Parameters
+    ----------
+    name, source, relative : str
+        See `scalefit.refitting.discovery.Source`.
+    sha256, settings, version : str
+        Digests of the input and of the settings that apply, and the version of scalefit: together they say when a
+        refit is out of date.
+    n_runs, n_cells, n_cautions : int
+    findings : tuple of Finding
+    drift : tuple of Drift
+        Against the results that this refit replaced.
+    outputs : mapping of str to int
+        The files beside this one and their sizes in bytes.
+    """
+
+    name: str
+    source: str
+    relative: str
+    sha256: str
+    settings: str
+    version: str
+    n_runs: int
+    n_cells: int
+    n_cautions: int
+    findings: tuple[Finding, ...]
+    drift: tuple[Drift, ...] = ()
+    outputs: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the record as JSON; the same record gives the same text."""
+        plain = {"schema": SCHEMA, **asdict(self)}
+        return json.dumps(_without_nan(plain), indent=1, sort_keys=True) + "\n"
+
+    def is_current(self, folder: Path, sha256: str, settings: str, version: str) -> bool:
+        """Tell whether the folder holds all the results of this input under these settings."""
+        if (self.sha256, self.settings, self.version) != (sha256, settings, version):
+            return False
+        return all(_size(folder / name) == size for name, size in self.outputs.items())
+
+
+def read_record(folder: Path) -> Record | None:
+    """Read the record of a folder of results; None if there is none that this version understands."""
+    try:
+        plain = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        if plain.pop("schema") != SCHEMA:
+            return None
+        if plain["name"] != folder.name:
+            return None
+        plain["findings"] = tuple(Finding(**_with_nan(entry)) for entry in plain["findings"])
+        plain["drift"] = tuple(Drift(**_with_nan(entry)) for entry in plain["drift"])
+        return Record(**plain)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RefitError(f"cannot read {folder / FILE}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # not ours or damaged: the refit is done again, which replaces the folder
+
+
+def is_results(folder: Path) -> bool:
+    """Tell whether a folder holds results of scalefit, of whatever version."""
+    return (folder / FILE).is_file()
+
+
+def read_records(out: Path) -> list[Record]:
+    """Read every record in an output folder, by name."""
+    folders = sorted(path.parent for path in out.glob(f"*/{FILE}"))
+    records = (read_record(folder) for folder in folders)
+    return [record for record in records if record is not None]
+
+
+def drifted(before: Sequence[Finding], after: Sequence[Finding]) -> tuple[Drift, ...]:
+    """Return what has moved by more than three combined standard errors, or rests on another law now.
+
+    Examples
+    --------
+    >>> drifted([Finding("lr: a", -0.5, 0.03)], [Finding("lr: a", -0.25, 0.04)])
+    (Drift(quantity='lr: a', before=-0.5, after=-0.25, errors=5.0),)
+    """
+    old = {finding.quantity: finding for finding in before}
+    found = []
+    for new in after:
+        was = old.get(new.quantity)
+        if was is None or not (math.isfinite(was.value) and math.isfinite(new.value)):
+            continue
+        if was.law != new.law:
+            found.append(Drift(new.quantity, was.value, new.value, math.nan))
+        elif (apart := _apart(was, new)) > _FAR:
+            found.append(Drift(new.quantity, was.value, new.value, apart))
+    return tuple(found)
+
+
+def _apart(was: Finding, new: Finding) -> float:
+    """Return how many combined errors lie between two values; 0 where an error is unknown, as at a bound."""
+    error = math.hypot(was.stderr, new.stderr)
+    return abs(new.value - was.value) / error if math.isfinite(error) and error > 0 else 0.0
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _without_nan(value: Any) -> Any:
+    """Return plain values that JSON can hold: NaN and infinities as null and words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(entry) for key, entry in value.items()}
+    return [_without_nan(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _with_nan(entry: Mapping[str, Any]) -> dict[str, Any]:
+    words = ("nan", "inf", "-inf")
+    return {
+        key: float(value) if value in words and key not in ("quantity", "law") else value
+        for key, value in entry.items()
+    }

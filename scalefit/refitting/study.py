@@ -1,0 +1,248 @@
+"""Everything scalefit can say of one sweep, and what the sweep does not allow it to say."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
+
+import numpy as np
+
+from scalefit.errors import ScalefitError, ScalefitWarning, SweepError
+from scalefit.extractors import Basin
+from scalefit.extrapolation import Backtest, backtest
+from scalefit.fitting import Fit, FitStatus, fit
+from scalefit.notes import Note, merge
+from scalefit.optima import Optima, find_optima
+from scalefit.recipes import fit_sweep
+from scalefit.refitting.memory import Remembered
+from scalefit.refitting.records import Finding
+from scalefit.refitting.settings import Analysis
+from scalefit.selection import Choice, choose_law
+from scalefit.solvers.losses import Huber
+from scalefit.surface import Surface, fit_surface
+from scalefit.sweep import Sweep
+from scalefit.tradeoff import Tradeoff, fit_tradeoff, tradeoff_points
+from scalefit.uncertainty import Draws, bootstrap
+
+Result = TypeVar("Result")
+
+_HUBER = 1e-3
+"""Scale of the loss law's Huber loss on log residuals, the field's custom since Hoffmann et al. 2022."""
+
+_LEVELS = 3
+"""Batch sizes that a cell must have for an optimum among them."""
+
+_LOSS_LAWS = {("params", "tokens"): "chinchilla", ("params",): "loss_params", ("tokens",): "loss_tokens"}
+"""The usual law of the loss by what varies."""
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The results of one sweep; None where the data do not allow one, with the reason among `gaps`.
+
+    Attributes
+    ----------
+    sweep : Sweep
+    optima : Optima or None
+        Over learning rate and batch together, if cells search both; else over the learning rate.
+    lr_law, batch_law : Choice or None
+        The law through the optima that predicted held-out cells best, and why.
+    loss_law : Fit or None
+        Of the best loss of every cell.
+    surface : Surface or None
+    tradeoff : Tradeoff or None
+        Steps against examples at losses between those measured.
+    critical_law : Fit or None
+        Of the critical batch size in the loss.
+    backtest : Backtest or None
+    lr_draws, batch_draws : Draws or None
+        Cell bootstraps of the laws.
+    gaps : tuple of Note
+        What could not be done, and why.
+    """
+
+    sweep: Sweep
+    optima: Optima | None = None
+    lr_law: Choice | None = None
+    batch_law: Choice | None = None
+    loss_law: Fit | None = None
+    surface: Surface | None = None
+    tradeoff: Tradeoff | None = None
+    critical_law: Fit | None = None
+    backtest: Backtest | None = None
+    lr_draws: Draws | None = None
+    batch_draws: Draws | None = None
+    gaps: tuple[Note, ...] = field(default=())
+
+    @property
+    def laws(self) -> dict[str, Fit]:
+        """The fitted laws by what they predict: lr, batch, loss, B_crit."""
+        chosen = {"lr": self.lr_law, "batch": self.batch_law}
+        laws = {target: choice.fit for target, choice in chosen.items() if choice is not None}
+        others = {"loss": self.loss_law, "B_crit": self.critical_law}
+        return laws | {target: law for target, law in others.items() if law is not None}
+
+    @property
+    def draws(self) -> dict[str, Draws]:
+        """The bootstraps by the law they are of."""
+        found = {"lr": self.lr_draws, "batch": self.batch_draws}
+        return {target: draws for target, draws in found.items() if draws is not None}
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Every remark of every result, once."""
+        results = (getattr(self, entry.name) for entry in fields(self) if entry.name != "gaps")
+        own = [getattr(result, "notes", ()) for result in results]
+        weak = [
+            Note("status", f"the law for {target} is {law.status}: {law.status.sentence}", caution=True)
+            for target, law in self.laws.items()
+            if law.status is not FitStatus.CONVERGED
+        ]
+        return merge(weak, *own, *(law.notes for law in self.laws.values()), self.gaps)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The numbers of the summary: parameters of the laws with their errors, and the backtest's best regret.
+
+        A parameter that the runs do not identify has no value here.
+        """
+        found = [
+            Finding(
+                f"{target}: {row['parameter']}",
+                math.nan if row["status"] == "unidentified" else float(row["value"]),
+                float(row["stderr"]),
+                law.law.formula,
+            )
+            for target, law in self.laws.items()
+            for row in law.table.to_dict("records")
+        ]
+        if self.backtest is not None:
+            best = self.backtest.summary().iloc[0]
+            found.append(Finding("backtest: regret_pct", float(best["regret_pct"]), float(best["regret_stderr"])))
+        return tuple(found)
+
+
+def study_sweep(sweep: Sweep, analysis: Analysis) -> Study:
+    """Do with a sweep all that its runs allow.
+
+    Raises
+    ------
+    SweepError
+        If not a single law can be fitted; the reasons are listed.
+    """
+    steps = _Steps(sweep, analysis)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ScalefitWarning)  # what they say is on the results' notes too
+        result = steps.run()
+    if not result.laws:
+        raise SweepError(f"nothing can be fitted to {sweep.source}: " + "; ".join(gap.text for gap in result.gaps))
+    return result
+
+
+class _Steps:
+    """The steps of a study; what one of them cannot do becomes a gap."""
+
+    def __init__(self, sweep: Sweep, analysis: Analysis) -> None:
+        self._sweep, self._analysis = sweep, analysis
+        self._gaps: list[Note] = []
+        self._method = Remembered(Basin())
+        self._varied = {
+            name
+            for name in ("lr", "batch", "params", "tokens")
+            if name in sweep.table.columns and len(sweep.levels(name)) > 1
+        }
+
+    def run(self) -> Study:
+        sweep = self._sweep
+        joint = self._try("optima over lr and batch", self._joint_optima, needs=("lr", "batch"))
+        lr_optima = None
+        if joint is None:
+            lr_optima = self._try(
+                "optima over lr", lambda: find_optima(sweep, "lr", method=self._method), needs=("lr",)
+            )
+        optima = lr_optima if joint is None else joint
+        lr_law = self._law("lr", optima, self._analysis.lr_laws)
+        batch_law = self._law("batch", joint, self._analysis.batch_laws)
+        trade = self._try("trade-off of steps and examples", self._tradeoff, needs=("batch", "tokens"))
+        return Study(
+            sweep,
+            optima,
+            lr_law,
+            batch_law,
+            self._try("law for the loss", self._loss_law),
+            self._try("joint surface", lambda: fit_surface(sweep), needs=("lr",)),
+            trade,
+            self._critical_law(trade),
+            self._try("backtest", self._backtest, needs=("lr",)),
+            self._bootstrap("lr", lr_law),
+            self._bootstrap("batch", batch_law),
+            tuple(self._gaps),
+        )
+
+    def _try(self, what: str, step: Callable[[], Result], needs: tuple[str, ...] = ()) -> Result | None:
+        for name in needs:
+            if name not in self._varied:
+                found = "one level only" if name in self._sweep.table.columns else "no such column"
+                self._miss(f"no {what}: it needs several levels of {name}, and there is {found}")
+                return None
+        try:
+            return step()
+        except ScalefitError as error:
+            self._miss(f"no {what}: {error}")
+        except Exception as error:  # a fault in one step should not cost the results of the others
+            self._miss(f"no {what}: {type(error).__name__}: {error}; this is a fault in scalefit")
+        return None
+
+    def _miss(self, text: str) -> None:
+        self._gaps.append(Note("gap", text, caution=True))
+
+    def _joint_optima(self) -> Optima:
+        if (self._sweep.cells["n_batch"] < _LEVELS).all():
+            raise SweepError("no cell has three batch sizes, so there is no law for the batch either")
+        return find_optima(self._sweep, ("lr", "batch"), method=self._method)
+
+    def _law(self, target: str, optima: Optima | None, laws: tuple[str, ...]) -> Choice | None:
+        if optima is None:
+            return None
+        return self._try(f"law for {target}", lambda: choose_law(optima, laws or "auto", target=target))
+
+    def _backtest(self) -> Backtest:
+        return backtest(self._sweep, self._analysis.holdout, methods=(Basin(),), observed=self._method)
+
+    def _loss_law(self) -> Fit:
+        law = self._analysis.loss_law
+        if law == "auto":
+            varied = tuple(name for name in ("params", "tokens") if name in self._varied)
+            if not varied:
+                raise SweepError("neither params nor tokens vary")
+            law = _LOSS_LAWS[varied]
+        return fit_sweep(law, self._sweep, loss=Huber(_HUBER)).fit
+
+    def _tradeoff(self) -> Tradeoff:
+        by = [name for name in ("params", "batch") if name in self._sweep.table.columns]
+        budgets = self._sweep.labels([*by, "tokens"]).groupby(by)["tokens"].nunique()
+        if budgets.max() < 2:
+            raise SweepError("no batch size has two budgets")
+        targets = self._analysis.targets
+        return fit_tradeoff(tradeoff_points(self._sweep, targets if isinstance(targets, int) else list(targets)))
+
+    def _critical_law(self, trade: Tradeoff | None) -> Fit | None:
+        if trade is None:
+            return None
+        known = int(np.count_nonzero(trade.table["identified"]))
+        if known < 3:
+            self._miss(f"no law for B_crit: {known} of {len(trade)} trade-offs identify it, and a law needs three")
+            return None
+        return self._try("law for B_crit", lambda: fit("bcrit_loss", trade))
+
+    def _bootstrap(self, target: str, choice: Choice | None) -> Draws | None:
+        analysis = self._analysis
+        if choice is None or not analysis.draws:
+            return None
+        return self._try(
+            f"bootstrap of the law for {target}",
+            lambda: bootstrap(choice.fit, n=analysis.draws, seed=analysis.seed),
+        )

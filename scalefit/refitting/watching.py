@@ -1,0 +1,79 @@
+"""Keeps refitting while files arrive; a file still being written is waited for."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from scalefit.errors import SweepError
+from scalefit.refitting.discovery import Found, Paths, discover
+from scalefit.refitting.engine import Plan, refit_found
+from scalefit.refitting.outcome import Event, Refit
+from scalefit.refitting.workers import Workers
+
+Stamp = tuple[int, int]
+
+
+def watch(
+    paths: Paths,
+    plan: Plan,
+    *,
+    pool: Callable[[], Workers] = Workers,
+    on_event: Callable[[Event], None] | None = None,
+    interval: float = 2.0,
+    sleep: Callable[[float], Any] = time.sleep,
+) -> Iterator[Refit]:
+    """Refit files as they appear or change, and yield what each round did; ends when it is interrupted.
+
+    A file is taken up once its size and time of change have been the same in two looks one interval apart. A writer
+    slower than that does no harm: the file is refitted when it changes again.
+
+    Parameters
+    ----------
+    paths : path or iterable of path
+        Files, globs and folders, which need not match anything yet.
+    plan : Plan
+    pool : callable
+        Makes the workers of one round.
+    on_event : callable, optional
+    interval : float
+        Seconds between looks.
+    sleep : callable
+        Waits so many seconds.
+
+    Yields
+    ------
+    Refit
+        One a round in which there was something to do.
+    """
+    seen: dict[str, Stamp] = {}
+    done: dict[str, Stamp] = {}
+    while True:
+        found = _look(paths, plan)
+        now = {source.path: _stamp(source.path) for source in found.sources}
+        ready = tuple(s for s in found.sources if seen.get(s.path) == now[s.path] != done.get(s.path))
+        if ready:
+            result = refit_found(Found(ready, found.unreadable), plan, pool(), on_event)
+            done |= {source.path: now[source.path] for source in ready}
+            yield result
+            if result.interrupted:
+                return
+        seen = now
+        sleep(interval)
+
+
+def _look(paths: Paths, plan: Plan) -> Found:
+    try:
+        return discover(paths, plan.out)
+    except SweepError:
+        return Found((), ())  # nothing there yet
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, -1  # gone again or not readable: the refit says so
+    return status.st_size, status.st_mtime_ns

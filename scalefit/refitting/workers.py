@@ -1,0 +1,178 @@
+"""Runs one function over many tasks on processes, a cluster or any executor, and outlives a worker that dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from types import TracebackType
+from typing import Any, TypeVar
+
+from scalefit.errors import RefitError
+
+Task = TypeVar("Task")
+
+_SHORT_TEXTS = ("mode.string_storage", "python")
+"""How pandas keeps text: for tables of a few hundred rows a tenth quicker than Arrow."""
+
+_AHEAD = 2
+"""Tasks in flight for every worker: enough to keep it busy, few enough that memory stays flat."""
+
+
+class Workers:
+    """Where tasks run: processes of our own, or an executor of the user's.
+
+    Parameters
+    ----------
+    jobs : int
+        Processes; with 1 the tasks run in this process, one after the other.
+    executor : concurrent.futures.Executor, optional
+        Used instead of our own processes, and left open.
+
+    Notes
+    -----
+    Processes of our own use one BLAS thread each and leave Ctrl-C to the parent. They import the main module again, so
+    a script that calls this needs the usual ``if __name__ == "__main__":`` or jobs=1.
+    """
+
+    def __init__(self, jobs: int = 2, executor: Executor | None = None) -> None:
+        if jobs < 1:
+            raise RefitError(f"jobs should be at least 1, found {jobs}")
+        self._jobs, self._given = jobs, executor
+        self._executor = executor
+
+    def __enter__(self) -> Workers:
+        if self._given is None and self._jobs > 1:
+            self._executor = _processes(self._jobs)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._executor is not None and self._given is None:
+            _stop(self._executor, at_once=kind is not None)
+
+    @property
+    def window(self) -> int:
+        """How many tasks may be in flight."""
+        known = getattr(self._executor, "_max_workers", None) or self._jobs
+        return _AHEAD * max(int(known), self._jobs)
+
+    def run(self, work: Callable[[Task], Any], tasks: Iterable[Task]) -> Generator[tuple[Task, Any], None, None]:
+        """Yield every task with its result, or with the exception it ended in, as they finish.
+
+        A task whose worker died is tried once more, alone: whatever kills its worker then is reported, and nothing
+        else is lost with it.
+        """
+        if self._executor is None:
+            yield from _one_by_one(work, tasks)
+            return
+        pending = iter(tasks)
+        running: dict[Future[Any], Task] = {}
+        try:
+            while True:
+                while len(running) < self.window and (task := next(pending, None)) is not None:
+                    running[self._submit(work, task)] = task
+                if not running:
+                    return
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                answers = [(running.pop(future), _outcome(future)) for future in finished]
+                if any(isinstance(answer, BrokenExecutor) for _, answer in answers):
+                    answers += [(task, _outcome(future)) for future, task in running.items()]
+                    running.clear()
+                    answers = list(self._again(work, answers))
+                yield from answers
+        finally:
+            for future in running:
+                future.cancel()
+
+    def _submit(self, work: Callable[[Task], Any], task: Task) -> Future[Any]:
+        """Hand a task over; an executor found broken only now is an outcome like one that breaks at work."""
+        assert self._executor is not None
+        try:
+            return self._executor.submit(work, task)
+        except BrokenExecutor as error:
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            return failed
+
+    def _again(self, work: Callable[[Task], Any], answers: list[tuple[Task, Any]]) -> Iterator[tuple[Task, Any]]:
+        self._renew()
+        for task, answer in answers:
+            if isinstance(answer, BrokenExecutor):
+                answer = _outcome(self._submit(work, task))
+                if isinstance(answer, BrokenExecutor):
+                    self._renew()
+                    answer = RefitError("its worker died twice: out of memory, or a crash in compiled code")
+            yield task, answer
+
+    def _renew(self) -> None:
+        if self._given is not None:
+            raise RefitError(f"the executor given is broken ({type(self._given).__name__}); finished sweeps are kept")
+        assert self._executor is not None
+        _stop(self._executor, at_once=True)
+        self._executor = _processes(self._jobs)
+
+
+def _one_by_one(work: Callable[[Task], Any], tasks: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
+    """Run tasks here, with one BLAS thread as a worker has, so that sums come out the same to the last bit."""
+    from threadpoolctl import threadpool_limits
+
+    for task in tasks:
+        with threadpool_limits(1):
+            answer = _answer(work, task)
+        yield task, answer
+
+
+def _answer(work: Callable[[Task], Any], task: Task) -> Any:
+    try:
+        return work(task)
+    except Exception as error:
+        return error
+
+
+def _outcome(future: Future[Any]) -> Any:
+    """Return what a finished or finishing future holds; an exception is an answer too."""
+    try:
+        return future.result()
+    except Exception as error:
+        return error
+
+
+def _processes(jobs: int) -> ProcessPoolExecutor:
+    # A fork server copies a process that has imported everything once; plain fork copies threads' locks with it.
+    kinds = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
+    if "forkserver" in kinds:
+        context.set_forkserver_preload(["scalefit.refitting.study"])
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=prepare_worker)
+
+
+def prepare_worker() -> None:
+    """Leave Ctrl-C to the parent, keep to one BLAS thread, end with the parent: once in every worker."""
+    import pandas as pd
+    from threadpoolctl import threadpool_limits
+
+    pd.set_option(*_SHORT_TEXTS)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threadpool_limits(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait for the parent to end, killed or not: a worker alone would wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _stop(executor: Executor, *, at_once: bool) -> None:
+    processes = list((getattr(executor, "_processes", None) or {}).values())
+    executor.shutdown(wait=not at_once, cancel_futures=at_once)
+    for process in processes if at_once else ():
+        if process.is_alive() and process.pid:
+            os.kill(process.pid, signal.SIGTERM)

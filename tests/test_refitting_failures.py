@@ -1,0 +1,214 @@
+"""One bad file never stops the rest, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from refitting_samples import QUICK, contents, runs, write_bad, write_readable, write_sweeps
+
+import scalefit.loaders.files
+from scalefit.errors import RefitError, SweepError
+from scalefit.fitting import Fit
+from scalefit.refitting import delivery, production, refit, study
+from scalefit.refitting.archive import read_fits
+
+
+def quickly(paths, out, **settings):
+    return refit(paths, out, **{"config": QUICK, "jobs": 1, "figures": False, "report": False} | settings)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixed")
+    readable = write_readable(folder / "in") if (folder / "in").mkdir() is None else {}
+    bad = write_bad(folder / "in")
+    (folder / "in" / "folder.csv").mkdir()
+    write_sweeps(folder / "in" / "deep", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scalefit.loaders.files, "MAX_BYTES", 4 << 20)
+        return quickly(folder / "in", folder / "out"), readable, bad
+
+
+def test_every_bad_file_has_its_own_clear_line_and_the_good_ones_are_done(mixed):
+    result, readable, bad = mixed
+    failed = result.table.query("status == 'failed'").set_index("name")["error"]
+    assert set(failed.index) == bad
+    assert len(bad) >= 35
+    assert set(result.table.query("status == 'ok'")["name"]) == {*readable, "deep--sweep0"}
+    assert failed.is_unique
+    assert failed.map(lambda text: len(text) > 15 and "\n" not in text).all()
+    assert not failed.str.match(r"\w*(Error|Exception)\b").any(), "an error that nobody foresaw"
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("empty", "empty.csv is empty"),
+        ("utf16", "UTF-16; save it as UTF-8"),
+        ("decimal-commas", "write decimals with a point"),
+        ("duplicate-header", "2 columns named 'params'"),
+        ("bomb", "GiB of data, which is no table of runs"),
+        ("loop", "symbolic link"),
+        ("pipe", "is no file but a pipe"),
+        ("negative-loss", "loss should be positive"),
+        ("pickle", "is not Parquet"),
+        ("one-row", "it needs several levels of lr"),
+        ("one-cell", "the data vary none of params and tokens"),
+    ],
+)
+def test_the_line_says_what_is_wrong(mixed, name, line):
+    assert line in mixed[0].table.set_index("name").loc[name, "error"]
+
+
+def test_odd_files_that_can_be_read_are_read_right(mixed):
+    result, readable, _ = mixed
+    rows = result.summary.set_index("name")
+    assert {name: rows.loc[name, "n_runs"] for name in readable} == readable
+    numbers = rows.loc[list(readable)].select_dtypes("number")
+    assert (numbers.nunique() <= 1).all(), "the same runs in other clothes gave other laws"
+
+
+def test_a_file_that_cannot_be_opened_is_listed(tmp_path, monkeypatch):
+    write_sweeps(tmp_path / "in", 2)
+
+    def closed(path):
+        if path.endswith("sweep0.csv"):
+            raise SweepError(f"cannot read {path}: {os.strerror(errno.EACCES)}")
+        return digest(path)
+
+    digest = production.digest_file
+    monkeypatch.setattr("scalefit.refitting.engine.digest_file", closed)
+    result = quickly(tmp_path / "in", tmp_path / "out")
+    assert result.table["status"].tolist() == ["failed", "ok"]
+    assert "Permission denied" in result.table["error"][0]
+
+
+def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_refit(tmp_path, monkeypatch):
+    write_sweeps(tmp_path / "in", 1)
+    real = production.read_sweep
+
+    def slow(path, **options):
+        sweep = real(path, **options)
+        with open(path, "a") as file:
+            file.write("\n")
+        return sweep
+
+    monkeypatch.setattr(production, "read_sweep", slow)
+    result = quickly(tmp_path / "in", tmp_path / "out")
+    assert "changed while it was read" in result.table["error"][0]
+    assert not (tmp_path / "out" / "sweep0").exists()
+
+
+def test_a_fault_in_one_step_costs_only_that_step(tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("no")
+
+    monkeypatch.setattr(study, "fit_surface", broken)
+    result = quickly(write_sweeps(tmp_path / "in", 1), tmp_path / "out", report=True)
+    assert result.exit_code == 0
+    page = (tmp_path / "out" / "sweep0" / "report.html").read_text()
+    assert "no joint surface: ZeroDivisionError: no; this is a fault in scalefit" in page
+
+
+def test_a_failed_file_keeps_its_last_results_and_is_forgotten_when_it_is_deleted(tmp_path):
+    folder, out = write_sweeps(tmp_path / "in", 2), tmp_path / "out"
+    quickly(folder, out)
+    before = contents(out)
+    (folder / "sweep0.csv").write_text("broken")
+    result = quickly(folder, out)
+    assert result.exit_code == 1
+    row = result.summary.set_index("name").loc["sweep0"]
+    assert row["status"] == "failed"
+    assert row["n_runs"] == len(runs())
+    assert {name: data for name, data in contents(out).items() if "/" in name} == {
+        name: data for name, data in before.items() if "/" in name
+    }
+    (folder / "sweep0.csv").unlink()
+    result = quickly(folder, out)
+    assert result.exit_code == 0
+    assert result.summary["status"].tolist() == ["ok", "ok"]
+
+
+def test_a_full_disk_is_a_clear_error_and_what_was_done_is_kept(tmp_path, monkeypatch):
+    folder, out = write_sweeps(tmp_path / "in", 3), tmp_path / "out"
+    quickly(folder / "sweep0.csv", out)
+    before = contents(out)
+    real, room = os.fsync, iter(range(6))
+
+    def fsync(handle):
+        if next(room, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    monkeypatch.setattr(delivery.os, "fsync", fsync)
+    with pytest.raises(RefitError, match="No space left on device; what was there before is kept"):
+        quickly(folder, out)
+    monkeypatch.setattr(delivery.os, "fsync", real)
+    after = contents(out)
+    assert {name: after[name] for name in before} == before
+    result = quickly(folder, out)
+    assert result.exit_code == 0
+    assert set(result.summary["name"]) == {"sweep0", "sweep1", "sweep2"}
+
+
+def test_a_folder_of_someone_else_is_not_replaced(tmp_path):
+    folder, out = write_sweeps(tmp_path / "in", 1), tmp_path / "out"
+    (out / "sweep0").mkdir(parents=True)
+    (out / "sweep0" / "thesis.tex").write_text("mine")
+    result = quickly(folder, out)
+    assert (out / "sweep0" / "thesis.tex").read_text() == "mine"
+    assert result.table["name"][0].startswith("sweep0-")
+    assert quickly(folder, out).table["status"].tolist() == ["skipped"]
+
+
+def test_damaged_results_are_made_again(tmp_path):
+    folder, out = write_sweeps(tmp_path / "in", 1), tmp_path / "out"
+    quickly(folder, out)
+    whole = contents(out)
+    for damage in (b"", b"{", b"[]", b'{"schema": 99}', b'{"schema": 1}', b"\x80\x04cos\nsystem\n."):
+        (out / "sweep0" / "record.json").write_bytes(damage)
+        (out / "failures.json").write_bytes(damage)
+        assert quickly(folder, out).table["status"].tolist() == ["ok"]
+        assert contents(out) == whole
+
+
+def test_fits_read_back_and_predict(mixed):
+    fits = read_fits(mixed[0].out / "bom")
+    assert {"lr", "loss", "surface_lr"} <= set(fits)
+    assert all(isinstance(fit, Fit) for fit in fits.values())
+    row = mixed[0].summary.set_index("name").loc["bom"]
+    assert fits["lr"].values["a"] == row["lr: a"]
+    assert fits["lr"].predict(params=1e9, tokens=1e10)["prediction"][0] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not JSON"),
+        ("[" * 10**5, "is not JSON"),
+        ("{}", "is not a fit.json of a refit"),
+        ('{"kind": "scalefit.Study", "schema": 99}', "expected schema version 1, found 99"),
+        ('{"kind": "scalefit.Study", "schema": true}', "expected schema version 1, found True"),
+        ('{"kind": "scalefit.Study", "schema": 1, "laws": 3}', "laws should be a table of fits, found int"),
+        ('{"kind": "scalefit.Study", "schema": 1, "laws": {"lr": {}}}', "the law for lr: "),
+        ('{"kind": "scalefit.Study", "schema": 1, "laws": {"lr": {"kind": "scalefit.Fit", "schema": 2}}}', "for lr: "),
+    ],
+)
+def test_a_damaged_archive_is_refused_with_a_reason(tmp_path, text, message):
+    path = tmp_path / "fit.json"
+    path.write_text(text)
+    with pytest.raises(RefitError, match=message):
+        read_fits(path)
+
+
+def test_a_formula_in_an_archive_is_never_executed(mixed, tmp_path):
+    text = (mixed[0].out / "bom" / "fit.json").read_text()
+    evil = text.replace("eta = c * N**a * D**b", f"eta = __import__('os').system('touch {tmp_path}/evil')")
+    assert evil != text
+    (tmp_path / "fit.json").write_text(evil)
+    with pytest.raises(RefitError, match="the law for lr"):
+        read_fits(tmp_path)
+    assert not (tmp_path / "evil").exists()
