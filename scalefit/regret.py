@@ -227,14 +227,21 @@ def searched_axes(sweep: Sweep) -> tuple[str, ...]:
     """
     names = [name for name in ("lr", "batch") if name in sweep.table.columns]
     by = cell_axes(sweep)
-    levels = sweep.labels([*by, *names]).groupby(list(by))[names].nunique() if names else pd.DataFrame()
-    axes = tuple(name for name in names if (levels[name] > 1).any())
+    cell = np.unique(sweep.labels(by).to_numpy(), axis=0, return_inverse=True)[1].reshape(-1)
+    axes = tuple(name for name in names if _varies(sweep.labels(name)[name].to_numpy(), cell))
     if not axes:
         raise SweepError(
             f"no cell of {sweep.source} has more than one level of lr or batch: there is no optimum to predict; "
             "cells are told apart by " + " and ".join(by)
         )
     return axes
+
+
+def _varies(levels: NDArray[np.float64], cell: NDArray[np.int64]) -> bool:
+    """Tell whether some cell holds more than one level."""
+    first = np.full(cell.max() + 1, np.nan)
+    first[cell] = levels
+    return bool((levels != first[cell]).any())
 
 
 def terrains(sweep: Sweep) -> tuple[pd.DataFrame, NDArray[np.int64], tuple[Terrain, ...]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit.basin_shape import BasinShape
-from scalefit.errors import FitError
+from scalefit.errors import FitError, SweepError
 from scalefit.fitting import Fit, FitStatus, fit
 from scalefit.laws import get_law
 from scalefit.laws.formula import Law
@@ -64,6 +64,8 @@ def fit_surface(
 
     Raises
     ------
+    SweepError
+        If it is no sweep.
     FitError
         If there are fewer cells than a law has parameters, or a law needs inputs other than params and tokens.
 
@@ -82,6 +84,8 @@ def fit_surface(
     >>> surface.optimum(params=1e9, tokens=6.4e10)[["lr", "batch"]].shape
     (1, 2)
     """
+    if not isinstance(sweep, Sweep):
+        raise SweepError(f"fit_surface expects a Sweep, found {type(sweep).__name__}: read_sweep(table, ...) makes one")
     laws = [get_law(lr_law)]
     runs = arrange(sweep, window)
     if runs.axes == 2:

@@ -102,7 +102,7 @@ class Surface(Shown):
             if fitted is None:
                 continue
             own = {column_of(name) for name in fitted.law.inputs}
-            fitted = replace(fitted, scale=self.between[axis])
+            fitted = replace(fitted, scale=self.between[axis] * np.sqrt(fitted.typical_weight))
             table = fitted.predict(place[[name for name in place if name in own]], level=level)
             renamed = table.rename(columns={"prediction": axis, "lo": f"{axis}_lo", "hi": f"{axis}_hi"})
             parts.append(renamed[[axis, f"{axis}_lo", f"{axis}_hi"]])
