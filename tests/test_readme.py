@@ -7,6 +7,8 @@ import shutil
 import warnings
 from pathlib import Path
 
+from matplotlib import pyplot
+
 import scalefit as sf
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -21,6 +23,7 @@ def test_the_examples_run(tmp_path, monkeypatch):
         warnings.simplefilter("ignore", sf.ExtrapolationWarning)  # the examples predict far beyond the table
         for block in blocks[:4]:
             exec(compile(block, str(README), "exec"), story)
+    pyplot.close("all")
     assert (tmp_path / "law.pdf").read_bytes().startswith(b"%PDF")
     assert isinstance(story["trade"], sf.Tradeoff)
     assert isinstance(story["fit"], sf.Fit)
