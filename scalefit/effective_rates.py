@@ -66,6 +66,10 @@ def effective_lr(sweep: Sweep, *, norm: str = "weight_norm") -> Sweep:
     >>> effective_lr(Sweep.from_frame(runs), norm="equilibrium").table["lr"].tolist()
     [0.01, 0.02]
     """
+    if not isinstance(sweep, Sweep):
+        raise SweepError(
+            f"effective_lr expects a Sweep, found {type(sweep).__name__}: read_sweep(table, ...) makes one"
+        )
     if norm not in NORMS:
         raise SweepError(f"norm should be 'weight_norm' or 'equilibrium', found {norm!r}")
     column = "weight_norm" if norm == "weight_norm" else "weight_decay"

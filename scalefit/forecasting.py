@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from scalefit.fitting import Fit, FitStatus
 from scalefit.fitting.prediction import reach_of
 from scalefit.fitting.result import check_level
 from scalefit.formatting import format_number
+from scalefit.mappings import FrozenMap
 from scalefit.notes import Note, merge
 from scalefit.selection.averaging import Average
 from scalefit.surface import Surface
@@ -135,7 +135,7 @@ def extrapolate(
         own.append(Note("untested", text, caution=True))
     carried = merge(getattr(source, "notes", ()), *(fit.notes for fit in laws.values()))
     notes = sorted(merge(own, carried), key=lambda note: not note.caution)
-    return Forecast(table, MappingProxyType(laws), level, tuple(notes), source.source)
+    return Forecast(table, FrozenMap(laws), level, tuple(notes), source.source)
 
 
 def _laws_of(source: Source) -> dict[str, Fit]:

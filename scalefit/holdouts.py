@@ -22,6 +22,9 @@ Bools = NDArray[np.bool_]
 _PHRASE = re.compile(r"\s*(largest|rolling)\s+(\w+)\s*\Z")
 
 
+_PHRASES = "'largest params', 'largest tokens', 'largest both', 'rolling params' or 'rolling tokens'"
+
+
 @dataclass(frozen=True, eq=False)
 class Fold:
     """One split of the cells.
@@ -123,7 +126,7 @@ def _by_condition(sweep: Sweep, keys: pd.DataFrame, cell: NDArray[np.int64], tex
     try:
         runs = np.broadcast_to(evaluate_condition(text, columns | symbols), len(table))
     except LawError as error:
-        raise SweepError(str(error)) from None
+        raise SweepError(f"{error}. A holdout is a condition such as 'params > 1e9', or {_PHRASES}") from None
     count = np.bincount(cell, weights=runs, minlength=len(keys))
     size = np.bincount(cell, minlength=len(keys))
     if (split := (count > 0) & (count < size)).any():

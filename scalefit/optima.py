@@ -16,11 +16,14 @@ from scalefit.formatting import format_number
 from scalefit.notes import Note, merge
 from scalefit.observations import Observations
 from scalefit.sweep import Sweep
-from scalefit.vocabulary import column_of
+from scalefit.vocabulary import BY_COLUMN, column_of
 
 _SHOWN = 12
 _CELL_AXES = ("params", "tokens", "batch")
 _CONFOUNDERS = ("params", "tokens", "lr", "batch", "weight_decay", "seq_len", "optimizer", "schedule")
+_NO_SETTINGS = frozenset(BY_COLUMN) | {"diverged", "source", "lr_nominal"}
+_LEVELS = 12
+"""Values, and a quarter of the rows, up to which a column looks like a setting rather than an outcome."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -322,7 +325,27 @@ def _doubts(
     if repeated:
         how = "averaged" if seeds == "mean" else "used one by one (seeds='mean' averages them)"
         notes.append(Note("seeds", f"{repeated} runs repeat another run's place in its cell; they are {how}"))
+        notes += [
+            Note(
+                "mixed",
+                f"runs that repeat each other differ in {name}; if it is a setting, add it to by=",
+                caution=True,
+            )
+            for name in _unknown_settings(sweep, axes, cell)
+            if name not in by
+        ]
     return notes
+
+
+def _unknown_settings(sweep: Sweep, axes: tuple[str, ...], cell: np.ndarray) -> list[str]:
+    """Return columns of few values, outside the vocabulary, that tell apart what would be replicates."""
+    strange = sweep.table.drop(columns=list(_NO_SETTINGS), errors="ignore")
+    table = strange.map(str) if len(strange.columns) else strange  # trackers keep lists in their columns
+    few = [str(name) for name in table if 1 < table[name].nunique() <= min(_LEVELS, len(table) / 4)]
+    places = table[few].groupby([cell, *(sweep.labels([*axes])[name] for name in axes)])
+    repeated = places.size() > 1
+    varied = places.nunique(dropna=False)[repeated] > 1 if few else pd.DataFrame()
+    return [name for name in few if varied[name].mean() > 0.5]
 
 
 def _status_notes(table: pd.DataFrame, axes: tuple[str, ...]) -> list[Note]:

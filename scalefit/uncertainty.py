@@ -84,7 +84,7 @@ class Draws(Shown):
         law = self.fit.law
         entered = law.derivation.enter(law.read_inputs(table))
         values, _ = law.derivation.function(self.fit.space)(self.phi, entered)
-        noise = np.random.default_rng([self.seed, 1]).normal(scale=self.fit.scale, size=values.shape)
+        noise = np.random.default_rng([self.seed, 1]).normal(scale=self.fit.scatter, size=values.shape)
         low, high = np.quantile(values + noise, [0.5 - level / 2, 0.5 + level / 2], axis=0)
         if self.fit.space == "log":
             low, high = np.exp(low), np.exp(high)

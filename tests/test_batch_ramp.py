@@ -209,3 +209,15 @@ def test_laws_that_do_not_fit_are_refused() -> None:
     sizes = pd.DataFrame({"params": [1e7, 1e8, 1e9, 1e10], "loss": [4.0, 3.4, 3.0, 2.8]})
     with pytest.raises(LawError, match="a law that reads the tokens"):
         batch_schedule("kaplan2020_bcrit", sf.fit("loss_params", sizes), tokens=1e10, params=1e8)
+
+
+def test_a_law_with_its_values_written_into_it_is_a_curve() -> None:
+    plan = batch_schedule("kaplan2020_bcrit", "L = 1.8 + 2100 * D**-0.37", tokens=2e10)
+    tokens = np.geomspace(2e7, 2e10, 200)
+    sampled = batch_schedule("kaplan2020_bcrit", pd.DataFrame({"tokens": tokens, "loss": 1.8 + 2100 * tokens**-0.37}))
+    np.testing.assert_allclose(plan.table["batch"], sampled.table["batch"])
+    assert plan.saved == pytest.approx(sampled.saved)
+    sized = batch_schedule("kaplan2020_bcrit", sf.Law("L = 400 / N**0.3 + 2100 * D**-0.37"), tokens=2e10, params=1e9)
+    assert sized.tokens_min == pytest.approx(2e10)
+    with pytest.raises(LawError, match="leaves a open: write their values"):
+        batch_schedule("kaplan2020_bcrit", "L = 1.8 + a * D**-0.37", tokens=2e10)

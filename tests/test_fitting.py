@@ -368,3 +368,20 @@ def test_a_table_may_say_what_it_counts_data_in():
     table.attrs["data_unit"] = "images"
     assert sf.fit("eta = c * B**g", table).data_unit == "images"
     assert sf.fit("eta = c * B**g", table[["batch", "lr"]].iloc[:3]).data_unit == "images"
+
+
+def test_a_law_that_does_not_read_what_tells_its_optima_apart_is_doubted():
+    lrs, batches, sizes = 2.0 ** np.arange(-3, 4), (1e5, 4e5, 16e5), (1e7, 1e8, 1e9)
+    lr, batch, params = (axis.ravel() for axis in np.meshgrid(lrs, batches, sizes))
+    u = np.log(lr) - 0.5 * np.log(batch / 4e5) + 0.3 * np.log(params / 1e8)
+    table = pd.DataFrame({"lr": lr, "batch": batch, "params": params, "loss": 3 + 0.02 * u**2})
+    sweep = sf.Sweep.from_frame(table)
+    optima = sf.find_optima(sweep, over="lr")
+
+    def doubts(law, data):
+        return [note.text for note in sf.fit(law, data).notes if note.code == "unread"]
+
+    assert doubts("eta = c * N**a * B**g", optima) == []
+    assert doubts("eta = c * N**a", optima)[0].startswith("batch varies between these optima")
+    assert doubts("eta = c", optima)[0].startswith("params and batch vary between these optima")
+    assert doubts("eta = c * N**a", sf.find_optima(sweep.where("batch == 4e5"), over="lr")) == []

@@ -15,7 +15,7 @@ import scalefit
 
 ROOT = Path(scalefit.__file__).parent
 STOREYS = (
-    "version errors notes vocabulary expressions formatting faces observations levels integrity sweep",
+    "version errors notes mappings vocabulary expressions formatting faces observations levels integrity sweep",
     "laws solvers loaders collection simulation curves basin_shape",
     "fitting optima extractors effective_rates",
     "surface tradeoff batch surge uncertainty recipes regret sensitivity",

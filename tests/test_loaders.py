@@ -118,6 +118,7 @@ def test_override_with_none_sets_a_quantity_aside() -> None:
     [
         ({"lr": "my_lr"}, "there is no such column; there are: 'lr', 'params'"),
         ({"width": "lr"}, "names no quantity; there are: lr, batch"),
+        ({"my_lr": "lr"}, "The quantity comes first: {'lr': 'my_lr'}"),
         ({"lr": "loss", "loss": "loss"}, "'loss' for two quantities"),
         ({"lr": "lr", "eta": "loss"}, "names lr twice"),
         (["lr"], "should be a dictionary"),

@@ -250,3 +250,16 @@ def test_published_constants_refuse_other_units() -> None:
     sweep = Sweep.from_frame(grid.assign(tokens=1e9, loss=3.0), data_unit="images")
     with pytest.raises(LawError, match="images"):
         published_entrant("steplaw2025").train(sweep)
+
+
+def test_numbers_in_millions_are_doubted() -> None:
+    table = pd.DataFrame({"lr": [1e-3, 2e-3], "batch": 65536.0, "params": 70.0, "tokens": 4.0, "loss": [3.1, 3.0]})
+    sweep = read_sweep(table, batch_unit="tokens")
+    told = {note.code: note for note in sweep.notes}
+    assert "up to 70 only" in told["params_unit"].text
+    assert "2 of 2 runs are shorter than a step" in told["short"].text
+    assert told["params_unit"].caution
+    plain = read_sweep(table.assign(params=7e7, tokens=4e9), batch_unit="tokens")
+    assert not {"params_unit", "short"} & {note.code for note in plain.notes}
+    epochs = read_sweep(table.assign(params=7e7), batch_unit="epochs", data_unit="epochs")
+    assert "short" not in {note.code for note in epochs.notes}

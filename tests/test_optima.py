@@ -286,3 +286,18 @@ def test_levels_closer_than_a_percent_stay_cells_of_their_own_in_a_fit():
         assert optima.rtol == optima.observations("lr").rtol == rtol
         assert len(optima) == cells
         assert len(np.unique(collect(get_law("eta = c * N**a"), optima, None)[1].cells)) == cells
+
+
+def test_replicates_that_differ_in_a_column_nobody_named_are_doubted():
+    lr, size, seed = (axis.ravel() for axis in np.meshgrid(2.0 ** np.arange(-3, 4), [1e7, 1e8], [1, 2]))
+    u = np.log(lr) + 0.3 * np.log(size / 1e8) - 0.7 * (seed - 1)
+    table = pd.DataFrame({"lr": lr, "params": size, "loss": 3 + 0.02 * u**2, "Global Batch (tokens)": 1e5 * seed})
+    doubted = [note.text for note in find_optima(Sweep.from_frame(table)).notes if note.code == "mixed"]
+    assert doubted == ["runs that repeat each other differ in Global Batch (tokens); if it is a setting, add it to by="]
+    apart = find_optima(Sweep.from_frame(table), by=("params", "Global Batch (tokens)"))
+    assert len(apart) == 4
+    assert not any(note.code == "mixed" for note in apart.notes)
+    seeds = table.rename(columns={"Global Batch (tokens)": "seed"}).assign(seconds=np.arange(len(table)) * 1.5)
+    assert not any(note.code == "mixed" for note in find_optima(Sweep.from_frame(seeds)).notes)
+    tagged = seeds.assign(tags=[["a"], ["b"]] * (len(seeds) // 2))
+    assert len(find_optima(Sweep.from_frame(tagged))) == 2

@@ -154,3 +154,29 @@ def test_a_law_without_inputs_is_fitted_with_every_loss(loss: sf.Squared, space:
     expected = np.exp(np.log([1, 2, 2, 2, 3]).mean()) if space == "log" and not loss.robust else 2.0
     assert fit.values["a"] == pytest.approx(expected, rel=0.06 if loss.robust else 1e-9)
     assert len(sf.bootstrap(fit, n=20, by="row").table) == 20
+
+
+def test_intervals_do_not_hang_on_the_unit_of_the_weights() -> None:
+    rng = np.random.default_rng(3)
+    error = np.geomspace(0.01, 0.1, 9)[rng.permutation(9)]
+    params = np.geomspace(1e7, 1e9, 9)
+    table = pd.DataFrame({"params": params, "lr": 0.5 * params**-0.4 * np.exp(error * rng.normal(size=9))})
+    absolute, relative = (sf.fit("eta = c * N**a", table, weights=k / error**2) for k in (1.0, 1e-4))
+    first, second = (one.predict(params=1e8).iloc[0] for one in (absolute, relative))
+    assert first["lo"] == pytest.approx(second["lo"])
+    assert first["hi"] == pytest.approx(second["hi"])
+    assert absolute.scatter == pytest.approx(relative.scatter)
+    assert 0.3 < absolute.scatter / np.median(error) < 3
+    assert sf.fit("eta = c * N**a", table).scatter == sf.fit("eta = c * N**a", table).scale
+
+
+def test_weighted_intervals_hold_an_observation_of_median_weight() -> None:
+    rng = np.random.default_rng(0)
+    params, inside = np.geomspace(1e7, 1e9, 9), []
+    for _ in range(200):
+        error = np.geomspace(0.01, 0.1, 9)[rng.permutation(9)]
+        table = {"params": params, "lr": 0.5 * params**-0.4 * np.exp(error * rng.normal(size=9))}
+        row = sf.fit("eta = c * N**a", table, weights=1 / error**2).predict(params=1e8).iloc[0]
+        new = 0.5 * 1e8**-0.4 * np.exp(np.median(error) * rng.normal())
+        inside.append(row["lo"] <= new <= row["hi"])
+    assert 0.9 < np.mean(inside) < 0.99

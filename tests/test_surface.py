@@ -237,3 +237,13 @@ def test_the_loss_of_a_new_run_has_an_interval(surface):
     assert table["loss_hi"].iloc[0] - table["loss"].iloc[0] > 1.9 * surface.noise
     with pytest.raises(sf.FitError, match="give both"):
         surface.predict_loss(lr=1e-3, params=2e8, tokens=1.6e10)
+
+
+def test_intervals_hold_the_scatter_between_cells_whatever_the_weights(surface):
+    row = surface.optimum(params=1e9, tokens=2e10).iloc[0]
+    half = np.log(row["lr_hi"] / row["lr_lo"]) / 2
+    weights = surface.lr_fit.weights
+    assert weights.max() > weights.min()
+    doubled = replace(surface, lr_fit=replace(surface.lr_fit, weights=4 * weights)).optimum(params=1e9, tokens=2e10)
+    assert np.log(doubled["lr_hi"] / doubled["lr_lo"])[0] / 2 == pytest.approx(half)
+    assert half > 1.9 * surface.between["lr"]

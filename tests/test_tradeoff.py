@@ -398,3 +398,39 @@ def test_points_are_a_value_of_their_own():
     assert len(points) == 9
     assert "batch     in samples" in repr(points)
     pd.testing.assert_frame_equal(fit_tradeoff(points).table, fit_tradeoff(fit_tradeoff(points)._origin).table)
+
+
+class TestTablesAsTheyCome:
+    def test_a_study_of_one_batch_size_does_not_mix_the_others(self):
+        table = pd.concat([exact(GRID, 1e6, name="a"), exact(GRID, 2e6, name="b"), exact(GRID[:1], 3e6, name="c")])
+        trade = fit_tradeoff(table)
+        assert trade.by == ("name",)
+        np.testing.assert_allclose(trade.table["B_crit"], [1e6, 2e6], rtol=1e-5)
+        assert any(note.code == "no_fit" for note in trade.notes)
+
+    def test_a_text_column_with_gaps_is_not_guessed_to_tell_studies_apart(self):
+        trade = fit_tradeoff(exact(GRID).assign(creator=["x", "y", None] * 2 + ["x"] * (len(GRID) - 6)))
+        assert trade.by == ()
+        assert any(note.code == "mixed" and "creator" in note.text for note in trade.notes)
+
+    def test_a_second_name_of_the_same_studies_is_neither_used_nor_doubted(self):
+        parts = [exact(GRID, scale, name=name, file=f"{name}.csv") for scale, name in ((1e6, "a"), (2e6, "b"))]
+        trade = fit_tradeoff(pd.concat(parts))
+        assert trade.by == ("name",)
+        assert not any(note.code == "mixed" for note in trade.notes)
+
+    def test_points_that_average_learning_rates_are_doubted(self):
+        several = pd.concat([exact(GRID).assign(lr=rate) for rate in (1e-3, 2e-3)])
+        assert any(note.code == "lr_mixed" for note in fit_tradeoff(several).notes)
+        tuned = exact(GRID).assign(lr=1e-3 * np.sqrt(GRID))
+        assert not any(note.code == "lr_mixed" for note in fit_tradeoff(tuned).notes)
+
+    def test_refusals_speak_plainly(self):
+        with pytest.raises(SweepError, match=r"pd\.read_csv\('runs\.csv'\)"):
+            fit_tradeoff("runs.csv")
+        with pytest.raises(SweepError, match="given as method="):
+            fit_tradeoff(exact(GRID), StepsLine())
+        with pytest.raises(SweepError, match=r"first row 1: -1\.0;"):
+            fit_tradeoff({"batch": [1e5, 2e5], "steps": [-1.0, 1.0]})
+        with pytest.raises(FitError, match="there is one, of all points"):
+            fit_tradeoff(exact(GRID)).predict(batch=1e5, target=3.0)

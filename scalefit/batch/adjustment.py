@@ -62,6 +62,10 @@ def adjust_batch(sweep: Sweep, critical: Any) -> Sweep:
     >>> adjust_batch(Sweep.from_frame(runs), 1e6).table["steps_min"].round(1).tolist()
     [1818.2, 1000.0]
     """
+    if not isinstance(sweep, Sweep):
+        raise SweepError(
+            f"adjust_batch expects a Sweep, found {type(sweep).__name__}: read_sweep(table, ...) makes one"
+        )
     law = read_critical(critical)
     law.check_data_unit(sweep.data_unit)
     table = sweep.table

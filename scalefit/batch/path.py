@@ -12,6 +12,7 @@ import pandas as pd
 from scalefit.batch.critical import Critical
 from scalefit.errors import FitError, LawError, SweepError
 from scalefit.fitting import Fit
+from scalefit.laws.formula import Law
 from scalefit.laws.published import PublishedLaw
 from scalefit.notes import Note
 from scalefit.vocabulary import column_of
@@ -62,12 +63,14 @@ def read_path(
         If settings are missing or contradict each other.
     """
     given = {column_of(name): float(value) for name, value in inputs.items()}
+    if isinstance(curve, str | Law):
+        curve = _written(curve, law.data_unit or "tokens")
     if isinstance(curve, Fit | PublishedLaw):
         table, notes = _from_law(curve, tokens, given)
     else:
+        table, notes = _from_table(curve), ()
         if tokens is not None:
             raise FitError("tokens= says where a law of the loss ends; a curve has its own end")
-        table, notes = _from_table(curve), ()
     unit = getattr(curve, "data_unit", law.data_unit or "tokens")
     law.check_data_unit(unit)
     if curve_batch is not None and not (np.isfinite(curve_batch) and curve_batch > 0):
@@ -77,6 +80,16 @@ def read_path(
     others = {name: value for name, value in given.items() if name in law.inputs}
     segments = pd.DataFrame({"tokens": ends, "loss": middle}).assign(**others)
     return LossPath(segments, np.diff(ends, prepend=0.0), curve_batch or 0.0, unit, notes)
+
+
+def _written(curve: str | Law, data_unit: str) -> PublishedLaw:
+    law = Law(curve) if isinstance(curve, str) else curve
+    if law.parameters:
+        raise LawError(
+            f"{law.formula!r} leaves {', '.join(law.parameters)} open: write their values into it, or fit it, "
+            "sf.fit(law, runs)"
+        )
+    return PublishedLaw(law, {}, "as written", data_unit=data_unit)
 
 
 def _from_law(

@@ -44,9 +44,10 @@ def batch_schedule(
     ----------
     critical : Fit, PublishedLaw, str or float
         B_crit, usually a fit of ``bcrit_loss``.
-    curve : DataFrame, Fit or PublishedLaw
-        The loss along training: columns `tokens` and `loss` of one run, or a law of the loss in the data (its other
-        inputs by name: ``params=1e9``), which is then read up to `tokens`.
+    curve : DataFrame, Fit, PublishedLaw, Law or str
+        The loss along training: columns `tokens` and `loss` of one run, or a law of the loss in the data, fitted or
+        written with its values, ``"L = 1.8 + 2100 * D**-0.37"`` (other inputs by name: ``params=1e9``), which is then
+        read up to `tokens`.
     overhead : float
         Extra data over the least that reaches the final loss: 1 spends twice the least, as training at the critical
         batch throughout does; 0.2 spends a fifth more. It holds before rounding and caps.

@@ -158,6 +158,8 @@ def best_batch(fit: Fit, *, draws: Draws | None = None) -> BestBatch:
 
 
 def _check_law(fit: Fit) -> None:
+    if not isinstance(fit, Fit):
+        raise LawError(f"expected a fit, such as sf.fit('three_term', runs), found {type(fit).__name__}")
     names = set(fit.values)
     if fit.law.target not in ("L", "loss") or not set(_NEEDED) <= names or not {"S", "B"} <= set(fit.law.inputs):
         raise LawError(

@@ -271,7 +271,10 @@ class Curves(Shown):
         >>> read_curves(rows).tokens_to_target([2.2, 2.1])[["target", "tokens", "status"]].round(1).to_dict("records")
         [{'target': 2.2, 'tokens': 27.6, 'status': 'reached'}, {'target': 2.1, 'tokens': 64.0, 'status': 'bound'}]
         """
-        wanted = np.atleast_1d(np.asarray(targets, dtype=float))
+        try:
+            wanted = np.atleast_1d(np.asarray(targets, dtype=float))
+        except (TypeError, ValueError):
+            raise SweepError(f"targets should be losses to reach, found {targets!r}") from None
         if wanted.ndim != 1 or not len(wanted) or not (np.isfinite(wanted) & (wanted > 0)).all():
             raise SweepError(f"targets should be positive losses, found {targets!r}")
         if crossing not in CROSSINGS:

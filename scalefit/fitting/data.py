@@ -15,7 +15,7 @@ from scalefit.levels import group_levels
 from scalefit.notes import Note
 from scalefit.observations import Observations
 from scalefit.sweep import Sweep
-from scalefit.vocabulary import QUANTITIES, column_of, quantity_of
+from scalefit.vocabulary import AXES, QUANTITIES, column_of, quantity_of
 
 Array = np.ndarray
 
@@ -82,7 +82,7 @@ def collect(law: Law, data: Any, weights: Any, bounds: str = "drop") -> tuple[La
     for name in columns:
         _check_values(columns[name], name, positive=quantity_of(name) is not None)
     counted = _weights(weights, observed, data)
-    notes = (*observed.notes, *_duplicates(rows, table))
+    notes = (*observed.notes, *_duplicates(rows, table), *_unread(rows, table, data))
     side = _sides(observed)
     return bound, Rows(
         rows, counted, _cells(rows, table, observed.rtol), notes, observed.source, observed.data_unit, side
@@ -195,6 +195,20 @@ def _duplicates(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Note, ...]:
         return ()
     text = f"{count} of {len(rows)} rows repeat another row exactly; errors count them as independent observations"
     return (Note("duplicates", text, caution=True),)
+
+
+def _unread(rows: pd.DataFrame, table: pd.DataFrame, data: Any) -> tuple[Note, ...]:
+    """Doubt a law for learning rates that does not read what their cells differ by."""
+    own = [name for name in getattr(data, "by", ()) if name in AXES and name in table and name not in rows]
+    left = [name for name in own if table[name].nunique() > 1] if "lr" in rows else []
+    if not left:
+        return ()
+    vary, them = ("varies", "it") if len(left) == 1 else ("vary", "them")
+    text = (
+        f"{' and '.join(left)} {vary} between these optima and the law does not read {them}: the effect counts as "
+        "scatter, or as that of what it reads; select a level, or fit a law that reads more"
+    )
+    return (Note("unread", text, caution=True),)
 
 
 def _cells(rows: pd.DataFrame, table: pd.DataFrame, rtol: float) -> Array:

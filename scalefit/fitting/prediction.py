@@ -31,7 +31,7 @@ def predict(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any], leve
         value, jacobian = derivation.function(fit.space)(fit.phi[None], derivation.enter(arrays))
     center = np.broadcast_to(value[0], len(inputs)).astype(float)
     slopes = np.broadcast_to(jacobian[0], (len(fit.phi), len(inputs)))
-    half = quantile * np.sqrt(_variance(slopes, fit.covariance) + fit.scale**2)
+    half = quantile * np.sqrt(_variance(slopes, fit.covariance) + fit.scatter**2)
     half = np.where(np.isnan(half), np.inf, half)
     low, high = center - half, center + half
     if fit.space == "log":
@@ -66,6 +66,8 @@ def reach_of(fit: Fit, inputs: pd.DataFrame) -> pd.DataFrame:
 def _collect(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any]) -> pd.DataFrame:
     """Bring the inputs, however given, into one table with columns in words."""
     wanted = [column_of(name) for name in fit.law.inputs]
+    if table is not None and not isinstance(table, pd.DataFrame):
+        raise LawError(f"expected a DataFrame of inputs or inputs by name, found {type(table).__name__}")
     columns = table.columns if table is not None else ()
     given: dict[str, Any] = {column_of(str(name)): table[name].to_numpy() for name in columns}  # type: ignore[index]
     given |= {column_of(name): value for name, value in named.items()}

@@ -117,6 +117,16 @@ class Fit(Shown):
         """Value of every parameter, tied ones included."""
         return MappingProxyType(self.natural(self.phi))
 
+    @property
+    def typical_weight(self) -> float:
+        """Median weight of the rows that count."""
+        return float(np.median(self.weights[self.weights > 0]))
+
+    @property
+    def scatter(self) -> float:
+        """Residual scatter of a row of typical weight; with equal weights of one it is `scale`."""
+        return float(self.scale / np.sqrt(self.typical_weight))
+
     def natural(self, phi: Array) -> dict[str, Any]:
         """Turn fit coordinates, shape (..., p), into named values; ties are evaluated."""
         theta = self.law.derivation.to_natural(phi)
@@ -231,7 +241,7 @@ class Fit(Shown):
         return len(self._rows)
 
     def predict(self, table: pd.DataFrame | None = None, *, level: float = 0.95, **inputs: Any) -> pd.DataFrame:
-        """Predict the target with intervals for a new observation.
+        """Predict the target with intervals for a new observation, one of the median weight of the rows fitted.
 
         The interval holds parameter covariance and residual scatter: value -/+ t sqrt(j C j' + s**2), in logs when the
         law was fitted in logs.
@@ -366,7 +376,7 @@ def describe(fit: Fit) -> Face:
         ("status", f"{fit.status}: {fit.status.sentence}"),
         ("data", _told(fit)),
         ("loss", f"{fit.loss!r} in {fit.space} space, sum {fit.objective:.6g}"),
-        ("scatter", f"{format_number(fit.scale, 3)} {unit}"),
+        ("scatter", f"{format_number(fit.scatter, 3)} {unit}"),
         (
             "inputs",
             ", ".join(f"{name} = {column_of(name)}" if column_of(name) != name else name for name in fit.law.inputs),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from scalefit.formatting import format_number
 from scalefit.laws.formula import Law
 from scalefit.laws.noise_scale import SGD, SURGE
 from scalefit.laws.targets import READ_OFF
+from scalefit.mappings import FrozenMap
 from scalefit.vocabulary import column_of, quantity_of, unit_of
 
 
@@ -53,8 +53,8 @@ class PublishedLaw:
     data_unit: str = "tokens"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
-        object.__setattr__(self, "validity", MappingProxyType(dict(self.validity)))
+        object.__setattr__(self, "values", FrozenMap(self.values))
+        object.__setattr__(self, "validity", FrozenMap(self.validity))
 
     @property
     def name(self) -> str:

@@ -16,6 +16,9 @@ from scalefit.vocabulary import BY_COLUMN
 
 NONFINITE = ("raise", "diverged", "drop")
 
+_FEW_PARAMS = 1000
+"""Below this many parameters a model is more likely counted in millions than trained."""
+
 _COMMA = r"\s*[+-]?\d+,\d+(e[+-]?\d+)?\s*\Z"
 
 
@@ -131,3 +134,22 @@ def settle_nonfinite(table: pd.DataFrame, rows: Rows, nonfinite: str) -> tuple[p
     text = f"{int(lost.sum())} of {len(lost)} runs have no finite loss and were dropped (first: {first})"
     note = Note("dropped", text, caution=True)
     return table[~lost].assign(diverged=False).reset_index(drop=True), rows.keep(~lost), [note]
+
+
+def doubt_units(table: pd.DataFrame, data_unit: str) -> list[Note]:
+    """Remark on numbers that look like millions or billions of what they should count."""
+    notes = []
+    if "params" in table and table["params"].max() < _FEW_PARAMS:
+        text = (
+            f"params go up to {table['params'].max():g} only: written in millions or billions? Published laws and "
+            "FLOPs need single parameters"
+        )
+        notes.append(Note("params_unit", text, caution=True))
+    if {"tokens", "batch"} <= set(table) and data_unit != "epochs":
+        short = int((table["tokens"] < table["batch"]).sum())
+        if short:
+            text = (
+                f"{short} of {len(table)} runs are shorter than a step ({data_unit} below batch): is one in millions?"
+            )
+            notes.append(Note("short", text, caution=True))
+    return notes

@@ -110,7 +110,8 @@ def _overrides(names: Sequence[str], overrides: Mapping[str, str | None]) -> dic
     for key, name in overrides.items():
         column = column_of(str(key))
         if column not in BY_COLUMN:
-            raise SweepError(f"columns={{{key!r}: ...}} names no quantity; there are: {', '.join(BY_COLUMN)}")
+            turned = f". The quantity comes first: {{{name!r}: {key!r}}}" if column_of(str(name)) in BY_COLUMN else ""
+            raise SweepError(f"columns={{{key!r}: ...}} names no quantity; there are: {', '.join(BY_COLUMN)}{turned}")
         if column in chosen:
             raise SweepError(f"columns= names {column} twice")
         if name is not None and name not in names:

@@ -110,7 +110,7 @@ def read_sweep(
     convention, inferred = _convention([part.params_name for part in settled], params_convention)
     return Sweep.from_frame(
         table,
-        notes=merge(notes, inferred, dropped, copies),
+        notes=merge(notes, inferred, dropped, copies, checks.doubt_units(table, data_unit)),
         source=raws[0].name.removeprefix("the ") if len(raws) == 1 else f"{raws[0].name} and {len(raws) - 1} more",
         rtol=rtol,
         params_convention=convention,

@@ -9,6 +9,7 @@ import numpy as np
 
 from scalefit.errors import LawError
 from scalefit.fitting import Fit
+from scalefit.plots.inputs import expect
 from scalefit.plots.palette import ROLES, Look, family
 from scalefit.plots.panels import axes_of, key
 from scalefit.plots.scales import label_of, linear_axis, log_axis, power, widen
@@ -59,6 +60,7 @@ def isoflops(fit: Fit, flops: Sequence[float] | None = None, *, ax: Axes | None 
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['$10^{18}$', '$10^{19}$', 'best size']
     """
+    expect(fit, Fit, "isoflops")
     if column_of(fit.law.target) != "loss" or {column_of(name) for name in fit.law.inputs} != {"params", "tokens"}:
         raise LawError(f"isoflops needs a law for the loss in params and tokens, found {fit.law.formula!r}")
     rows = fit.rows

@@ -12,6 +12,7 @@ from scalefit.errors import LawError
 from scalefit.fitting import Fit
 from scalefit.fitting.result import check_level
 from scalefit.laws.published import PublishedLaw, get_published
+from scalefit.plots.inputs import expect
 from scalefit.plots.palette import ROLES, size, star
 from scalefit.plots.panels import axes_of, key
 from scalefit.uncertainty import Draws
@@ -73,6 +74,7 @@ def draws(
     """
     from matplotlib.patches import Ellipse
 
+    expect(draws, Draws, "draws")
     fit, table = draws.fit, draws.table
     check_level(level)
     first, second = _pair(fit, x, y)

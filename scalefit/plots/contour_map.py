@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit.errors import ExtrapolationWarning, SweepError
+from scalefit.plots.inputs import expect
 from scalefit.plots.palette import ROLES, Look, family, size, star
 from scalefit.plots.panels import CLEAR, axes_of
 from scalefit.plots.scales import log_axis, widen, write_value
@@ -72,6 +73,7 @@ def surface(
     >>> ax.get_xscale(), ax.get_yscale()
     ('log', 'log')
     """
+    expect(surface, Surface, "surface")
     if surface.batch_fit is None:
         raise SweepError("this surface spans the learning rate only; draw basins(sweep) instead")
     if len(levels) < 1 or not all(0 < low < high for low, high in pairwise([*levels, np.inf])):

@@ -10,6 +10,7 @@ import numpy as np
 from scalefit.errors import LawError
 from scalefit.fitting import Fit
 from scalefit.laws.published import PublishedLaw, get_published
+from scalefit.plots.inputs import expect
 from scalefit.plots.law_lines import (
     INSIDE,
     check_held,
@@ -74,6 +75,7 @@ def published(
     >>> [text.get_text() for text in ax.texts]
     ['this fit', 'steplaw2025']
     """
+    expect(fit, Fit, "published")
     others = [get_published(name) if isinstance(name, str) else name for name in names]
     if fit.data_unit != "tokens":
         raise LawError(f"published laws count tokens; this fit counts {fit.data_unit}")

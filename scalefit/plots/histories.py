@@ -11,6 +11,7 @@ import pandas as pd
 from scalefit.curves import Curves
 from scalefit.errors import SweepError
 from scalefit.levels import group_levels
+from scalefit.plots.inputs import expect
 from scalefit.plots.palette import QUIET, ROLES, Look, family, size
 from scalefit.plots.panels import axes_of, key, label_ends
 from scalefit.plots.scales import label_of, log_axis, widen, write_value
@@ -61,6 +62,7 @@ def curves(
     >>> [text.get_text() for text in ax.texts]
     ['$L$ = 3.2']
     """
+    expect(curves, Curves, "curves")
     wanted = np.atleast_1d(np.asarray(targets, dtype=float))
     table, runs = curves.table, curves.runs
     x = "tokens" if "tokens" in table else "steps"

@@ -11,6 +11,7 @@ import pandas as pd
 from scalefit.errors import LawError, SweepError
 from scalefit.fitting import Fit
 from scalefit.laws.published import PublishedLaw, get_published
+from scalefit.plots.inputs import expect
 from scalefit.plots.marks import draw_marks
 from scalefit.plots.palette import BAND, QUIET, ROLES, Look, family, star
 from scalefit.plots.panels import axes_of, key, label_ends
@@ -65,6 +66,7 @@ def tradeoff(trade: Tradeoff, *, ax: Axes | None = None, **where: Any) -> Axes:
     >>> tradeoff(trade, ax=Figure().subplots()).get_xlabel()
     'steps to the target $S$'
     """
+    expect(trade, Tradeoff, "tradeoff")
     fits = _chosen(trade, where)
     if len(fits) > _MOST:
         raise SweepError(
@@ -213,8 +215,10 @@ def bcrit(
     """
     if trade is None and fit is None:
         raise SweepError("bcrit: expected a trade-off from sf.fit_tradeoff, a fit in the loss, or both")
-    if trade is not None and "target" not in trade.table:
+    if trade is not None and "target" not in expect(trade, Tradeoff, "bcrit").table:
         raise SweepError("this trade-off has no target losses; give the points a column target")
+    if fit is not None:
+        expect(fit, Fit, "bcrit")
     unit = trade.data_unit if trade is not None else fit.data_unit if fit is not None else "tokens"
     if published and unit != "tokens":
         raise LawError(f"published laws count tokens; here the data are {unit}")

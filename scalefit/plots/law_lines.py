@@ -13,6 +13,7 @@ from scalefit.fitting import Fit
 from scalefit.laws.formula import Law
 from scalefit.observations import Observations
 from scalefit.optima import Optima
+from scalefit.plots.inputs import expect
 from scalefit.plots.marks import draw_marks
 from scalefit.plots.palette import BAND, QUIET, ROLES, Look, family
 from scalefit.plots.panels import axes_of, key, label_ends
@@ -83,7 +84,7 @@ def law(
     >>> ax.get_xlabel(), ax.get_xscale()
     ('model size $N$ (parameters)', 'log')
     """
-    cut = slice_of(fit, along, by, at)
+    cut = slice_of(expect(fit, Fit, "law"), along, by, at)
     looks = [ROLES["law"]] if cut.by is None else family(len(cut.levels))
     rows, kept = fit.rows, None if heldout is None else _rows_of(heldout, fit)
     ax = axes_of(ax)
@@ -216,7 +217,7 @@ def compare(
     Raises
     ------
     LawError
-        If there is no fit, or one is of another target or lacks the input on the axis.
+        If there is no fit, two have the same name, or one is of another target or lacks the input on the axis.
 
     Notes
     -----
@@ -233,9 +234,7 @@ def compare(
     """
     from matplotlib.lines import Line2D
 
-    named = fits if isinstance(fits, Mapping) else {fit.law.name or fit.law.formula: fit for fit in fits}
-    if not 0 < len(named) <= 8:
-        raise LawError(f"fits: expected one to eight laws of different names, found {len(named)}")
+    named = _by_name(fits)
     check_held((fit.law for fit in named.values()), at)
     first = next(iter(named.values()))
     lead = slice_of(first, along, None, held_inputs(first, at))
@@ -260,6 +259,19 @@ def compare(
     entries += [] if kept is None else [(Line2D([], [], **ROLES["heldout"].points()), "held out")]
     key(ax, entries, held_text(lead.fixed))
     return ax
+
+
+def _by_name(fits: Any) -> dict[str, Fit]:
+    several = list(fits.values() if isinstance(fits, Mapping) else fits) if isinstance(fits, Iterable) else [fits]
+    for one in several:
+        expect(one, Fit, "compare")
+    if not 0 < len(several) <= 8:
+        raise LawError(f"fits: expected one to eight laws, found {len(several)}")
+    names = fits if isinstance(fits, Mapping) else [fit.law.name or fit.law.formula for fit in several]
+    named = dict(zip(names, several, strict=True))
+    if len(named) < len(several):
+        raise LawError("several of these fits are of the same law: name each, plots.compare({'2024': a, '2025': b})")
+    return named
 
 
 def held_inputs(fit: Fit, at: Mapping[str, float] | None) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scalefit.fitting import Fit
+from scalefit.plots.inputs import expect
 from scalefit.plots.marks import draw_marks
 from scalefit.plots.palette import BAND, ROLES
 from scalefit.plots.panels import axes_of, key
@@ -39,8 +40,8 @@ def residuals(fit: Fit, against: str | None = None, *, ax: Axes | None = None) -
 
     Notes
     -----
-    The band is twice the residual scatter of a row of weight one. Rows beyond three times their own scatter are crossed
-    and counted in the key. Bounds are open, with an arrow to where the truth lies.
+    The band is twice the residual scatter of a row of median weight. Rows beyond three times their own scatter are
+    crossed and counted in the key. Bounds are open, with an arrow to where the truth lies.
 
     Examples
     --------
@@ -54,10 +55,11 @@ def residuals(fit: Fit, against: str | None = None, *, ax: Axes | None = None) -
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    expect(fit, Fit, "residuals")
     name, x = _against(fit, against)
     logged = fit.space == "log"
     left = 100 * np.expm1(fit.residuals) if logged else fit.residuals
-    spread = 2 * fit.scale * (100 if logged else 1)
+    spread = 2 * fit.scatter * (100 if logged else 1)
     far = (np.abs(fit.residuals) * np.sqrt(fit.weights) > 3 * fit.scale) & ~fit.is_bound
     side = np.zeros(fit.n, dtype=int) if fit.censored is None else fit.censored
     ax = axes_of(ax)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from scalefit.errors import SweepError
 from scalefit.optima import Optima
+from scalefit.plots.inputs import expect
 from scalefit.plots.marks import draw_marks
 from scalefit.plots.palette import QUIET, ROLES, Look, family
 from scalefit.plots.panels import axes_of, key, label_ends
@@ -64,6 +65,7 @@ def optima(
     >>> optima(find_optima(sweep), ax=Figure().subplots()).get_xlabel()
     'model size $N$ (parameters)'
     """
+    expect(optima, Optima, "optima")
     target = column_of(of) if of is not None else optima.over[0]
     if target not in optima.over:
         raise SweepError(f"these optima are over {', '.join(optima.over)}, not {of!r}")

@@ -11,6 +11,7 @@ import pandas as pd
 from scalefit.errors import LawError, SweepError
 from scalefit.extrapolation import Backtest
 from scalefit.forecasting import Forecast
+from scalefit.plots.inputs import expect
 from scalefit.plots.law_lines import draw_points, held_text
 from scalefit.plots.palette import BAND, QUIET, ROLES, Look, size
 from scalefit.plots.panels import axes_of, key
@@ -68,6 +69,7 @@ def forecast(
     >>> ax.texts[0].get_text()
     '10$\\times$'
     """
+    expect(forecast, Forecast, "forecast")
     column = column_of(of) if of is not None else next(iter(forecast.laws))
     if column not in forecast.laws:
         raise LawError(f"this forecast is of {', '.join(forecast.laws)}, not {of!r}")
@@ -170,6 +172,7 @@ def backtest(report: Backtest, *, entrants: int | None = None, ax: Axes | None =
     >>> ax.get_xlabel()
     'regret (% of the loss)'
     """
+    expect(report, Backtest, "backtest")
     ranks = report.summary().dropna(subset="regret_pct")
     if entrants is not None and not 1 <= entrants <= len(ranks):
         raise SweepError(f"entrants: expected 1 to {len(ranks)}, found {entrants!r}")

@@ -12,6 +12,7 @@ from scalefit.basin_shape import bend
 from scalefit.errors import SweepError
 from scalefit.extractors import Basin, Parabola
 from scalefit.optima import Optima, find_optima
+from scalefit.plots.inputs import expect
 from scalefit.plots.palette import QUIET, ROLES, Look, family, star
 from scalefit.plots.panels import axes_of, key
 from scalefit.plots.scales import label_of, letter_of, linear_axis, log_axis, widen, write_value
@@ -63,7 +64,8 @@ def basins(sweep: Sweep, optima: Optima | None = None, *, excess: float = 0.06, 
     >>> ax.get_ylabel()
     'loss $L$ (nats/token)'
     """
-    found = find_optima(sweep, over="lr") if optima is None else optima
+    expect(sweep, Sweep, "basins")
+    found = find_optima(sweep, over="lr") if optima is None else expect(optima, Optima, "basins")
     if not 0 < excess < np.inf:
         raise SweepError(f"excess: expected a positive relative loss such as 0.06, found {excess!r}")
     if found.over != ("lr",):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ import pandas as pd
 from scalefit.faces import Face, Shown
 from scalefit.fitting import Fit, FitStatus
 from scalefit.formatting import format_error, format_number
+from scalefit.mappings import FrozenMap
 from scalefit.notes import Note
 from scalefit.selection.criteria import akaike_weights, criteria, parameters_of
 from scalefit.selection.heldout import Errors, Growth, growths, held_out_errors, jackknife
@@ -156,7 +156,7 @@ def compare(fits: Sequence[Fit]) -> Comparison:
         *(Note("no_growth", f"{name}: the smaller cells identify no law; nothing is grown", True) for name in hopeless),
     )
     ranked = tuple(given[k] for k in order)
-    reaches = MappingProxyType({split.column: (split.cells, split.reach) for split in splits})
+    reaches = FrozenMap({split.column: (split.cells, split.reach) for split in splits})
     return Comparison(table, ranked, reaches, given[0].space, notes, given[0].source)
 
 

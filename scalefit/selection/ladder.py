@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from scalefit.faces import Face, Shown
 from scalefit.fitting import Fit, fit
 from scalefit.formatting import format_number
 from scalefit.laws import get_law
+from scalefit.mappings import FrozenMap
 from scalefit.notes import Note, merge
 from scalefit.selection.criteria import criteria, parameters_of
 from scalefit.selection.nesting import NestedTest, nested_test
@@ -166,13 +166,13 @@ def climb_ladder(pairs: Any, *, weights: Any = None, level: float = 0.05, n: int
             "rule": list(fits),
             "formula": [one.law.formula for one in fits.values()],
             "parameters": [parameters_of(one) for one in fits.values()],
-            "scatter": [one.scale for one in fits.values()],
+            "scatter": [one.scatter for one in fits.values()],
             "aicc": [criteria(one).aicc for one in fits.values()],
             "stands": [name in standing for name in fits],
         }
     ).sort_values("parameters", kind="stable", ignore_index=True)
     notes = merge(first.notes, _remarks(counted))
-    return Ladder(table, MappingProxyType(tests), MappingProxyType(fits), level, notes, first.source)
+    return Ladder(table, FrozenMap(tests), FrozenMap(fits), level, notes, first.source)
 
 
 def _remarks(rows: int) -> list[Note]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,8 @@ def fit_tradeoff(
         the name of the data unit) used up to the target, replicates as rows; optional `target` and columns that tell
         studies apart; optional `status` ("bound" for a run that did not get there) and `log_stderr`.
     by : str or sequence of str, optional
-        Columns that tell studies apart. By default params, and columns of text each of whose values spans several batch
-        sizes.
+        Columns that tell studies apart. By default params, and a column of text without gaps most of whose values span
+        several batch sizes (further ones if they tell runs at one batch size apart).
     method : Estimator, optional
         ``Hyperbola()``, or ``StepsLine()``, ``InverseSteps()``, ``Overhead(0.2, reference=...)``.
     tie : str or sequence of str, optional
@@ -188,6 +189,8 @@ def _points(
             data = pd.DataFrame({str(name): np.atleast_1d(column) for name, column in data.items()})
         except ValueError as error:
             raise SweepError(f"the columns do not make a table: {error}") from None
+    if isinstance(data, str | Path):
+        raise SweepError(f"expected points or a table, found a path; read it: fit_tradeoff(pd.read_csv({str(data)!r}))")
     if not isinstance(data, pd.DataFrame):
         raise SweepError(
             f"expected points or a table of steps or examples to a target, found {type(data).__name__}; from curves or "

@@ -129,8 +129,9 @@ def read_points(
     rows["reached"] = _reached(table)
     rows["given"] = table["log_stderr"].to_numpy(dtype=float) if "log_stderr" in table else np.nan
     rows["count"] = table["n"].to_numpy(dtype=float) if "n" in table else 1.0
-    points, notes = _average(rows, keys)
-    return TradeoffPoints(points, tuple(names), data_unit, unit, size, (*told, *size_notes, *notes))
+    notes = _rate_notes(table, rows, keys)
+    points, more = _average(rows, keys)
+    return TradeoffPoints(points, tuple(names), data_unit, unit, size, (*told, *size_notes, *notes, *more))
 
 
 def _check_columns(table: pd.DataFrame) -> None:
@@ -147,6 +148,8 @@ def _check_columns(table: pd.DataFrame) -> None:
 def _studies(table: pd.DataFrame, by: str | Sequence[str] | None) -> tuple[list[str], list[Note]]:
     """Return the columns that tell studies apart, and notes on those guessed and those mixed."""
     if by is not None:
+        if not isinstance(by, str | Sequence):
+            raise SweepError(f"by should name columns of the table, found {by!r}; estimators are given as method=")
         names = [column_of(name) for name in ([by] if isinstance(by, str) else by)]
         missing = [name for name in names if name not in table]
         if missing or set(names) & _OWN:
@@ -157,23 +160,39 @@ def _studies(table: pd.DataFrame, by: str | Sequence[str] | None) -> tuple[list[
         str(name) for name in table if name not in _OWN | _UNTOLD and name not in known - {"optimizer", "schedule"}
     ]
     names = ["params"] if "params" in others else []
-    texts = [name for name in others if not pd.api.types.is_numeric_dtype(table[name])]
-    spans = {name: table.groupby(name)["batch"].nunique() for name in texts}
-    guessed = [name for name in texts if len(spans[name]) > 1 and (spans[name] > 1).all()]
+    texts = [name for name in others if not pd.api.types.is_numeric_dtype(table[name]) and table[name].notna().all()]
+    guessed = _guess(table, names, texts)
     notes = []
     if guessed:
         text = f"studies are told apart by {', '.join([*names, *guessed])}; by= says it outright"
         notes.append(Note("studies", text))
-    left = [name for name in others if name not in [*names, *guessed] and table[name].nunique(dropna=False) > 1]
+    left = [name for name in others if _varies(table, name, [*names, *guessed])]
     if "target" not in table and "loss" in table and table["loss"].nunique() > 1:
         text = "loss varies and is not used; if it is the loss to reach, call the column target"
         notes.append(Note("mixed", text, caution=True))
     if left:
-        text = (
-            f"{', '.join(map(str, left))} varies in the table and is not used; name it in by= if it tells studies apart"
-        )
+        varies = "varies within the studies and is" if len(left) == 1 else "vary within the studies and are"
+        text = f"{', '.join(left)} {varies} not used; by= names what tells studies apart"
         notes.append(Note("mixed", text, caution=True))
     return [*names, *guessed], notes
+
+
+def _guess(table: pd.DataFrame, names: list[str], texts: list[str]) -> list[str]:
+    """Return the texts that span batch sizes; a second one only if it tells runs of one batch size apart."""
+    guessed: list[str] = []
+    for name in texts:
+        spans = table.groupby(name)["batch"].nunique()
+        apart = not guessed or _varies(table, name, [*names, *guessed, "batch"])
+        if len(spans) > 1 and (spans > 1).mean() > 0.5 and apart:
+            guessed.append(name)
+    return guessed
+
+
+def _varies(table: pd.DataFrame, name: str, within: list[str]) -> bool:
+    """Return whether a column has several values among rows that agree in others."""
+    if name in within:
+        return False
+    return bool(table.groupby(within or (lambda _: 0), dropna=False)[name].nunique(dropna=False).max() > 1)
 
 
 def _positive(table: pd.DataFrame, name: str) -> Array:
@@ -183,10 +202,14 @@ def _positive(table: pd.DataFrame, name: str) -> Array:
         first = int(np.flatnonzero(bad)[0])
         raise SweepError(
             f"{name}: expected positive numbers, found {int(bad.sum())} row(s) that are not, first row {first + 1}: "
-            f"{table[name].iloc[first]!r}; a run that never reached the target is a bound: give what it used, and "
-            "'bound' in a column status"
+            f"{_shown(table[name].iloc[first])}; a run that never reached the target is a bound: give what it used, "
+            "and 'bound' in a column status"
         )
     return values
+
+
+def _shown(value: object) -> str:
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def _levels(values: pd.Series) -> Array:
@@ -261,6 +284,21 @@ def _plausible(
         f"Say so: examples_unit='epochs', unit_size=<{data_unit} in one epoch>"
     )
     return None, [Note("unit_size", text, caution=True)]
+
+
+def _rate_notes(table: pd.DataFrame, rows: pd.DataFrame, keys: list[str]) -> list[Note]:
+    """Doubt points that average learning rates: the mean of tuned and untuned runs is nobody's best."""
+    if "lr" not in table:
+        return []
+    groups = table["lr"].groupby([rows[name] for name in [*keys, "batch"]])
+    count = int((groups.nunique() > 1).sum())
+    if not count:
+        return []
+    text = (
+        f"{count} of {groups.ngroups} batch sizes average runs at different lr, as if they repeated each other; keep "
+        "the best rate of each, or give curves or final losses to tradeoff_points, which finds it"
+    )
+    return [Note("lr_mixed", text, caution=True)]
 
 
 def _average(rows: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[Note]]:

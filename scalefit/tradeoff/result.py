@@ -165,7 +165,8 @@ class Tradeoff(Shown):
         unknown = [name for name in wanted if name not in keys]
         if unknown:
             raise FitError(
-                f"{unknown[0]} does not tell these fits apart; they differ by {', '.join(keys) or 'nothing'}"
+                f"{unknown[0]} does not tell these fits apart; "
+                + (f"they differ by {', '.join(keys)}" if keys else "there is one, of all points: by= names studies")
             )
         for name, value in wanted.items():
             same = table[name] == value
