@@ -88,8 +88,8 @@ class TestNotIdentified:
         trade = fit_tradeoff(noisy(0, 1e-4, 1e-2))
         row = trade.table.iloc[0]
         assert (row["status"], row["identified"]) == ("no_S_min", False)
-        assert np.isnan(row["B_crit"])
-        assert np.isnan(row["S_min"])
+        assert np.isnan(row["B_crit_stderr"])
+        assert np.isnan(row["S_min_stderr"])
         assert np.isinf(row["B_crit_hi"])
         assert 0 < row["B_crit_lo"] < 1e6
         assert row["S_min_lo"] == 0
@@ -97,6 +97,7 @@ class TestNotIdentified:
         assert row["E_min"] == pytest.approx(1e10, rel=0.05)
         assert any(note.code == "no_S_min" and note.caution for note in trade.notes)
         found = trade.predict(batch=1e4).iloc[0]
+        assert found["examples"] == pytest.approx(row["E_min"] * (1 + 1e4 / row["B_crit"]))
         assert found["examples"] == pytest.approx(1e10, rel=0.05)
         far = trade.predict(batch=1e7).iloc[0]
         assert far["examples_hi"] > 3 * far["examples"]
@@ -105,7 +106,7 @@ class TestNotIdentified:
         trade = fit_tradeoff(noisy(1, 1e2, 1e4))
         row = trade.table.iloc[0]
         assert row["status"] == "no_E_min"
-        assert np.isnan(row["E_min"])
+        assert np.isnan(row["E_min_stderr"])
         assert row["E_min_lo"] == 0
         assert row["E_min_hi"] > 1e10
         assert row["B_crit_lo"] == 0
@@ -116,7 +117,7 @@ class TestNotIdentified:
         trade = fit_tradeoff(exact([1e5, 3e6]))
         row = trade.table.iloc[0]
         assert row["status"] == "too_few"
-        assert np.isnan(row["B_crit"])
+        assert np.isnan(row["B_crit_stderr"])
         assert trade.predict(batch=1e7).iloc[0]["examples"] == pytest.approx(1.1e11, rel=1e-3)
         assert np.isinf(trade.predict(batch=1e7).iloc[0]["examples_hi"])
 

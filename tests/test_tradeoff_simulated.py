@@ -69,7 +69,7 @@ def test_studies_that_cannot_tell_seldom_claim_to():
     rng = np.random.default_rng(2)
     rows = pd.concat([fit_tradeoff(study(rng, 8, 1e-5, 1e-3, 3, 0.03)).table for _ in range(30)])
     assert rows["identified"].mean() <= 0.1
-    assert rows.loc[~rows["identified"], "B_crit"].isna().all()
+    assert rows.loc[~rows["identified"], "B_crit_stderr"].isna().all()
     assert (rows["B_crit_lo"] < TRUTH["B_crit"]).mean() >= 0.9
     assert (rows["S_min_hi"] > TRUTH["S_min"]).mean() >= 0.9
 

@@ -134,7 +134,7 @@ def _draw_fit(ax: Axes, trade: Tradeoff, row: pd.Series, points: pd.DataFrame, l
         inside = curve["reach"] <= _INSIDE
         ax.plot(curve[across][inside], curve["examples"][inside], **look.line(linestyle="-"))
         ax.plot(curve[across], curve["examples"], **look.line(linestyle=(0, (2.5, 1.6)), linewidth=0.8))
-    if np.isfinite(row["B_crit"]):
+    if np.isfinite(row["B_crit_stderr"]):
         place = 2 * row["S_min"] if across == "steps" else row["B_crit"]
         ax.plot([place], [2 * row["E_min"]], **star(look.color))
     return points[[across, "examples"]]
@@ -150,7 +150,11 @@ def _name_fits(ax: Axes, trade: Tradeoff, fits: pd.DataFrame, looks: Sequence[Lo
         told = [f"{letter}{_level(name, row[name])}" for letter, name in zip(head, varied, strict=True)]
         entries.append((Line2D([], [], **look.points(linestyle="-")), ", ".join(told)))
     title = {"target": "target loss"}.get(varied[0], label_of(varied[0], trade.data_unit)) if len(varied) == 1 else ""
-    shown = [*entries, (Line2D([], [], **star(QUIET)), "critical batch")] if fits["B_crit"].notna().any() else entries
+    shown = (
+        [*entries, (Line2D([], [], **star(QUIET)), "critical batch")]
+        if fits["B_crit_stderr"].notna().any()
+        else entries
+    )
     if any(text for _, text in shown):
         key(ax, shown, title)
 
@@ -253,12 +257,12 @@ def _draw_critical(ax: Axes, trade: Tradeoff) -> list[tuple[Any, str]]:
     looks = [ROLES["points"]] if len(groups) == 1 else family(len(groups))
     entries: list[tuple[Any, str]] = []
     for look, (names, rows) in zip(looks, groups, strict=True):
-        known = rows[np.isfinite(rows["B_crit"])]
+        known = rows[np.isfinite(rows["B_crit_stderr"])]
         ax.vlines(known["target"], known["B_crit_lo"], known["B_crit_hi"], color=look.color, linewidth=0.9, zorder=3)
         draw_marks(ax, known["target"], known["B_crit"], look)
         for end, side in (("lo", 1), ("hi", -1)):
             bounds = rows[
-                ~np.isfinite(rows["B_crit"]) & np.isfinite(rows[f"B_crit_{end}"]) & (rows[f"B_crit_{end}"] > 0)
+                ~np.isfinite(rows["B_crit_stderr"]) & np.isfinite(rows[f"B_crit_{end}"]) & (rows[f"B_crit_{end}"] > 0)
             ]
             draw_marks(ax, bounds["target"], bounds[f"B_crit_{end}"], look, np.full(len(bounds), side))
         levels = names if isinstance(names, tuple) else (names,)

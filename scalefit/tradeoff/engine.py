@@ -83,9 +83,9 @@ def fit_tradeoff(
     scatter about the curve, by 4 to 7 % on real data, which no number of replicates removes: that variance is estimated
     beside the noise. Intervals invert the likelihood profile with Student's t on (batch sizes - 2) degrees of freedom;
     an interval is open where the misfit stays acceptable for B_crit without limit. Then the parameter is not
-    identified, no value is given, and the bound is. A standard error is the longer side of the 95 % interval over 1.96,
-    so that two of them hold what it holds. Tied fits count the batch sizes of a study once, however many targets share
-    their runs, and weigh all points alike.
+    identified: its value is where the curve fits best, no more, without a standard error, and the bound is what is
+    known. A standard error is the longer side of the 95 % interval over 1.96, so that two of them hold what it holds.
+    Tied fits count the batch sizes of a study once, however many targets share their runs, and weigh all points alike.
 
     *Small batches.* By the hyperbola the data needed never rise as the batch shrinks. Where they do (a learning rate
     that was not tuned, or could not fall far enough) those batch sizes are found by an F test and left out; see

@@ -29,16 +29,16 @@ class Value:
         return bool(np.isfinite(self.lo) and np.isfinite(self.hi) and np.isfinite(self.value))
 
     def natural(self, level: float) -> tuple[float, float, float, float]:
-        """Return the number itself with standard error and bounds; no number where an end is open.
+        """Return the number itself with standard error and bounds; no standard error where an end is open.
 
         The standard error is the longer side of the interval over the normal quantile of its level: two of them hold
         what the interval holds, with few batch sizes and lopsided likelihoods too.
         """
         with np.errstate(over="ignore"):
             lo, hi = float(np.exp(self.lo)), float(np.exp(self.hi))
+            value = float(np.exp(self.value))
         if not self.bounded:
-            return np.nan, np.nan, lo, hi
-        value = float(np.exp(self.value))
+            return value, np.nan, lo, hi
         return value, max(hi - value, value - lo) / t_quantile(level, np.inf), lo, hi
 
 

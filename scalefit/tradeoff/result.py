@@ -37,7 +37,8 @@ class Tradeoff(Shown):
     ----------
     table : pandas.DataFrame
         One row a fit: the columns of `by` and `target`; `S_min`, `E_min` and `B_crit`, each with `_stderr`, `_lo` and
-        `_hi` (where not identified: NaN, and bounds of which one is 0 or inf); `rms` of the residuals in ln examples;
+        `_hi` (where not identified: where the curve fits best, which may be 0 or inf, a standard error of NaN, and
+        bounds of which one is 0 or inf); `rms` of the residuals in ln examples;
         `lack_of_fit`, the relative scatter of batch sizes beyond the noise of their runs; `n_batch` and `n_left_out`,
         batch sizes fitted and left out; `excess`, the largest share of data that the smallest batch sizes need beyond
         the hyperbola of the others, and `excess_p`, its chance (0 and 1 where none is called out); `identified`;
@@ -248,7 +249,7 @@ def _weights(relative: Array) -> Array | None:
 
 def _told(row: pd.Series, name: str) -> str:
     value, error = row[name], row[f"{name}_stderr"]
-    if np.isfinite(value):
+    if np.isfinite(error):
         return format_error(value, error)
     low, high = row[f"{name}_lo"], row[f"{name}_hi"]
     if np.isfinite(high) and high > 0:
