@@ -102,15 +102,17 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_refit(tmp_pat
     assert not (tmp_path / "out" / "sweep0").exists()
 
 
-def test_a_fault_in_one_step_costs_only_that_step(tmp_path, monkeypatch):
+def test_a_fault_of_our_own_fails_the_file_loudly_and_is_tried_again(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("no")
 
-    monkeypatch.setattr(study, "fit_surface", broken)
-    result = quickly(write_sweeps(tmp_path / "in", 1), tmp_path / "out", report=True)
-    assert result.exit_code == 0
-    page = (tmp_path / "out" / "sweep0" / "report.html").read_text()
-    assert "no joint surface: ZeroDivisionError: no; this is a fault in scalefit" in page
+    folder, out = write_sweeps(tmp_path / "in", 1), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "fit_surface", broken)
+        result = quickly(folder, out)
+    assert result.exit_code == 1
+    assert result.table["error"].tolist() == ["unforeseen ZeroDivisionError: no"]
+    assert quickly(folder, out).table["status"].tolist() == ["ok"]
 
 
 def test_a_failed_file_keeps_its_last_results_and_is_forgotten_when_it_is_deleted(tmp_path):

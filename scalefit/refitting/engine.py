@@ -178,4 +178,4 @@ def _named(source: Source, out: Path, places: Mapping[str, str]) -> Source:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    return text if isinstance(error, ScalefitError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, ScalefitError) else f"unforeseen {type(error).__name__}: {text}"

@@ -49,7 +49,7 @@ def draw(study: Study) -> tuple[Pictures, list[Note]]:
     Notes
     -----
     Figures are made without pyplot, so nothing stays open. Matplotlib's settings belong to the whole process: one
-    thread draws at a time. A picture that fails costs no result: it is left out and noted.
+    thread draws at a time. A picture that the results do not allow is left out and noted.
     """
     from scalefit import plots
 
@@ -61,9 +61,6 @@ def draw(study: Study) -> tuple[Pictures, list[Note]]:
                 pictures[name] = _render(drawing)
             except ScalefitError as error:
                 notes.append(Note("not_drawn", f"no picture of {name}: {error}"))
-            except Exception as error:
-                text = f"no picture of {name}: {type(error).__name__}: {error}; this is a fault in scalefit"
-                notes.append(Note("not_drawn", text, caution=True))
     return pictures, notes
 
 

@@ -192,8 +192,6 @@ class _Steps:
             return step()
         except ScalefitError as error:
             self._miss(f"no {what}: {error}")
-        except Exception as error:  # a fault in one step should not cost the results of the others
-            self._miss(f"no {what}: {type(error).__name__}: {error}; this is a fault in scalefit")
         return None
 
     def _miss(self, text: str) -> None:
