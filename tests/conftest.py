@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("untimed", deadline=None)  # how long an example takes is no property of the code
-settings.load_profile("untimed")
+# How long an example takes is no property of the code, and a run of the tests should say the same twice. New examples
+# are looked for by hand: pytest --hypothesis-profile=search
+settings.register_profile("fixed", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=1000)
+settings.load_profile("fixed")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

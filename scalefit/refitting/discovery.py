@@ -136,7 +136,7 @@ def _name(files: list[tuple[str, str]]) -> list[Source]:
 
 def marked(name: str, path: str) -> str:
     """Return a name that another file of the same name, found elsewhere, does not have."""
-    return f"{name}-{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+    return f"{name}-{hashlib.sha256(path.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def _slug(relative: str) -> str:
