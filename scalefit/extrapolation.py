@@ -22,8 +22,9 @@ from scalefit.lineup import line_up
 from scalefit.notes import Note, merge
 from scalefit.optima import find_optima
 from scalefit.regret import terrains
+from scalefit.standings import Standings
 from scalefit.sweep import Sweep
-from scalefit.trials import FLAGS, Arena, score_fold
+from scalefit.trials import Arena, score_fold
 
 Floats = NDArray[np.float64]
 
@@ -97,18 +98,11 @@ class Backtest(Shown):
         -----
         Ranked by mean regret among the entrants that have one for every cell; those with fewer cells follow.
         """
-        return self._summary.copy()
+        return self._standings.summary.copy()
 
     @cached_property
-    def _summary(self) -> pd.DataFrame:
-        names = list(dict.fromkeys(self._table["entrant"]))
-        rows = pd.DataFrame([self._score(name) for name in names])
-        rows = rows.sort_values(["missing", "regret_pct"], kind="stable").drop(columns="missing")
-        best = rows["entrant"].iloc[0]
-        gaps = pd.DataFrame([self._gap(name, best) for name in rows["entrant"]], index=rows.index)
-        place = list(rows.columns).index("worst_stderr") + 1
-        parts = [rows.iloc[:, :place], gaps, rows.iloc[:, place:]]
-        return pd.concat(parts, axis=1).reset_index(drop=True)
+    def _standings(self) -> Standings:
+        return Standings(self._table, self._draws, self.axes)
 
     def by_axis(self) -> pd.DataFrame:
         """Compare extrapolation in params with extrapolation in tokens, entrant by entrant.
@@ -123,53 +117,7 @@ class Backtest(Shown):
         -----
         arXiv:2606.29158 reports that laws extrapolate better in data than in model size. Compare at equal reach.
         """
-        rows = []
-        for (beyond, name), group in self._table.groupby(["beyond", "entrant"], sort=False):
-            row = {"beyond": beyond, "entrant": name, "cells": int(group["regret_pct"].notna().sum())}
-            row["reach"] = float(np.exp(np.log(group["reach"]).mean()))
-            row["regret_pct"], row["regret_stderr"] = self._mean_regret(group)
-            rows.append(row | {f"{axis}_log2": _mean(np.abs(_point_errors(group, axis))) for axis in self.axes})
-        return pd.DataFrame(rows)
-
-    def _score(self, name: str) -> dict[str, object]:
-        group = self._table[self._table["entrant"] == name]
-        regret, failed = group["regret_pct"], group["error"] != ""
-        scored = group[~failed]
-        mean, stderr = self._mean_regret(group)
-        worst = regret.fillna(-np.inf).to_numpy().argmax()
-        row: dict[str, object] = {"entrant": name, "missing": int(regret.isna().sum()), "cells": int(regret.count())}
-        row |= {"failed": int(failed.sum()), "regret_pct": mean, "regret_stderr": stderr}
-        row |= {"worst_pct": regret.iloc[worst], "worst_stderr": group["regret_stderr"].iloc[worst]}
-        for axis in self.axes:
-            row |= _accuracy(scored, axis)
-        row["censored"] = scored["censored"].mean()
-        row["clipped"] = scored[list(FLAGS)].any(axis=1).mean()
-        kinds = set(self._table["beyond"])
-        if {"params", "tokens"} <= kinds:
-            row |= {f"regret_{kind}": regret[group["beyond"] == kind].mean() for kind in ("params", "tokens")}
-        return row
-
-    def _mean_regret(self, group: pd.DataFrame) -> tuple[float, float]:
-        regret, stderr = group["regret_pct"].to_numpy(dtype=float), group["regret_stderr"].to_numpy(dtype=float)
-        known = ~np.isnan(regret)
-        if not known.any():
-            return np.nan, np.nan
-        told = not np.isnan(stderr[known]).any()
-        draws = self._draws[group.index.to_numpy()[known]]
-        return float(regret[known].mean()), float(draws.mean(axis=0).std()) if told else np.nan
-
-    def _gap(self, name: str, best: str) -> dict[str, float]:
-        entrant = self._table["entrant"].to_numpy(dtype=object)
-        regret, stderr = (self._table[column].to_numpy(dtype=float) for column in ("regret_pct", "regret_stderr"))
-        mine, other = (np.flatnonzero(entrant == who) for who in (name, best))
-        both = ~np.isnan(regret[mine]) & ~np.isnan(regret[other])
-        if not both.any():
-            return {"behind_pct": np.nan, "behind_stderr": np.nan}
-        mine, other = mine[both], other[both]
-        spread = (self._draws[mine] - self._draws[other]).mean(axis=0).std()
-        known = not np.isnan(stderr[mine]).any()
-        gap = float((regret[mine] - regret[other]).mean())
-        return {"behind_pct": gap, "behind_stderr": float(spread) if known else np.nan}
+        return self._standings.by_axis
 
     def _face(self) -> Face:
         scores = self.summary()
@@ -272,7 +220,7 @@ def backtest(
     doubts = [Note(note.code, f"observed optima: {note.text}", True) for note in doubted]
     told = _once(note for score in scores for note in score.notes)
     final = replace(report, notes=merge(sweep.notes, _remarks(report), doubts, told))
-    vars(final)["_summary"] = report._summary  # notes do not change it
+    vars(final)["_standings"] = report._standings  # notes do not change them
     return final
 
 
@@ -324,36 +272,17 @@ def _rolls(report: Backtest) -> list[Note]:
 
 def _against(report: Backtest) -> list[Note]:
     """Compare extrapolation in params with extrapolation in tokens, for the best entrant."""
-    scores = report.summary()
+    scores = report._standings.summary
     if "regret_tokens" not in scores:
         return []
-    rows = report.by_axis()
-    rows = rows[rows["entrant"] == scores["entrant"].iloc[0]].set_index("beyond")
+    best = scores["entrant"].iloc[0]
+    rows = {kind: report._standings.along(kind, best) for kind in ("params", "tokens")}
     told = " and ".join(
-        f"{format_error(rows['regret_pct'][kind], rows['regret_stderr'][kind])} % beyond {kind} "
-        f"({rows['cells'][kind]} cell(s), reach {format_number(rows['reach'][kind], 2)}x)"
-        for kind in ("params", "tokens")
+        f"{format_error(row['regret_pct'], row['regret_stderr'])} % beyond {kind} "
+        f"({row['cells']} cell(s), reach {format_number(row['reach'], 2)}x)"
+        for kind, row in rows.items()
     )
-    return [Note("params_tokens", f"mean regret of {scores['entrant'].iloc[0]}: {told}")]
-
-
-def _accuracy(group: pd.DataFrame, axis: str) -> dict[str, float]:
-    inside = group[f"{axis}_inside"].dropna().to_numpy(dtype=float)
-    error = _point_errors(group, axis)
-    return {
-        f"{axis}_log2": _mean(np.abs(error)),
-        f"{axis}_mape": _mean(100 * np.abs(np.exp2(error) - 1)),
-        f"{axis}_coverage": _mean(inside),
-    }
-
-
-def _point_errors(group: pd.DataFrame, axis: str) -> Floats:
-    error = group[f"log2_{axis}_error"].to_numpy(dtype=float)
-    return error[(group[f"{axis}_status"] == "interior").to_numpy() & ~np.isnan(error)]
-
-
-def _mean(values: Floats) -> float:
-    return float(values.mean()) if len(values) else np.nan
+    return [Note("params_tokens", f"mean regret of {best}: {told}")]
 
 
 def _told(beyond: pd.Series) -> str:

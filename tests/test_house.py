@@ -19,7 +19,7 @@ STOREYS = (
     "laws solvers loaders collection simulation curves basin_shape",
     "fitting optima extractors effective_rates",
     "surface tradeoff batch surge uncertainty recipes regret sensitivity",
-    "extrapolation effective_entrant entrants lineup holdouts trials selection forecasting planning",
+    "extrapolation effective_entrant entrants lineup holdouts trials standings selection forecasting planning",
     "refitting plots",
     "cli",
 )
