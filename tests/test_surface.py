@@ -13,7 +13,7 @@ import scalefit as sf
 from scalefit.basin_shape import BasinShape, bend
 from scalefit.simulation import Design, Truth, simulate_sweep
 from scalefit.surface.centres import between_cells, refit_law
-from scalefit.surface.joint import residuals
+from scalefit.surface.joint import evaluate
 
 TRUTH = Truth()
 
@@ -214,14 +214,14 @@ def test_the_derivatives_of_the_joint_fit_are_exact(axes):
     sweep = sweep_of() if axes == 2 else sweep_of().where("batch > 2e5 and batch < 3e5")
     surface = sf.fit_surface(sweep)
     problem, state = surface.pooled.problem, surface.pooled.state
-    _, own, shared = residuals(problem, state)
+    own, shared = state.slopes
     for j in range(own.shape[2]):
         move = 1e-6 * np.eye(own.shape[2])[j]
-        up, down = (residuals(problem, replace(state, own=state.own + s * move))[0] for s in (1, -1))
+        up, down = (evaluate(problem, state.own + s * move, state.shape).residual for s in (1, -1))
         np.testing.assert_allclose(np.where(problem.runs.there, own[:, :, j], 0), (down - up) / 2e-6, atol=1e-6)
     for j in range(shared.shape[2]):
         move = 1e-6 * np.eye(shared.shape[2])[j]
-        up, down = (residuals(problem, replace(state, shape=state.shape + s * move))[0] for s in (1, -1))
+        up, down = (evaluate(problem, state.own, state.shape + s * move).residual for s in (1, -1))
         np.testing.assert_allclose(shared[:, :, j], (down - up) / 2e-6, atol=1e-6)
 
 

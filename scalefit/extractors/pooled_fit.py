@@ -96,18 +96,21 @@ class _Problem:
     def basin(self) -> BasinShape:
         return BasinShape(np.empty((self.x.shape[2], 0)), 2)
 
-    def residual(self, state: _State) -> tuple[Floats, Floats, Floats]:
-        """Return residuals (cells, runs) and the height's derivatives in the own and in the shared parameters."""
-        offsets = np.where(self.weight > 0, self.x - state.centre.T[:, :, None], 0.0)
-        height, gradient, shared = self.basin(state.shapes, offsets)
-        own = [np.ones_like(height)[:, None], -gradient.transpose(1, 0, 2), shared[:, _CURVATURES]]
-        return self.excess - state.own[:, :1] - height, np.concatenate(own, axis=1), shared
+    def at(self, own: Floats, shape: Floats) -> _State:
+        """Return the state with these parameters."""
+        offsets = np.where(self.weight > 0, self.x - own[:, 1:3].T[:, :, None], 0.0)
+        height, gradient, shared = self.basin(_shapes(own, shape), offsets)
+        slopes = [np.ones_like(height)[:, None], -gradient.transpose(1, 0, 2), shared[:, _CURVATURES]]
+        return _State(own, shape, self.excess - own[:, :1] - height, np.concatenate(slopes, axis=1), shared)
 
 
 @dataclass(frozen=True, eq=False)
 class _State:
     own: Floats  # (cells, 5): floor, centre, departures of the log curvatures from the shared ones
     shape: Floats  # (7,)
+    residual: Floats  # (cells, runs)
+    in_own: Floats  # (cells, 5, runs), derivatives of the height
+    in_shape: Floats  # (cells, 7, runs)
 
     @property
     def centre(self) -> Floats:
@@ -117,12 +120,12 @@ class _State:
     def departure(self) -> Floats:
         return self.own[:, 3:]
 
-    @property
-    def shapes(self) -> Floats:
-        """The shape of every cell, (cells, 7)."""
-        every = np.repeat(self.shape[None], len(self.own), axis=0)
-        every[:, _CURVATURES] += self.departure
-        return every
+
+def _shapes(own: Floats, shape: Floats) -> Floats:
+    """Return the shape of every cell, (cells, 7)."""
+    every = np.repeat(shape[None], len(own), axis=0)
+    every[:, _CURVATURES] += own[:, 3:]
+    return every
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +155,8 @@ def fit_basins(block: Block, window: float, asymmetry: float | None = None) -> P
     problem = _pose(block, window, asymmetry)
     own = np.zeros((len(block.loss), 5))
     own[:, 1:3] = problem.middle
-    state = _State(own, problem.prior[0])
-    own[:, 0] = _mean(problem.residual(state)[0], problem.weight)
+    own[:, 0] = _mean(problem.at(own, problem.prior[0]).residual, problem.weight)
+    state = problem.at(own, problem.prior[0])
     scales = _Scales(3e-3, np.full(2, 0.3), np.zeros((len(own), 2)))
     for _ in range(_ROUNDS):
         state = _descend(problem, state, scales)
@@ -193,9 +196,8 @@ def _mean(values: Floats, weight: Floats) -> Floats:
 
 def _cost(problem: _Problem, state: _State, scales: _Scales) -> float:
     own, shared = scales.priors(problem)
-    residual = problem.residual(state)[0]
     held = (own * _departure(problem, state, scales) ** 2).sum() + (shared * _away(problem, state) ** 2).sum()
-    return float((problem.weight * scales.loss.value(residual)).sum() + held / 2)
+    return float((problem.weight * scales.loss.value(state.residual)).sum() + held / 2)
 
 
 def _departure(problem: _Problem, state: _State, scales: _Scales) -> Floats:
@@ -213,7 +215,7 @@ def _descend(problem: _Problem, state: _State, scales: _Scales) -> _State:
     for _ in range(_STEPS):
         system, gradient = _system(problem, state, scales)
         for _ in range(_TRIES):
-            trial = _stepped(state, system.damped(damping).solve(*gradient))
+            trial = problem.at(*_stepped(state, system.damped(damping).solve(*gradient)))
             reached = _cost(problem, trial, scales)
             if reached <= cost:
                 break
@@ -235,7 +237,7 @@ def _settled(problem: _Problem, state: _State, scales: _Scales) -> bool:
 
 
 def _system(problem: _Problem, state: _State, scales: _Scales) -> tuple[Arrow, tuple[Floats, Floats]]:
-    residual, own, shared = problem.residual(state)
+    residual, own, shared = state.residual, state.in_own, state.in_shape
     weight = problem.weight * scales.loss.weight(residual)
     prior_own, prior_shared = scales.priors(problem)
     downhill = np.einsum("cmr,cr->cm", own, weight * residual) - prior_own * _departure(problem, state, scales)
@@ -243,11 +245,11 @@ def _system(problem: _Problem, state: _State, scales: _Scales) -> tuple[Arrow, t
     return Arrow.of(own, shared, weight).plus(prior_own, prior_shared), (downhill, across)
 
 
-def _stepped(state: _State, step: tuple[Floats, Floats]) -> _State:
-    """Take a step, none longer than 0.7 in a log; floors are free."""
+def _stepped(state: _State, step: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    """Return own and shared parameters after a step, none longer than 0.7 in a log; floors are free."""
     own, shared = step
     longest = np.maximum(np.abs(own[:, 1:]).max(axis=1) / 0.7, 1.0)[:, None]
-    return _State(state.own + own / longest, state.shape + shared / max(np.abs(shared).max() / 0.7, 1.0))
+    return state.own + own / longest, state.shape + shared / max(np.abs(shared).max() / 0.7, 1.0)
 
 
 def _judge(problem: _Problem, state: _State, scales: _Scales) -> _Scales:
@@ -278,8 +280,7 @@ def _expected(trait: Floats, departure: Floats, spread: Floats, scales: _Scales)
 
 def _noise(problem: _Problem, state: _State, scales: _Scales) -> tuple[Floats, Floats]:
     """Return each cell's relative noise variance and its degrees of freedom, shrunk towards all cells'."""
-    residual, own, _ = problem.residual(state)
-    weight = problem.weight
+    residual, own, weight = state.residual, state.in_own, problem.weight
     inverse = np.linalg.inv(_system(problem, state, scales)[0].own)
     taken = inverse @ Arrow.of(own, own[:, :0], weight**2).own
     dof = weight.sum(axis=1) - np.trace(taken, axis1=1, axis2=2)
@@ -291,7 +292,7 @@ def _noise(problem: _Problem, state: _State, scales: _Scales) -> tuple[Floats, F
 def _answer(block: Block, problem: _Problem, state: _State, scales: _Scales, window: float) -> PooledBasins:
     variance, dof = _noise(problem, state, scales)
     system = _system(problem, state, scales)[0]
-    residual, own, _ = problem.residual(state)
+    residual, own = state.residual, state.in_own
     filling = Arrow.of(own, own[:, :0], problem.weight**2 * scales.loss.weight(residual)).own * variance[:, None, None]
     filling = filling + np.diag(scales.priors(problem)[0]) * scales.noise**2
     inverse = np.linalg.inv(system.own)
@@ -302,7 +303,7 @@ def _answer(block: Block, problem: _Problem, state: _State, scales: _Scales, win
     return PooledBasins(
         centre=state.centre,
         stderr=spread[:, 1:3],
-        hessian=_hessian(state.shapes) * np.abs(low)[:, None, None],
+        hessian=_hessian(_shapes(state.own, state.shape)) * np.abs(low)[:, None, None],
         floor=low + np.abs(low) * state.own[:, 0],
         dof=dof,
         shape=state.shape,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Arrow:
         answer = np.linalg.solve(self.remainder, shared - np.einsum("gms,gm->s", self.cross, forward))
         return forward - self.response @ answer, answer
 
-    @property
+    @cached_property
     def response(self) -> Array:
         """How far a group's own parameters fall when a shared one rises, the rest at its best (groups, m, q)."""
         return np.linalg.solve(self.own, self.cross)

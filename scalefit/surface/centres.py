@@ -11,7 +11,7 @@ from scalefit.extractors.local_fit import pool_noise
 from scalefit.fitting import Fit, fit
 from scalefit.fitting.refits import refits
 from scalefit.laws.formula import Law
-from scalefit.surface.joint import Problem, State, equations, residuals
+from scalefit.surface.joint import Problem, State, equations
 from scalefit.vocabulary import column_of
 
 Array = np.ndarray
@@ -61,7 +61,7 @@ class Pooled:
 def centres_of_cells(problem: Problem, state: State) -> CellCentres:
     """Read the centres off one fit, with sandwich variances: runs of a cell scatter alike and count unequally."""
     system = equations(problem, state)
-    residual, own, shared = (part[0] for part in residuals(problem, state))
+    residual, own, shared = state.residual[0], state.slopes[0][0], state.slopes[1][0]
     weight = problem.runs.weight
     response, inverse = np.linalg.solve(system.own, system.cross)[0], np.linalg.inv(system.own[0])
     filling = (own * weight[:, None] ** 2) @ own.swapaxes(1, 2)

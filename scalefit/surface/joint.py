@@ -10,6 +10,7 @@ often they count each cell: the refits of a bootstrap are one stack.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class Problem:
     around: Array
     scatter: float
 
-    @property
+    @cached_property
     def spread(self) -> Array:
         """Map from the shared shape to the shape of a cell, (cells, s, q)."""
         trend, axes = self.basin.trend, self.basin.axes
@@ -82,12 +83,12 @@ class Problem:
         """How residuals count."""
         return SoftL1(_TURN * self.scatter)
 
-    @property
+    @cached_property
     def own_prior(self) -> Array:
         """What a squared unit of a cell's own parameters costs: floors are free."""
         return np.array([0.0, *[(self.scatter / _LOOSE) ** 2] * self.basin.axes])
 
-    @property
+    @cached_property
     def shape_prior(self) -> tuple[Array, Array]:
         """Mean of the shape before the runs speak, and what a squared unit away from it costs."""
         basin, axes = self.basin, self.basin.axes
@@ -101,22 +102,45 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Parameters of K fits.
+    """Parameters of K fits, and where they leave the runs; made by `evaluate`.
 
     Parameters
     ----------
     own : ndarray (K, cells, 1 + axes)
         Floor, then the log of the optimum.
     shape : ndarray (K, q)
+    residual : ndarray (K, cells, n)
+    slopes : ndarray (K, cells, 1 + axes, n), ndarray (K, cells, q, n)
+        Derivatives of the heights in own and shared parameters.
     """
 
     own: Array
     shape: Array
+    residual: Array
+    slopes: tuple[Array, Array]
 
     @property
     def centre(self) -> Array:
         """Log of the optima, (K, cells, axes)."""
         return self.own[..., 1:]
+
+    def repeated(self, fits: int) -> State:
+        """Return the state of a single fit as that of several."""
+        parts = (self.own, self.shape, self.residual, *self.slopes)
+        own, shape, residual, *slopes = (np.repeat(part, fits, axis=0) for part in parts)
+        return State(own, shape, residual, (slopes[0], slopes[1]))
+
+    def where(self, taken: Array, other: State) -> State:
+        """Return this state for the fits in `taken`, and another for the rest."""
+        if taken.all():
+            return self
+
+        def choose(one: Array, two: Array) -> Array:
+            return np.where(taken.reshape(-1, *[1] * (one.ndim - 1)), one, two)
+
+        slopes = (choose(self.slopes[0], other.slopes[0]), choose(self.slopes[1], other.slopes[1]))
+        own, shape = choose(self.own, other.own), choose(self.shape, other.shape)
+        return State(own, shape, choose(self.residual, other.residual), slopes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,21 +168,21 @@ class _Equations:
         return forward - np.einsum("kcms,ks->kcm", response, step), step
 
 
-def residuals(problem: Problem, state: State) -> tuple[Array, Array, Array]:
-    """Return residuals (K, cells, n) and the heights' derivatives in own and shared parameters (K, cells, ., n)."""
+def evaluate(problem: Problem, own: Array, shape: Array) -> State:
+    """Return the state with these parameters."""
     runs, axes = problem.runs, problem.basin.axes
     spread = problem.spread
-    shapes = np.einsum("csq,kq->kcs", spread, state.shape)
+    shapes = np.einsum("csq,kq->kcs", spread, shape)
     shapes[..., 2 * np.arange(axes)] -= np.log(runs.lowest)[:, None]
-    offsets = np.moveaxis(state.centre, -1, 0)[..., None]
+    offsets = np.moveaxis(own[..., 1:], -1, 0)[..., None]
     offsets = np.where(runs.there, runs.settings[:, None] - offsets, 0.0)
     fits, cells, n = offsets.shape[1:]
     one = BasinShape(np.empty((n, 0)), axes)
     height, gradient, inner = one(shapes.reshape(fits * cells, -1), offsets.reshape(axes, fits * cells, n))
-    own = np.concatenate([np.ones_like(height)[:, None], -gradient.transpose(1, 0, 2)], axis=1)
-    inner = inner.reshape(fits, cells, -1, n)
-    residual = runs.excess - state.own[..., :1] - height.reshape(fits, cells, n)
-    return residual, own.reshape(fits, cells, -1, n), spread.transpose(0, 2, 1) @ inner
+    in_own = np.concatenate([np.ones_like(height)[:, None], -gradient.transpose(1, 0, 2)], axis=1)
+    in_shape = spread.transpose(0, 2, 1) @ inner.reshape(fits, cells, -1, n)
+    residual = runs.excess - own[..., :1] - height.reshape(fits, cells, n)
+    return State(own, shape, residual, (in_own.reshape(fits, cells, -1, n), in_shape))
 
 
 def _away(problem: Problem, state: State) -> tuple[Array, Array]:
@@ -169,7 +193,7 @@ def _away(problem: Problem, state: State) -> tuple[Array, Array]:
 
 
 def _cost(problem: Problem, state: State) -> Array:
-    rows = (problem.runs.weight * problem.loss.value(residuals(problem, state)[0])).sum(axis=2)
+    rows = (problem.runs.weight * problem.loss.value(state.residual)).sum(axis=2)
     own, shared = _away(problem, state)
     rows = rows + (problem.own_prior * own**2).sum(axis=2) / 2
     return (problem.count * rows).sum(axis=1) + (problem.shape_prior[1] * shared**2).sum(axis=1) / 2
@@ -177,7 +201,7 @@ def _cost(problem: Problem, state: State) -> Array:
 
 def equations(problem: Problem, state: State) -> _Equations:
     """Return the reweighted normal equations of K fits."""
-    residual, own, shared = residuals(problem, state)
+    residual, (own, shared) = state.residual, state.slopes
     weight = problem.runs.weight * problem.loss.weight(residual)
     away_own, away_shared = _away(problem, state)
     weighted = own * weight[:, :, None]
@@ -202,12 +226,11 @@ def descend(problem: Problem, state: State) -> tuple[State, Array]:
     damping, cost = np.full(fits, 1e-3), _cost(problem, state)
     settled = np.zeros(fits, dtype=bool)
     for _ in range(_STEPS):
-        trial = _stepped(state, equations(problem, state).solve(damping))
+        trial = evaluate(problem, *_stepped(state, equations(problem, state).solve(damping)))
         reached = _cost(problem, trial)
         better = reached <= cost
         settled |= (better & (cost - reached <= 1e-9 * cost)) | (damping > 1e8)
-        keep = better[:, None]
-        state = State(np.where(keep[..., None], trial.own, state.own), np.where(keep, trial.shape, state.shape))
+        state = trial.where(better, state)
         cost = np.where(better, reached, cost)
         damping = np.where(better, np.maximum(damping / 8, 1e-10), damping * 8)
         if settled.all():
@@ -215,12 +238,12 @@ def descend(problem: Problem, state: State) -> tuple[State, Array]:
     return state, settled
 
 
-def _stepped(state: State, step: tuple[Array, Array]) -> State:
-    """Take a step, none longer than 0.7 in a log; floors are free."""
+def _stepped(state: State, step: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Return own and shared parameters after a step, none longer than 0.7 in a log; floors are free."""
     own, shared = step
     longest = np.maximum(np.abs(own[..., 1:]).max(axis=2) / 0.7, 1.0)[..., None]
     shortened = shared / np.maximum(np.abs(shared).max(axis=1) / 0.7, 1.0)[:, None]
-    return State(state.own + own / longest, state.shape + shortened)
+    return state.own + own / longest, state.shape + shortened
 
 
 def typical_shape(runs: Runs, basin: BasinShape) -> Array:
@@ -235,14 +258,14 @@ def begin(runs: Runs, basin: BasinShape, start: Array) -> tuple[Problem, State]:
     problem = Problem(runs, basin, np.ones((1, len(runs.keys))), start, _FIRST_SCATTER)
     own = np.concatenate([np.zeros((len(start), 1)), start], axis=1)[None]
     shape = typical_shape(runs, basin)
-    residual = residuals(problem, State(own, shape[None]))[0][0]
+    residual = evaluate(problem, own, shape[None]).residual[0]
     own[0, :, 0] = (runs.weight * residual).sum(axis=1) / runs.weight.sum(axis=1)
-    return problem, State(own, shape[None])
+    return problem, evaluate(problem, own, shape[None])
 
 
 def judge(problem: Problem, state: State) -> Problem:
     """Judge the run scatter anew, from the residuals of one fit and the parameters it took."""
-    residual, own, _ = residuals(problem, state)
+    residual, own = state.residual, state.slopes[0]
     near = problem.runs.weight > 0.25
     curved = own[0] * (problem.runs.weight * near)[:, None]
     inverse = np.linalg.inv(equations(problem, state).own[0])

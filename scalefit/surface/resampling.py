@@ -15,7 +15,7 @@ from scalefit.fitting.result import check_level
 from scalefit.formatting import format_error, format_number
 from scalefit.notes import Note
 from scalefit.surface.centres import Pooled, refit_law
-from scalefit.surface.joint import State, descend
+from scalefit.surface.joint import descend
 from scalefit.surface.result import Surface
 
 Array = np.ndarray
@@ -149,6 +149,5 @@ def _pooled(surface: Surface) -> Pooled:
 
 def _refit(surface: Surface, count: Array) -> tuple[Array, Array, Array]:
     pooled = _pooled(surface)
-    state = State(*(np.repeat(part, len(count), axis=0) for part in (pooled.state.own, pooled.state.shape)))
-    state, settled = descend(replace(pooled.problem, count=count), state)
+    state, settled = descend(replace(pooled.problem, count=count), pooled.state.repeated(len(count)))
     return state.centre, state.shape, settled
