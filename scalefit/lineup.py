@@ -63,7 +63,7 @@ def line_up(
 
 def _surface_recipe(law: Law | str, batch_law: Law | str) -> Callable[[Sweep], Predictor]:
     if AUTO not in (law, batch_law):
-        return partial(fit_surface, lr_law=law, batch_law=batch_law)
+        return partial(fit_surface, lr_law=law, batch_law=batch_law, loss_law=None)
     return partial(averaged_surface, lr_law=law, batch_law=batch_law)
 
 
@@ -80,7 +80,7 @@ def averaged_surface(sweep: Sweep, lr_law: Law | str = AUTO, batch_law: Law | st
     straight = {"lr": "lr_power", "batch": "batch_power"}
     asked = {"lr": lr_law, "batch": batch_law}
     posed = {name: straight[name] if law == AUTO else law for name, law in asked.items()}
-    surface = fit_surface(sweep, lr_law=posed["lr"], batch_law=posed["batch"])
+    surface = fit_surface(sweep, lr_law=posed["lr"], batch_law=posed["batch"], loss_law=None)
     fits = {"lr": surface.lr_fit, "batch": surface.batch_fit}
     rules: dict[str, Rule] = {
         name: average_laws(surface, target=name) if asked[name] == AUTO else found

@@ -31,7 +31,7 @@ def fit_surface(
     sweep: Sweep,
     lr_law: Law | str = "lr_power",
     batch_law: Law | str = "batch_power",
-    loss_law: Law | str = "chinchilla",
+    loss_law: Law | str | None = "chinchilla",
     *,
     window: float | None = None,
 ) -> Surface:
@@ -50,8 +50,8 @@ def fit_surface(
         With lr, params or tokens, and loss; batch if it varies.
     lr_law, batch_law : Law or str
         Laws in params and tokens.
-    loss_law : Law or str
-        Law of the floors, for `Surface.loss`.
+    loss_law : Law or str or None
+        Law of the floors, for `Surface.loss`; None where only optima are asked for.
     window : float, optional
         Relative excess at which a run's weight has fallen to a quarter. By default 0.0225, wider where the typical cell
         would keep fewer than two runs' worth an axis (grids of few batches or coarse learning rates).
@@ -94,7 +94,7 @@ def fit_surface(
     pooled = _pool(runs, laws)
     cells = _tabulate(runs, pooled)
     notes = merge(sweep.notes, _widened(runs), _doubts(cells), _unsettled(pooled))
-    floor = _fit_floor(get_law(loss_law), cells)
+    floor = None if loss_law is None else _fit_floor(get_law(loss_law), cells)
     fits = [replace(fitted, data_unit=sweep.data_unit) for fitted in pooled.fits]
     return Surface(
         lr_fit=fits[0],

@@ -161,7 +161,10 @@ class Surface(Shown):
 
     def _floor_law(self) -> Fit:
         if self.floor_fit is None:
-            raise FitError("the floors of these cells allow no loss law; predict the optimum instead")
+            raise FitError(
+                "this surface has no loss law, because none was asked for or its cells allow none; predict the optimum "
+                "instead"
+            )
         return self.floor_fit
 
     def _places(self, lr: Any, batch: Any, params: Any, tokens: Any) -> tuple[pd.DataFrame, tuple[int, ...]]:
