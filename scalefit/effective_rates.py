@@ -74,7 +74,7 @@ def effective_lr(sweep: Sweep, *, norm: str = "weight_norm") -> Sweep:
         raise SweepError(f"norm should be 'weight_norm' or 'equilibrium', found {norm!r}")
     column = "weight_norm" if norm == "weight_norm" else "weight_decay"
     sweep.require("lr", column)
-    if "lr_nominal" in sweep.table:
+    if "lr_nominal" in sweep.columns:
         raise SweepError(f"the lr of {sweep.source} is effective already; start from the sweep as it was read")
     table = sweep.table
     given = table[column].to_numpy(dtype=float)

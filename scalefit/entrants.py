@@ -17,6 +17,7 @@ from scalefit.fitting.covariance import RANK_TOLERANCE
 from scalefit.formatting import format_number
 from scalefit.laws import PUBLISHED, PublishedLaw, get_law, get_published
 from scalefit.laws.formula import Law
+from scalefit.levels import number_groups
 from scalefit.notes import Note, merge
 from scalefit.optima import Optima, find_optima
 from scalefit.regret import cell_axes, searched_axes
@@ -88,7 +89,8 @@ class LawPair:
         given = pd.DataFrame({column_of(name): np.atleast_1d(np.asarray(v, dtype=float)) for name, v in cells.items()})
         if {"params", "tokens"} <= set(given.columns):
             given["flops"] = 6 * given["params"] * given["tokens"]
-        result, waiting = pd.DataFrame(index=given.index), dict(self.rules)
+        result: dict[str, np.ndarray] = {}
+        waiting = dict(self.rules)
         while waiting:
             ready = [name for name, rule in waiting.items() if set(_inputs(rule.law)) <= set(given.columns)]
             if not ready:
@@ -99,9 +101,9 @@ class LawPair:
                 )
             for name in ready:
                 found = _quietly(waiting.pop(name), given, level)
-                result[name], result[f"{name}_lo"], result[f"{name}_hi"] = found.T
+                result |= dict(zip((name, f"{name}_lo", f"{name}_hi"), found.T, strict=True))
                 given[name] = result[name]
-        return result
+        return pd.DataFrame(result, index=given.index)
 
 
 @dataclass(frozen=True)
@@ -202,11 +204,17 @@ class Baseline:
         """Fit the laws to the runs kept; raises as `Entrant.train` does."""
         by, axes = list(cell_axes(sweep)), list(searched_axes(sweep))
         table, labels = sweep.table, sweep.labels(by)
-        lowest = table["loss"].groupby([labels[name] for name in by]).transform("min")
-        kept = (table["loss"] <= lowest * (1 + self.excess)).to_numpy()
-        groups = labels.assign(**table[axes].apply(np.log))[kept].groupby(by, sort=True)
-        means = groups.mean().apply(np.exp).reset_index()
-        counts = groups.size().to_numpy(dtype=float)
+        first, cell = number_groups(*(labels[name].to_numpy() for name in by))
+        loss, lowest = table["loss"].to_numpy(), np.full(len(first), np.inf)
+        np.fmin.at(lowest, cell, loss)
+        kept = loss <= (lowest * (1 + self.excess))[cell]
+        counts = np.bincount(cell[kept], minlength=len(first))
+        there = counts > 0  # where every run diverged there is no best one
+        counts = counts[there].astype(float)
+        means = labels.iloc[first[there]].reset_index(drop=True)
+        for name in axes:
+            total = np.bincount(cell[kept], np.log(table[name].to_numpy()[kept]), minlength=len(first))
+            means[name] = np.exp(total[there] / counts)
         asked = {"lr": self.lr_law, "batch": self.batch_law}
         laws = {name: _log_linear(name, means[by]) if (law := asked[name]) is None else get_law(law) for name in axes}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit.errors import SweepError
-from scalefit.levels import group_levels
+from scalefit.levels import group_levels, number_groups
 from scalefit.notes import Note
 from scalefit.vocabulary import AXES, BY_COLUMN, QUANTITIES
 
@@ -93,17 +93,19 @@ def remark(table: pd.DataFrame, levels: Callable[[str], np.ndarray]) -> list[Not
         The level of every run in a column.
     """
     notes = []
-    diverged, loss = table["diverged"].to_numpy(), table["loss"]
+    diverged, loss = table["diverged"].to_numpy(), table["loss"].to_numpy()
     if diverged.any():
         text = f"{int(diverged.sum())} of {len(table)} runs have no finite loss; kept and marked as diverged"
         notes.append(Note("diverged", text, caution=True))
     axes = [name for name in AXES if name in table.columns]
-    if repeated := int(pd.DataFrame({name: levels(name) for name in axes}).duplicated().sum()):
+    if repeated := len(table) - len(number_groups(*(levels(name) for name in axes))[0]):
         text = f"{repeated} of {len(table)} runs repeat the {', '.join(axes)} of another run; all are kept"
         notes.append(Note("repeats", text))
-    cell = [name for name in ("params", "tokens") if name in axes]
-    best = loss.groupby([levels(name) for name in cell]).transform("min") if cell else loss.min()
-    if far := int((loss - best > FAR_OFF).sum()):
+    by = [name for name in ("params", "tokens") if name in axes]
+    first, cell = number_groups(*(levels(name) for name in by)) if by else (np.zeros(1), np.zeros(len(table), int))
+    best = np.full(len(first), np.nan)
+    np.fmin.at(best, cell, loss)
+    if far := int((loss - best[cell] > FAR_OFF).sum()):
         where = f"over {FAR_OFF} nats above the best of their cell"
         text = f"{far} of {len(table)} runs lie {where}: diverged or far from tuned; all are kept"
         notes.append(Note("far_off", text))

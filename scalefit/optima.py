@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from scalefit.extractors import Basin, Extraction, Extractor, Parabola
 from scalefit.extractors.cells import STATUSES, average, pad, repeats
 from scalefit.faces import Face, Shown
 from scalefit.formatting import format_number
+from scalefit.levels import number_groups
 from scalefit.notes import Note, merge
 from scalefit.observations import Observations
 from scalefit.sweep import Sweep
@@ -89,14 +91,25 @@ class Optima(Shown):
         SweepError
             If that axis was not searched, or no cell has a point to offer.
         """
-        return self._rows(target, bounds=False)
+        return self._told(target, bounds=False)
 
     def bounded_observations(self, target: str) -> Observations:
         """Return what `observations` does and the edges beside it, as bounds (`Observations.censored`)."""
-        return self._rows(target, bounds=True)
+        return self._told(target, bounds=True)
 
-    def _rows(self, target: str, *, bounds: bool) -> Observations:
-        column = column_of(target)
+    def _told(self, target: str, *, bounds: bool) -> Observations:
+        """Return what is asked of every law that is tried, worked out once, with a table of its own."""
+        asked = column_of(target), bounds
+        if asked not in self._known:
+            self._known[asked] = self._rows(target, *asked)
+        known = self._known[asked]
+        return replace(known, table=known.table.copy())
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, bool], Observations]:
+        return {}
+
+    def _rows(self, target: str, column: str, bounds: bool) -> Observations:
         if column not in self.over:
             raise SweepError(
                 f"these optima are over {', '.join(self.over)}, not {target!r}; "
@@ -260,7 +273,7 @@ def _axes(over: str | Sequence[str]) -> tuple[str, ...]:
 
 def _cell_columns(sweep: Sweep, axes: tuple[str, ...], by: str | Sequence[str] | None) -> tuple[str, ...]:
     if by is None:
-        return tuple(name for name in _CELL_AXES if name in sweep.table.columns and name not in axes)
+        return tuple(name for name in _CELL_AXES if name in sweep.columns and name not in axes)
     names = tuple(column_of(name) for name in ((by,) if isinstance(by, str) else by))
     if len(set(names)) != len(names) or set(names) & {*axes, "loss", "diverged"}:
         raise SweepError(
@@ -281,10 +294,8 @@ def _group(sweep: Sweep, by: tuple[str, ...]) -> tuple[pd.DataFrame, np.ndarray]
             f"{column} is unknown for {int(missing.sum())} of {len(labels)} runs, first in row "
             f"{int(np.flatnonzero(missing)[0]) + 1}; cells cannot be told apart by it"
         )
-    groups = labels.groupby(list(by), sort=True, observed=True)
-    cell = groups.ngroup().to_numpy()
-    keys = labels.assign(_cell=cell).drop_duplicates("_cell").sort_values("_cell")
-    return keys[list(by)].reset_index(drop=True), cell
+    first, cell = number_groups(*(labels[name].to_numpy() for name in by))
+    return labels.iloc[first].reset_index(drop=True), cell
 
 
 def _named(quantity: str, axis: str, over: tuple[str, ...]) -> str:
@@ -313,7 +324,7 @@ def _doubts(
 ) -> list[Note]:
     """Return notes on what shares a cell but perhaps should not, and on how repeated runs were treated."""
     notes = []
-    names = [name for name in _CONFOUNDERS if name in sweep.table.columns and name not in (*axes, *by)]
+    names = [name for name in _CONFOUNDERS if name in sweep.columns and name not in (*axes, *by)]
     labels = sweep.labels(names).groupby(cell).nunique(dropna=False) if names else pd.DataFrame()
     for name in names:
         if mixed := int((labels[name] > 1).sum()):

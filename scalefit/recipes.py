@@ -69,7 +69,7 @@ def _axes(law: Law, sweep: Sweep) -> tuple[str, ...]:
     """The settings to search: the target, and the other one unless the law holds it fixed or it was not varied."""
     target = column_of(law.target)
     inputs = {column_of(name) for name in law.inputs}
-    others = (name for name in ("lr", "batch") if name != target and name not in inputs and name in sweep.table)
+    others = (name for name in ("lr", "batch") if name != target and name not in inputs and name in sweep.columns)
     chosen = {target, *(name for name in others if len(sweep.levels(name)) > 1)}
     return tuple(name for name in ("lr", "batch") if name in chosen)
 
@@ -85,5 +85,5 @@ class _BestRuns:
 
 
 def _best_runs(sweep: Sweep) -> Sweep | _BestRuns:
-    searched = [name for name in ("lr", "batch") if name in sweep.table and len(sweep.levels(name)) > 1]
+    searched = [name for name in ("lr", "batch") if name in sweep.columns and len(sweep.levels(name)) > 1]
     return _BestRuns(sweep) if searched and len(sweep.cells) < len(sweep) else sweep

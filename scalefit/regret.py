@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scalefit.errors import SweepError
 from scalefit.extractors.cells import Floats, pad, repeats, some
 from scalefit.extractors.local_fit import noise_scale
+from scalefit.levels import number_groups
 from scalefit.sweep import Sweep
 
 Bools = NDArray[np.bool_]
@@ -211,7 +212,7 @@ def cell_axes(sweep: Sweep) -> tuple[str, ...]:
     SweepError
         If it has neither.
     """
-    by = tuple(name for name in ("params", "tokens") if name in sweep.table.columns)
+    by = tuple(name for name in ("params", "tokens") if name in sweep.columns)
     if not by:
         sweep.require("params")
     return by
@@ -225,10 +226,11 @@ def searched_axes(sweep: Sweep) -> tuple[str, ...]:
     SweepError
         If no cell varies either: there is nothing to tune.
     """
-    names = [name for name in ("lr", "batch") if name in sweep.table.columns]
+    names = [name for name in ("lr", "batch") if name in sweep.columns]
     by = cell_axes(sweep)
-    cell = np.unique(sweep.labels(by).to_numpy(), axis=0, return_inverse=True)[1].reshape(-1)
-    axes = tuple(name for name in names if _varies(sweep.labels(name)[name].to_numpy(), cell))
+    labels = sweep.labels([*by, *names])
+    _, cell = number_groups(*(labels[name].to_numpy() for name in by))
+    axes = tuple(name for name in names if _varies(labels[name].to_numpy(), cell))
     if not axes:
         raise SweepError(
             f"no cell of {sweep.source} has more than one level of lr or batch: there is no optimum to predict; "
@@ -251,8 +253,8 @@ def terrains(sweep: Sweep) -> tuple[pd.DataFrame, NDArray[np.int64], tuple[Terra
     """
     by, axes = cell_axes(sweep), searched_axes(sweep)
     labels, table = sweep.labels(by), sweep.table
-    cell = labels.groupby(list(by), sort=True).ngroup().to_numpy().astype(np.int64)
-    keys = labels.assign(_cell=cell).drop_duplicates("_cell").sort_values("_cell")[list(by)].reset_index(drop=True)
+    first, cell = number_groups(*(labels[name].to_numpy() for name in by))
+    keys = labels.iloc[first].reset_index(drop=True)
     x = np.log(table[list(axes)].to_numpy(dtype=float))
     loss = np.where(table["diverged"].to_numpy(dtype=bool), np.nan, table["loss"].to_numpy(dtype=float))
     noise = noise_scale(pad(cell, x, loss, len(keys), sweep.rtol))

@@ -16,6 +16,7 @@ from scalefit.expressions import evaluate_condition
 from scalefit.faces import Face, Shown
 from scalefit.formatting import format_number, format_span
 from scalefit.integrity import STATED, canonical, label, remark
+from scalefit.levels import number_groups
 from scalefit.notes import Note, merge
 from scalefit.observations import Observations
 from scalefit.vocabulary import AXES, BY_COLUMN, BY_SYMBOL, check_data_unit, column_of, unit_of
@@ -112,6 +113,11 @@ class Sweep(Shown):
     def table(self) -> pd.DataFrame:
         """The runs, as a copy that can be changed without changing the sweep."""
         return self._table.copy()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the table's columns."""
+        return tuple(self._table.columns)
 
     @property
     def units(self) -> Mapping[str, str]:
@@ -244,16 +250,20 @@ class Sweep(Shown):
 
     @cached_property
     def _cells(self) -> pd.DataFrame:
-        by = [name for name in ("params", "tokens") if name in self._table.columns]
-        rows = self.labels([*by, *(name for name in ("lr", "batch") if name in self._table.columns)])
-        rows = rows.assign(loss=self._table["loss"].to_numpy(), diverged=self._table["diverged"].to_numpy())
-        named = {"n_runs": ("diverged", "size"), "loss": ("loss", "min"), "n_diverged": ("diverged", "sum")}
-        named |= {f"n_{name}": (name, "nunique") for name in ("lr", "batch") if name in rows.columns}
-        if not by:
-            rows, by = rows.assign(cell=0), ["cell"]
-        cells = rows.groupby(by, sort=True).agg(**named).reset_index().drop(columns="cell", errors="ignore")
-        order = [*by, "n_runs", "n_lr", "n_batch", "loss", "n_diverged"]
-        return cells[[name for name in order if name in cells.columns]]
+        by = [name for name in ("params", "tokens") if name in self.columns]
+        cell, keys = np.zeros(len(self), dtype=np.int64), pd.DataFrame(index=range(1))
+        if by:
+            labels = self.labels(by)
+            first, cell = number_groups(*(labels[name].to_numpy() for name in by))
+            keys = labels.iloc[first].reset_index(drop=True)
+        columns = {"n_runs": np.bincount(cell)}
+        for name in (name for name in ("lr", "batch") if name in self.columns):
+            first, _ = number_groups(cell, self._labels(name))
+            columns[f"n_{name}"] = np.bincount(cell[first])
+        lowest = np.full(len(keys), np.nan)
+        np.fmin.at(lowest, cell, self._table["loss"].to_numpy())
+        diverged = np.bincount(cell, self._table["diverged"].to_numpy()).astype(np.int64)
+        return keys.assign(**columns, loss=lowest, n_diverged=diverged)
 
     def observations(self, target: str) -> Observations:
         """Return the rows that a law is fitted to: the runs that did not diverge.

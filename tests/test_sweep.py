@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from scalefit.errors import SweepError
-from scalefit.levels import group_levels
+from scalefit.levels import group_levels, number_groups
 from scalefit.notes import Note
 from scalefit.sweep import Sweep
 
@@ -54,6 +54,19 @@ def test_values_that_are_not_positive_and_finite_stand_for_themselves() -> None:
     assert_array_equal(group_levels([0.0, -1.0, -1.001, np.nan, np.inf]), [0.0, -1.0, -1.001, np.nan, np.inf])
     assert group_levels([]).shape == (0,)
     assert_array_equal(group_levels([1.79e308, 5e-324]), [1.79e308, 5e-324])
+
+
+@given(st.lists(st.tuples(st.sampled_from([2.0, 1.0, np.nan]), st.sampled_from(["b", "a"]), st.integers(-2, 2))))
+def test_groups_are_numbered_in_the_order_of_their_levels(rows) -> None:
+    numbers, texts, counts = (
+        np.array(column, dtype=kind)
+        for column, kind in zip(zip(*rows, strict=True) if rows else ([], [], []), (float, object, int), strict=True)
+    )
+    first, group = number_groups(numbers, texts, counts)
+    keys = [(np.isnan(a), 0.0 if np.isnan(a) else a, b, c) for a, b, c in rows]  # what is missing comes last
+    ordered = sorted(set(keys))
+    assert group.tolist() == [ordered.index(key) for key in keys]
+    assert first.tolist() == [keys.index(key) for key in ordered]
 
 
 @settings(deadline=None, derandomize=True)

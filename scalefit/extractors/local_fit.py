@@ -115,15 +115,16 @@ class _Regression:
 
 
 def _local_regression(design: Floats, weight: Floats, height: Floats, usable: NDArray[np.bool_]) -> _Regression:
-    gram = np.einsum("crk,cr,crl->ckl", design, weight, design)
+    weighted = (design * weight[:, :, None]).transpose(0, 2, 1)  # (cells, terms, runs)
+    gram = weighted @ design
     size = np.sqrt(np.maximum(np.diagonal(gram, axis1=1, axis2=2), 1e-300))
     values, vectors = np.linalg.eigh(gram / (size[:, :, None] * size[:, None, :]))
     known = usable & (values[:, 0] > 1e-9)
     scaled = vectors / size[:, :, None]
     inverse = (scaled / np.where(known[:, None], values, np.nan)[:, None, :]) @ scaled.transpose(0, 2, 1)
-    coef = np.einsum("ckl,crl,cr->ck", inverse, design, weight * height)
-    residual = height - np.einsum("crk,ck->cr", design, coef)
-    sandwich = inverse @ np.einsum("crk,cr,crl->ckl", design, weight**2, design)
+    coef = (inverse @ (weighted @ height[:, :, None]))[:, :, 0]
+    residual = height - (design @ coef[:, :, None])[:, :, 0]
+    sandwich = inverse @ (weighted @ weighted.transpose(0, 2, 1))
     rss = (weight * residual**2).sum(axis=1)
     dof = weight.sum(axis=1) - np.trace(sandwich, axis1=1, axis2=2)
     sound = known & (dof > 0.02)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from scalefit.errors import FitError, LawError, SweepError
 from scalefit.laws.formula import Law
-from scalefit.levels import group_levels
+from scalefit.levels import group_levels, number_groups
 from scalefit.notes import Note
 from scalefit.observations import Observations
 from scalefit.sweep import Sweep
@@ -188,6 +188,9 @@ def _weights(given: Any, observed: Observations, data: Any) -> Array:
 
 def _duplicates(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Note, ...]:
     """Remark on rows that repeat another in everything a run is described by, its target included."""
+    target = np.sort(rows.iloc[:, -1].to_numpy())
+    if (np.diff(target) > 0).all():
+        return ()
     known = [q.column for q in QUANTITIES if q.numeric and q.column != "seed"]
     others = {name: table[name] for name in known if name in table and name not in rows}
     count = int(rows.assign(**others).duplicated().sum())
@@ -215,19 +218,16 @@ def _cells(rows: pd.DataFrame, table: pd.DataFrame, rtol: float) -> Array:
     """Number the (params, tokens) cells of the rows, read or not; without either, rows of equal inputs are a cell."""
     levels = {}
     for name in ("params", "tokens"):
-        column = rows.get(name, table.get(name))
-        if column is not None:
-            values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        if name in rows:
+            levels[name] = group_levels(rows[name].to_numpy(), rtol)
+        elif name in table:
+            values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
             levels[name] = group_levels(values, rtol)
     if not levels:
         levels = {name: _clusters(rows[name].to_numpy()) for name in rows.columns[:-1]}
     if not levels:
         return np.arange(len(rows))
-    group = np.zeros(len(rows), dtype=int)
-    for values in levels.values():
-        _, code = np.unique(values, return_inverse=True)
-        _, group = np.unique(group * (int(code.max(initial=0)) + 1) + code, return_inverse=True)
-    return group
+    return number_groups(*levels.values())[1]
 
 
 def _clusters(values: Array) -> Array:

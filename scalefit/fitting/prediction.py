@@ -37,9 +37,10 @@ def predict(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any], leve
     if fit.space == "log":
         with np.errstate(over="ignore"):
             center, low, high = np.exp(center), np.exp(low), np.exp(high)
-    reach = reach_of(fit, inputs)
-    _warn_beyond(fit, inputs, reach)
-    return inputs.assign(prediction=center, lo=low, hi=high, reach=reach.max(axis=1))
+    reach = _reach(fit, inputs)
+    _warn_beyond(fit, reach)
+    farthest = np.max([np.ones(len(inputs)), *reach.values()], axis=0)
+    return inputs.assign(prediction=center, lo=low, hi=high, reach=farthest)
 
 
 def reach_of(fit: Fit, inputs: pd.DataFrame) -> pd.DataFrame:
@@ -48,6 +49,11 @@ def reach_of(fit: Fit, inputs: pd.DataFrame) -> pd.DataFrame:
     For an input that is not a positive quantity of the vocabulary the distance outside is counted in widths of the
     range, plus one.
     """
+    columns = _reach(fit, inputs)
+    return pd.DataFrame(columns, index=inputs.index) if columns else pd.DataFrame({"": np.ones(len(inputs))})
+
+
+def _reach(fit: Fit, inputs: pd.DataFrame) -> dict[str, Array]:
     columns: dict[str, Array] = {}
     logged = fit.law.derivation.input_logged
     for name, old, new, log in zip(
@@ -60,7 +66,7 @@ def reach_of(fit: Fit, inputs: pd.DataFrame) -> pd.DataFrame:
             width = (high - low) or 1.0
             factor = 1 + np.maximum(new - high, low - new) / width
         columns[column_of(name)] = np.maximum(factor, 1.0)
-    return pd.DataFrame(columns, index=inputs.index) if columns else pd.DataFrame({"": np.ones(len(inputs))})
+    return columns
 
 
 def _collect(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any]) -> pd.DataFrame:
@@ -110,12 +116,11 @@ def _variance(slopes: Array, covariance: Array) -> Array:
     return np.where((slopes[loose] != 0).any(axis=0), np.inf, np.maximum(variance, 0.0))
 
 
-def _warn_beyond(fit: Fit, inputs: pd.DataFrame, reach: pd.DataFrame) -> None:
-    worst = reach.max()
-    beyond = worst[worst > 1 + 1e-9]
-    if len(beyond) == 0:
+def _warn_beyond(fit: Fit, reach: Mapping[str, Array]) -> None:
+    worst = {name: float(factors.max(initial=1.0)) for name, factors in reach.items()}
+    parts = [f"{name} by {format_number(factor, 3)}x" for name, factor in worst.items() if factor > 1 + 1e-9]
+    if not parts:
         return
-    parts = [f"{name} by {format_number(factor, 3)}x" for name, factor in beyond.items()]
     warnings.warn(
         f"{fit.law.formula!r} is predicted beyond the range it was fitted to: {', '.join(parts)}",
         ExtrapolationWarning,

@@ -27,7 +27,16 @@ SCHEMA = 2
 
 def to_json(fit: Fit, path: str | Path | None) -> str:
     """Do the work of `Fit.to_json`."""
-    record = {
+    text = json.dumps(to_record(fit), indent=1, allow_nan=False)
+    if path is not None:
+        write_atomically(Path(path), text)
+    return text
+
+
+def to_record(fit: Fit) -> dict[str, Any]:
+    """Return a fit as what JSON can hold."""
+    table = fit.table
+    return {
         "schema": SCHEMA,
         "kind": "scalefit.Fit",
         "law": fit.law.to_dict(),
@@ -36,7 +45,7 @@ def to_json(fit: Fit, path: str | Path | None) -> str:
         "loss": loss_to_dict(fit.loss),
         "status": fit.status.name,
         "values": _numbers(fit.values),
-        "stderr": _numbers(dict(zip(fit.table["parameter"], fit.table["stderr"], strict=True))),
+        "stderr": _numbers(dict(zip(table["parameter"], table["stderr"], strict=True))),
         "phi": _list(fit.phi),
         "covariance": _list(fit.covariance),
         "states": list(fit.states),
@@ -55,10 +64,6 @@ def to_json(fit: Fit, path: str | Path | None) -> str:
         "censored": None if fit.censored is None else fit.censored.tolist(),
         "shrinkage": fit.shrinkage,
     }
-    text = json.dumps(record, indent=1, allow_nan=False)
-    if path is not None:
-        write_atomically(Path(path), text)
-    return text
 
 
 def from_json(source: str | Path) -> Fit:

@@ -11,6 +11,7 @@ import pandas as pd
 from scalefit.basin_shape import bend
 from scalefit.errors import SweepError
 from scalefit.extractors import Basin, Parabola
+from scalefit.levels import number_groups
 from scalefit.optima import Optima, find_optima
 from scalefit.plots.inputs import expect
 from scalefit.plots.palette import QUIET, ROLES, Look, family, star
@@ -99,7 +100,7 @@ def _cells_of(sweep: Sweep, optima: Optima) -> list[tuple[pd.DataFrame, pd.Serie
     labels = sweep.labels(by)
     known = optima.table
     cells = []
-    for _, runs in table.groupby(labels.groupby(by, sort=True).ngroup().to_numpy()):
+    for _, runs in table.groupby(number_groups(*(labels[name].to_numpy() for name in by))[1]):
         near = np.ones(len(known), dtype=bool)
         for name in by:
             level, levels = labels[name][runs.index[0]], known[name]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from scalefit.errors import RefitError, ScalefitError
 from scalefit.fitting import Fit
+from scalefit.fitting.storage import to_record
 from scalefit.refitting.study import Study
 
 FIT_FILE = "fit.json"
@@ -37,7 +38,7 @@ def write_fits(study: Study, sha256: str, version: str) -> bytes:
         "kind": _KIND,
         "version": version,
         "sha256": sha256,
-        "laws": {name: json.loads(law.to_json()) for name, law in (study.laws | of_surface).items()},
+        "laws": {name: to_record(law) for name, law in (study.laws | of_surface).items()},
         "reasons": {name: choice.reason for name, choice in choices.items() if choice is not None},
         "bootstrap": {name: _records(draws.intervals()) for name, draws in study.draws.items()},
         "tradeoff": [] if study.tradeoff is None else _records(study.tradeoff.table),

@@ -73,7 +73,7 @@ def produce(order: Order) -> Product:
     """
     sweep = _read(order)
     result = study_sweep(sweep, order.analysis)
-    drift = drifted(order.before, result.findings)
+    findings = result.findings
     record = Record(
         name=order.source.name,
         source=order.source.path,
@@ -84,8 +84,8 @@ def produce(order: Order) -> Product:
         n_runs=len(sweep),
         n_cells=len(sweep.cells),
         n_cautions=sum(note.caution for note in result.notes),
-        findings=result.findings,
-        drift=drift,
+        findings=findings,
+        drift=drifted(order.before, findings),
     )
     files = _tables(result, order)
     svgs: dict[str, str] = {}

@@ -152,7 +152,7 @@ class _Steps:
         self._varied = {
             name
             for name in ("lr", "batch", "params", "tokens")
-            if name in sweep.table.columns and len(sweep.levels(name)) > 1
+            if name in sweep.columns and len(sweep.levels(name)) > 1
         }
 
     def run(self) -> Study:
@@ -185,7 +185,7 @@ class _Steps:
     def _try(self, what: str, step: Callable[[], Result], needs: tuple[str, ...] = ()) -> Result | None:
         for name in needs:
             if name not in self._varied:
-                found = "one level only" if name in self._sweep.table.columns else "no such column"
+                found = "one level only" if name in self._sweep.columns else "no such column"
                 self._miss(f"no {what}: it needs several levels of {name}, and there is {found}")
                 return None
         try:
@@ -220,7 +220,7 @@ class _Steps:
         return fit_sweep(law, self._sweep, loss=Huber(_HUBER)).fit
 
     def _tradeoff(self) -> Tradeoff:
-        by = [name for name in ("params", "batch") if name in self._sweep.table.columns]
+        by = [name for name in ("params", "batch") if name in self._sweep.columns]
         budgets = self._sweep.labels([*by, "tokens"]).groupby(by)["tokens"].nunique()
         if budgets.max() < 2:
             raise SweepError("no batch size has two budgets")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from scalefit.errors import FitError
 from scalefit.fitting import Fit
+from scalefit.levels import number_groups
 from scalefit.vocabulary import column_of
 
 Array = np.ndarray
@@ -58,10 +59,10 @@ def match(fits: Sequence[Fit]) -> Matched:
     for other in ordered[1:]:
         _check_rows(first, other)
     columns = {name: column for fit in ordered for name, column in fit.rows.iloc[:, :-1].items()}
-    cells = pd.DataFrame({k: fit.cells for k, fit in enumerate(ordered)}).groupby(list(range(len(ordered)))).ngroup()
-    order = _order(first, cells.to_numpy())
+    cells = number_groups(*(fit.cells for fit in ordered))[1]
+    order = _order(first, cells)
     order = order[first.weights[order] > 0]
-    numbers = pd.factorize(cells.to_numpy()[order], sort=True)[0]
+    numbers = number_groups(cells[order])[1]
     taken = tuple(_take(fit, order, numbers) for fit in ordered)
     table = pd.DataFrame({name: column.to_numpy()[order] for name, column in columns.items()}, index=range(len(order)))
     return Matched(taken, table, taken[0].weights, numbers)

@@ -11,6 +11,7 @@ from scalefit.extractors import Basin
 from scalefit.extractors.basin import pooled_asymmetry
 from scalefit.extractors.cells import Block, Floats, average, pad, repeats
 from scalefit.extractors.local_fit import Quadratic, fit_quadratic
+from scalefit.levels import number_groups
 from scalefit.optima import Optima
 from scalefit.sweep import Sweep
 
@@ -99,7 +100,8 @@ def read_runs(sweep: Sweep, optima: Optima) -> tuple[NDArray[np.int64], Floats, 
     """Return cell, ln lr and loss (NaN where diverged) of every run; cells in the order of the optima."""
     table = sweep.table
     if optima.by:
-        cell = sweep.labels(optima.by).groupby(list(optima.by), sort=True, observed=True).ngroup().to_numpy()
+        labels = sweep.labels(optima.by)
+        cell = number_groups(*(labels[name].to_numpy() for name in optima.by))[1]
     else:
         cell = np.zeros(len(table), dtype=np.int64)
     loss = np.where(table["diverged"].to_numpy(dtype=bool), np.nan, table["loss"].to_numpy(dtype=float))

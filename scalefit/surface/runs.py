@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from scalefit.levels import number_groups
 from scalefit.sweep import Sweep
 
 Array = np.ndarray
@@ -63,18 +64,19 @@ def arrange(sweep: Sweep, window: float | None) -> Runs:
     thousandth at ten windows. Diverged runs are left out. Without a window, the narrowest is taken that leaves the
     typical cell two runs' worth an axis, or half its runs where it has fewer than that.
     """
-    names = [name for name in ("params", "tokens") if name in sweep.table]
+    names = [name for name in ("params", "tokens") if name in sweep.columns]
     sweep.require("lr", "loss", *(names or ["params"]))
     table = sweep.table
     keep = ~table["diverged"].to_numpy(dtype=bool)
-    labels = sweep.labels(names)[keep].reset_index(drop=True)
-    keys, cell = _number(labels)
-    table = table[keep]
+    labels = sweep.labels(names)[keep]
+    first, cell = number_groups(*(labels[name].to_numpy() for name in names))
+    keys = labels.iloc[first].reset_index(drop=True)
     axes = ["lr"]
     if "batch" in table:
-        levels = sweep.labels("batch")[keep].reset_index(drop=True).groupby(cell).nunique()
-        axes += ["batch"] if (levels > 2).to_numpy().any() else []
-    settings, loss = np.log(table[axes].to_numpy(dtype=float).T), table["loss"].to_numpy(dtype=float)
+        levels, _ = number_groups(cell, sweep.labels("batch")["batch"].to_numpy()[keep])
+        axes += ["batch"] if np.bincount(cell[levels]).max() > 2 else []
+    settings = np.log([table[name].to_numpy(dtype=float)[keep] for name in axes])
+    loss = table["loss"].to_numpy(dtype=float)[keep]
     order = np.lexsort((loss, *settings, cell))  # sums in one order, whatever the order of the table
     count = np.bincount(cell)
     place = cell[order], np.arange(len(cell)) - np.repeat(np.cumsum(count) - count, count)
@@ -99,9 +101,3 @@ def _window(excess: Array, there: Array, axes: int) -> float:
         if np.median((_weights(excess, window) * there).sum(axis=1)) >= enough:
             return float(window)
     return WIDE
-
-
-def _number(labels: pd.DataFrame) -> tuple[pd.DataFrame, Array]:
-    grouped = labels.groupby(list(labels.columns), sort=True)
-    keys = grouped.size().reset_index()[list(labels.columns)].astype(float)
-    return keys, grouped.ngroup().to_numpy()

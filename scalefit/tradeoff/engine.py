@@ -127,10 +127,10 @@ def fit_tradeoff(
     table = pd.DataFrame(
         [dict(zip(keys, part.name, strict=True)) | _line(found, part, points.unit_size, level) for part, found in pairs]
     )
-    judged = [_judge(part, found.curve, level) for part, found in pairs]
+    judged = _judge(parts, [found.curve for found in estimates], level)
     told = merge(points.notes, remark(parts, lonely, keys, table, judged))
     curves = {part.name: found.curve for part, found in pairs}
-    return Tradeoff(table, pd.concat(judged, ignore_index=True), curves, points, method, level, exponents, told)
+    return Tradeoff(table, judged, curves, points, method, level, exponents, told)
 
 
 def _tied_names(tie: str | Sequence[str] | None, keys: list[str], method: Estimator) -> list[str]:
@@ -224,15 +224,21 @@ def _line(found: Estimate, part: Part, size: float | None, level: float) -> dict
     }
 
 
-def _judge(part: Part, curve: Curve, level: float) -> pd.DataFrame:
-    """Put the fit beside the points, and say which bounds it contradicts."""
-    rows = part.rows
-    value, _, high = curve.examples(np.log(rows["batch"].to_numpy()), level)
+def _judge(parts: list[Part], curves: list[Curve], level: float) -> pd.DataFrame:
+    """Put the fits beside their points, and say which bounds they contradict."""
+    rows = pd.concat([part.rows for part in parts], ignore_index=True)
+    sizes = [len(part.rows) for part in parts]
+    ends = np.cumsum(sizes)[:-1]
+    batch, observed = rows["batch"].to_numpy(), np.log(rows["examples"].to_numpy())
+    places = np.split(np.log(batch), ends)
+    expected = [curve.examples(place, level) for curve, place in zip(curves, places, strict=True)]
+    value, _, high = np.concatenate(expected, axis=1)
     point = (rows["status"] == "point").to_numpy()
-    observed = np.log(rows["examples"].to_numpy())
+    rank = np.concatenate([np.cumsum(own) for own in np.split(point, ends)])
+    left, highest = np.repeat([(part.left, part.highest) for part in parts], sizes, axis=0).T
     return rows.assign(
-        used=point & (np.cumsum(point) > part.left),
+        used=point & (rank > left),
         fitted=np.exp(value),
         residual=np.where(point, observed - value, np.nan),
-        contradicts=~point & (observed > high) & (rows["batch"].to_numpy() > part.highest),
+        contradicts=~point & (observed > high) & (batch > highest),
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit.errors import SweepError
+from scalefit.levels import number_groups
 from scalefit.notes import Note, merge
 from scalefit.sweep import Sweep
 from scalefit.tradeoff.budgets import BudgetLaws, fit_budgets
@@ -26,7 +27,7 @@ def from_sweep(
 ) -> TradeoffPoints:
     """Find the data to each target from a sweep; see `tradeoff_points`."""
     sweep.require("batch", "tokens", "loss")
-    names = study_columns(by, list(sweep.table))
+    names = study_columns(by, list(sweep.columns))
     sweep.require(*names)
     cells, notes = _best_losses(sweep, names)
     parts = []
@@ -58,9 +59,8 @@ def _best_losses(sweep: Sweep, names: list[str]) -> tuple[pd.DataFrame, list[Not
     for name in (name for name in axes if labels[name].isna().any()):
         missing = int(labels[name].isna().sum())
         raise SweepError(f"{name} is unknown for {missing} of {len(labels)} runs; points need it of every run")
-    groups = labels.groupby(axes, sort=True)
-    cell = groups.ngroup().to_numpy()
-    keys = labels.assign(cell=cell).drop_duplicates("cell").sort_values("cell")[axes].reset_index(drop=True)
+    first, cell = number_groups(*(labels[name].to_numpy() for name in axes))
+    keys = labels.iloc[first].reset_index(drop=True)
     loss = np.where(table["diverged"].to_numpy(dtype=bool), np.nan, table["loss"].to_numpy(dtype=float))
     if "lr" not in table:
         mean = pd.Series(loss).groupby(cell).agg(["mean", "var", "count"])
@@ -89,23 +89,25 @@ def _spread(laws: BudgetLaws, rows: pd.DataFrame, targets: Sequence[float] | int
 
 def _reach_targets(laws: BudgetLaws, targets: list[float], max_reach: float, runs: Array) -> pd.DataFrame:
     """Invert the laws of one study at every target."""
-    parts = []
-    for target in targets:
-        place, error = laws.invert(target)
-        far = np.exp(np.maximum(np.maximum(place - laws.last, laws.first - place), 0.0))
-        unreached = ~(place <= laws.last + np.log(max_reach))
-        # Without a law of its own a batch size only tells on which side of the target its budgets lie.
-        lawless = np.isnan(place)
-        early = np.where(lawless, laws.lowest <= target, place < laws.first - np.log(max_reach))
-        status = np.select([early, unreached], ["before_start", "bound"], "point")
-        part = pd.DataFrame({"target": target, "batch": laws.batch})
-        part["examples"] = np.exp(np.where(status == "point", place, laws.last))
-        part["steps"] = part["examples"] / part["batch"]
-        part["log_stderr"] = np.where(status == "point", error, np.nan)
-        part["n"], part["status"] = runs, status
-        part["reach"] = np.where(status == "point", far, np.nan)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    target = np.array(targets)[:, None]
+    place, error = np.stack([laws.invert(one) for one in targets], axis=1)  # (targets, batches)
+    far = np.exp(np.maximum(np.maximum(place - laws.last, laws.first - place), 0.0))
+    # Without a law of its own a batch size only tells on which side of the target its budgets lie.
+    early = np.where(np.isnan(place), laws.lowest <= target, place < laws.first - np.log(max_reach))
+    bound = ~early & ~(place <= laws.last + np.log(max_reach))
+    point = ~early & ~bound
+    examples = np.exp(np.where(point, place, laws.last))
+    columns = {
+        "target": target,
+        "batch": laws.batch,
+        "examples": examples,
+        "steps": examples / laws.batch,
+        "log_stderr": np.where(point, error, np.nan),
+        "n": runs,
+        "status": np.select([early, bound], ["before_start", "bound"], "point"),
+        "reach": np.where(point, far, np.nan),
+    }
+    return pd.DataFrame({name: np.broadcast_to(values, place.shape).ravel() for name, values in columns.items()})
 
 
 def _inversion_notes(points: pd.DataFrame, max_reach: float) -> list[Note]:

@@ -40,8 +40,10 @@ class Part:
     @property
     def highest(self) -> float:
         """The largest batch size that needs too much data; 0 if none does."""
-        points = self.rows.loc[self.rows["status"] == "point", "batch"]
-        return float(points.iloc[self.excess.count - 1]) if self.excess.count else 0.0
+        if not self.excess.count:
+            return 0.0
+        points = self.rows["batch"].to_numpy()[(self.rows["status"] == "point").to_numpy()]
+        return float(points[self.excess.count - 1])
 
 
 def divide(points: TradeoffPoints, lack: float | None, leave_out: bool) -> tuple[list[Part], list[tuple[Any, ...]]]:
@@ -55,18 +57,17 @@ def divide(points: TradeoffPoints, lack: float | None, leave_out: bool) -> tuple
     leave_out : bool
         Whether small batch sizes that need too much data are left out.
     """
-    keys, rows = points.keys, points.table
+    keys, rows = points.keys, points.table.sort_values("batch", kind="stable")
     parts, lonely = [], []
     for key, group in rows.groupby(keys, sort=True) if keys else [((), rows)]:
         name = key if isinstance(key, tuple) else (key,)
-        ordered = group.sort_values("batch").reset_index(drop=True)
-        study = _study(ordered[ordered["status"] == "point"], points.replicated)
+        study = _study(group[(group["status"] == "point").to_numpy()], points.replicated)
         if len(study.x) < 2:
             lonely.append(name)
             continue
         excess = find_excess(study, lack)
         left = excess.count if leave_out else 0
-        parts.append(Part(name, ordered, study.drop(left), excess, left))
+        parts.append(Part(name, group, study.drop(left), excess, left))
     return parts, lonely
 
 

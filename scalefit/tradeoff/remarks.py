@@ -14,7 +14,7 @@ from scalefit.tradeoff.parts import Part
 
 
 def remark(
-    parts: list[Part], lonely: list[tuple[Any, ...]], keys: list[str], table: pd.DataFrame, judged: list[pd.DataFrame]
+    parts: list[Part], lonely: list[tuple[Any, ...]], keys: list[str], table: pd.DataFrame, judged: pd.DataFrame
 ) -> list[Note]:
     """Return the notes on a fitted trade-off.
 
@@ -27,15 +27,15 @@ def remark(
         Columns that tell fits apart.
     table : pandas.DataFrame
         One row a fit.
-    judged : list of pandas.DataFrame
-        The points of each fit with what the curve says of them.
+    judged : pandas.DataFrame
+        The points of all fits with what the curves say of them.
     """
     notes = _small_batches(parts, keys)
     if lonely:
         first = _told(keys, lonely[0])
         text = f"{len(lonely)} studies have fewer than two batch sizes that reach the target, the first {first}"
         notes.append(Note("no_fit", text, caution=True))
-    if count := sum(int(rows["contradicts"].sum()) for rows in judged):
+    if count := int(judged["contradicts"].sum()):
         text = f"{count} bounds lie above the interval of their curve (contradicts in .points): those fits are doubtful"
         notes.append(Note("bounds_contradict", text, caution=True))
     for status, count in table["status"].value_counts().items():
