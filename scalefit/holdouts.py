@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -66,7 +66,12 @@ def folds_of(sweep: Sweep, keys: pd.DataFrame, cell: NDArray[np.int64], holdout:
             "holdout: expected a condition such as 'params > 1e9', 'largest params', 'rolling tokens', or a list of "
             f"these, found {holdout!r}"
         )
-    return [fold for text in dict.fromkeys(asked) for fold in _folds(sweep, keys, cell, text)]
+    found: dict[bytes, Fold] = {}
+    for fold in (fold for text in dict.fromkeys(asked) for fold in _folds(sweep, keys, cell, text)):
+        same = found.setdefault(fold.held.tobytes() + fold.trained.tobytes(), fold)
+        if same is not fold:  # asked for in two ways: its cells count once
+            found[same.held.tobytes() + same.trained.tobytes()] = replace(same, name=f"{same.name}, {fold.name}")
+    return list(found.values())
 
 
 def _folds(sweep: Sweep, keys: pd.DataFrame, cell: NDArray[np.int64], text: str) -> list[Fold]:

@@ -296,6 +296,13 @@ def test_condition_follows_levels_not_jitter():
     assert len(report.table) == 4
 
 
+def test_a_fold_asked_for_in_two_ways_counts_its_cells_once():
+    once = backtest(simulated(), "largest params")
+    twice = backtest(simulated(), ["largest params", "params > 5e8"])
+    assert twice.holdout == ("largest params, params > 5e8",)
+    pd.testing.assert_frame_equal(twice.summary(), once.summary())
+
+
 @pytest.mark.parametrize(
     ("holdout", "message"),
     [

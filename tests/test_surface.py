@@ -247,3 +247,16 @@ def test_intervals_hold_the_scatter_between_cells_whatever_the_weights(surface):
     doubled = replace(surface, lr_fit=replace(surface.lr_fit, weights=4 * weights)).optimum(params=1e9, tokens=2e10)
     assert np.log(doubled["lr_hi"] / doubled["lr_lo"])[0] / 2 == pytest.approx(half)
     assert half > 1.9 * surface.between["lr"]
+
+
+def test_a_sweep_that_diverged_throughout_has_no_surface():
+    runs = simulate_sweep(TRUTH, seed=0).assign(loss=np.nan, diverged=True)
+    with pytest.raises(sf.SweepError, match=r"all \d+ runs of table diverged"):
+        sf.fit_surface(sf.Sweep.from_frame(runs))
+
+
+def test_a_surface_without_a_loss_law_has_the_same_optima(surface):
+    bare = sf.fit_surface(sweep_of(), loss_law=None)
+    pd.testing.assert_frame_equal(bare.optimum(params=1e9, tokens=1e10), surface.optimum(params=1e9, tokens=1e10))
+    with pytest.raises(sf.FitError, match="none was asked for"):
+        bare.loss(lr=1e-3, batch=2.0**18, params=1e9, tokens=1e10)

@@ -20,7 +20,7 @@ _SHORT_TEXTS = ("mode.string_storage", "python")
 """How pandas keeps text: for tables of a few hundred rows a tenth quicker than Arrow."""
 
 _GARBAGE = 10_000
-"""Objects made between two searches for cycles; figures are full of them, and Python's 700 costs a tenth of the time."""
+"""Objects made between two searches for cycles, of which figures are full: Python's 700 costs a tenth of the time."""
 
 _AHEAD = 2
 """Tasks in flight for every worker: enough to keep it busy, few enough that memory stays flat."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from scalefit.errors import SweepError
 from scalefit.levels import number_groups
 from scalefit.sweep import Sweep
 
@@ -68,6 +69,8 @@ def arrange(sweep: Sweep, window: float | None) -> Runs:
     sweep.require("lr", "loss", *(names or ["params"]))
     table = sweep.table
     keep = ~table["diverged"].to_numpy(dtype=bool)
+    if not keep.any():
+        raise SweepError(f"all {len(table)} runs of {sweep.source} diverged: there is no loss to fit a surface to")
     labels = sweep.labels(names)[keep]
     first, cell = number_groups(*(labels[name].to_numpy() for name in names))
     keys = labels.iloc[first].reset_index(drop=True)
