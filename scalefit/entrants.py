@@ -17,7 +17,6 @@ from scalefit.fitting.covariance import RANK_TOLERANCE
 from scalefit.formatting import format_number
 from scalefit.laws import PUBLISHED, PublishedLaw, get_law, get_published
 from scalefit.laws.formula import Law
-from scalefit.levels import number_groups
 from scalefit.notes import Note, merge
 from scalefit.optima import Optima, find_optima
 from scalefit.regret import cell_axes, searched_axes
@@ -203,17 +202,16 @@ class Baseline:
     def train(self, sweep: Sweep) -> LawPair:
         """Fit the laws to the runs kept; raises as `Entrant.train` does."""
         by, axes = list(cell_axes(sweep)), list(searched_axes(sweep))
-        table, labels = sweep.table, sweep.labels(by)
-        first, cell = number_groups(*(labels[name].to_numpy() for name in by))
-        loss, lowest = table["loss"].to_numpy(), np.full(len(first), np.inf)
+        table = sweep.table
+        keys, cell = sweep.group(by)
+        loss, lowest = table["loss"].to_numpy(), np.full(len(keys), np.inf)
         np.fmin.at(lowest, cell, loss)
         kept = loss <= (lowest * (1 + self.excess))[cell]
-        counts = np.bincount(cell[kept], minlength=len(first))
+        counts = np.bincount(cell[kept], minlength=len(keys)).astype(float)
         there = counts > 0  # where every run diverged there is no best one
-        counts = counts[there].astype(float)
-        means = labels.iloc[first[there]].reset_index(drop=True)
+        means, counts = keys[there].reset_index(drop=True), counts[there]
         for name in axes:
-            total = np.bincount(cell[kept], np.log(table[name].to_numpy()[kept]), minlength=len(first))
+            total = np.bincount(cell[kept], np.log(table[name].to_numpy()[kept]), minlength=len(keys))
             means[name] = np.exp(total[there] / counts)
         asked = {"lr": self.lr_law, "batch": self.batch_law}
         laws = {name: _log_linear(name, means[by]) if (law := asked[name]) is None else get_law(law) for name in axes}

@@ -14,7 +14,6 @@ from scalefit.extractors import Basin, Extraction, Extractor, Parabola
 from scalefit.extractors.cells import STATUSES, average, pad, repeats
 from scalefit.faces import Face, Shown
 from scalefit.formatting import format_number
-from scalefit.levels import number_groups
 from scalefit.notes import Note, merge
 from scalefit.observations import Observations
 from scalefit.sweep import Sweep
@@ -252,7 +251,7 @@ def find_optima(
     keys, cell = _group(sweep, cells_by)
     table = sweep.table
     x = np.log(table[list(axes)].to_numpy(dtype=float))
-    loss = np.where(table["diverged"].to_numpy(dtype=bool), np.nan, table["loss"].to_numpy(dtype=float))
+    loss = table["loss"].to_numpy()
     n_runs = np.bincount(cell, minlength=len(keys))
     place = repeats(cell, x, sweep.rtol)
     notes = _doubts(sweep, axes, cells_by, cell, len(loss) - len(np.unique(place)), seeds)
@@ -285,17 +284,15 @@ def _cell_columns(sweep: Sweep, axes: tuple[str, ...], by: str | Sequence[str] |
 
 def _group(sweep: Sweep, by: tuple[str, ...]) -> tuple[pd.DataFrame, np.ndarray]:
     """Return one row of levels per cell, sorted, and the cell of every run."""
-    if not by:
-        return pd.DataFrame(index=range(1)), np.zeros(len(sweep), dtype=np.int64)
-    labels = sweep.labels(by)
-    if (missing := labels.isna().any(axis=1)).any():
-        column = labels.columns[labels.isna().any()][0]
+    keys, cell = sweep.group(by)
+    if (unknown := keys.isna()).any(axis=None):
+        column = keys.columns[unknown.any()][0]
+        missing = np.flatnonzero(unknown.any(axis=1).to_numpy()[cell])
         raise SweepError(
-            f"{column} is unknown for {int(missing.sum())} of {len(labels)} runs, first in row "
-            f"{int(np.flatnonzero(missing)[0]) + 1}; cells cannot be told apart by it"
+            f"{column} is unknown for {len(missing)} of {len(sweep)} runs, first in row {missing[0] + 1}; cells cannot "
+            "be told apart by it"
         )
-    first, cell = number_groups(*(labels[name].to_numpy() for name in by))
-    return labels.iloc[first].reset_index(drop=True), cell
+    return keys, cell
 
 
 def _named(quantity: str, axis: str, over: tuple[str, ...]) -> str:

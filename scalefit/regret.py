@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scalefit.errors import SweepError
 from scalefit.extractors.cells import Floats, pad, repeats, some
 from scalefit.extractors.local_fit import noise_scale
-from scalefit.levels import number_groups
 from scalefit.sweep import Sweep
 
 Bools = NDArray[np.bool_]
@@ -228,8 +227,7 @@ def searched_axes(sweep: Sweep) -> tuple[str, ...]:
     """
     names = [name for name in ("lr", "batch") if name in sweep.columns]
     by = cell_axes(sweep)
-    labels = sweep.labels([*by, *names])
-    _, cell = number_groups(*(labels[name].to_numpy() for name in by))
+    labels, (_, cell) = sweep.labels(names), sweep.group(by)
     axes = tuple(name for name in names if _varies(labels[name].to_numpy(), cell))
     if not axes:
         raise SweepError(
@@ -252,11 +250,10 @@ def terrains(sweep: Sweep) -> tuple[pd.DataFrame, NDArray[np.int64], tuple[Terra
     The noise of a cell is estimated from the residuals of a local fit, shrunk towards that of all cells of the sweep.
     """
     by, axes = cell_axes(sweep), searched_axes(sweep)
-    labels, table = sweep.labels(by), sweep.table
-    first, cell = number_groups(*(labels[name].to_numpy() for name in by))
-    keys = labels.iloc[first].reset_index(drop=True)
+    table = sweep.table
+    keys, cell = sweep.group(by)
     x = np.log(table[list(axes)].to_numpy(dtype=float))
-    loss = np.where(table["diverged"].to_numpy(dtype=bool), np.nan, table["loss"].to_numpy(dtype=float))
+    loss = table["loss"].to_numpy()
     noise = noise_scale(pad(cell, x, loss, len(keys), sweep.rtol))
     found = tuple(
         Terrain(axes, x[cell == k], loss[cell == k], float(noise[k]), sweep.rtol, seed=k) for k in range(len(keys))

@@ -233,6 +233,32 @@ class Sweep(Shown):
         self.require(*wanted)
         return pd.DataFrame({name: self._labels(name) for name in wanted})
 
+    def group(self, columns: str | Sequence[str]) -> tuple[pd.DataFrame, np.ndarray]:
+        """Return the combinations of levels that occur, in ascending order, and which of them each run has.
+
+        Parameters
+        ----------
+        columns : str or sequence of str
+            Columns or symbols; with none of them all runs are one group.
+
+        Returns
+        -------
+        keys : pandas.DataFrame
+            One row a group.
+        group : numpy.ndarray of int, shape (n_runs,)
+            The row of `keys` of every run.
+
+        Raises
+        ------
+        SweepError
+            If a column is missing.
+        """
+        labels = self.labels(columns)
+        if not len(labels.columns):
+            return pd.DataFrame(index=range(1)), np.zeros(len(self), dtype=np.int64)
+        first, group = number_groups(*(labels[name].to_numpy() for name in labels))
+        return labels.iloc[first].reset_index(drop=True), group
+
     def _labels(self, column: str) -> np.ndarray:
         known = self._known_labels
         if column not in known:
@@ -251,11 +277,7 @@ class Sweep(Shown):
     @cached_property
     def _cells(self) -> pd.DataFrame:
         by = [name for name in ("params", "tokens") if name in self.columns]
-        cell, keys = np.zeros(len(self), dtype=np.int64), pd.DataFrame(index=range(1))
-        if by:
-            labels = self.labels(by)
-            first, cell = number_groups(*(labels[name].to_numpy() for name in by))
-            keys = labels.iloc[first].reset_index(drop=True)
+        keys, cell = self.group(by)
         columns = {"n_runs": np.bincount(cell)}
         for name in (name for name in ("lr", "batch") if name in self.columns):
             first, _ = number_groups(cell, self._labels(name))

@@ -69,6 +69,37 @@ def test_groups_are_numbered_in_the_order_of_their_levels(rows) -> None:
     assert first.tolist() == [keys.index(key) for key in ordered]
 
 
+def test_runs_are_grouped_by_their_levels_in_ascending_order() -> None:
+    table = runs().assign(optimizer=["sgd", "adam"] * 12)
+    table.loc[0, "params"] *= 1.001
+    sweep = Sweep.from_frame(table)
+    keys, group = sweep.group(["optimizer", "N"])
+    assert keys.to_dict("list") == {"optimizer": ["adam", "adam", "sgd", "sgd"], "params": [1e8, 4e8] * 2}
+    expected = sweep.labels(["optimizer", "params"]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(keys.iloc[group].reset_index(drop=True), expected)
+    keys, group = sweep.group([])
+    assert keys.shape == (1, 0)
+    assert (group == 0).all()
+    with pytest.raises(SweepError, match="needs the column seed"):
+        sweep.group("seed")
+
+
+def test_cells_count_what_they_hold() -> None:
+    table = runs()
+    table.loc[table["params"] == 4e8, "loss"] = np.nan
+    sweep = Sweep.from_frame(table.assign(diverged=table["loss"].isna()))
+    cells = sweep.cells
+    assert list(cells) == ["params", "tokens", "n_runs", "n_lr", "n_batch", "loss", "n_diverged"]
+    assert (
+        cells[["n_runs", "n_lr", "n_batch", "n_diverged"]].to_numpy().tolist()
+        == [[6, 3, 2, 0]] * 2 + [[6, 3, 2, 6]] * 2
+    )
+    best = table.groupby(["params", "tokens"])["loss"].min()
+    assert_array_equal(cells["loss"], best)
+    bare = Sweep.from_frame(table.dropna()[["lr", "loss"]]).cells
+    assert bare[["n_runs", "n_lr"]].to_numpy().tolist() == [[12, 3]]
+
+
 @settings(deadline=None, derandomize=True)
 @given(st.lists(st.floats(1e-8, 1e12), min_size=1, max_size=30), st.randoms(use_true_random=False))
 def test_levels_do_not_depend_on_the_order_and_are_stable(values: list[float], random) -> None:

@@ -11,7 +11,6 @@ import pandas as pd
 from scalefit.basin_shape import bend
 from scalefit.errors import SweepError
 from scalefit.extractors import Basin, Parabola
-from scalefit.levels import number_groups
 from scalefit.optima import Optima, find_optima
 from scalefit.plots.inputs import expect
 from scalefit.plots.palette import QUIET, ROLES, Look, family, star
@@ -97,19 +96,19 @@ def _cells_of(sweep: Sweep, optima: Optima) -> list[tuple[pd.DataFrame, pd.Serie
     by, table = list(optima.by), sweep.table
     if not by:
         return [(table, optima.table.iloc[0])]
-    labels = sweep.labels(by)
+    keys, cell = sweep.group(by)
     known = optima.table
     cells = []
-    for _, runs in table.groupby(number_groups(*(labels[name].to_numpy() for name in by))[1]):
+    for number, place in enumerate(keys.to_dict("records")):
         near = np.ones(len(known), dtype=bool)
         for name in by:
-            level, levels = labels[name][runs.index[0]], known[name]
+            level, levels = place[name], known[name]
             numeric = pd.api.types.is_numeric_dtype(levels)
             near &= np.isclose(levels, level, rtol=2 * sweep.rtol) if numeric else (levels == level).to_numpy()
         if not near.any():
-            told = ", ".join(f"{name} {write_value(name, labels[name][runs.index[0]])}" for name in by)
+            told = ", ".join(f"{name} {write_value(name, place[name])}" for name in by)
             raise SweepError(f"these optima have no cell at {told}: were they found in another sweep?")
-        cells.append((runs, known[near].iloc[0]))
+        cells.append((table[cell == number], known[near].iloc[0]))
     return cells
 
 

@@ -11,7 +11,6 @@ from scalefit.extractors import Basin
 from scalefit.extractors.basin import pooled_asymmetry
 from scalefit.extractors.cells import Block, Floats, average, pad, repeats
 from scalefit.extractors.local_fit import Quadratic, fit_quadratic
-from scalefit.levels import number_groups
 from scalefit.optima import Optima
 from scalefit.sweep import Sweep
 
@@ -99,13 +98,7 @@ class Ground:
 def read_runs(sweep: Sweep, optima: Optima) -> tuple[NDArray[np.int64], Floats, Floats]:
     """Return cell, ln lr and loss (NaN where diverged) of every run; cells in the order of the optima."""
     table = sweep.table
-    if optima.by:
-        labels = sweep.labels(optima.by)
-        cell = number_groups(*(labels[name].to_numpy() for name in optima.by))[1]
-    else:
-        cell = np.zeros(len(table), dtype=np.int64)
-    loss = np.where(table["diverged"].to_numpy(dtype=bool), np.nan, table["loss"].to_numpy(dtype=float))
-    return np.asarray(cell, dtype=np.int64), np.log(table["lr"].to_numpy(dtype=float)), loss
+    return sweep.group(optima.by)[1], np.log(table["lr"].to_numpy()), table["loss"].to_numpy()
 
 
 def lay_out(cell: NDArray[np.int64], x: Floats, loss: Floats, caps: Floats, rtol: float) -> Ground:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from scalefit.errors import SweepError
-from scalefit.levels import number_groups
 from scalefit.notes import Note, merge
 from scalefit.sweep import Sweep
 from scalefit.tradeoff.budgets import BudgetLaws, fit_budgets
@@ -55,13 +54,12 @@ def from_sweep(
 def _best_losses(sweep: Sweep, names: list[str]) -> tuple[pd.DataFrame, list[Note]]:
     """Return the best loss of every (study, batch, budget), with the variance of that."""
     axes = [*names, "batch", "tokens"]
-    labels, table = sweep.labels(axes), sweep.table
-    for name in (name for name in axes if labels[name].isna().any()):
-        missing = int(labels[name].isna().sum())
-        raise SweepError(f"{name} is unknown for {missing} of {len(labels)} runs; points need it of every run")
-    first, cell = number_groups(*(labels[name].to_numpy() for name in axes))
-    keys = labels.iloc[first].reset_index(drop=True)
-    loss = np.where(table["diverged"].to_numpy(dtype=bool), np.nan, table["loss"].to_numpy(dtype=float))
+    table = sweep.table
+    keys, cell = sweep.group(axes)
+    for name in (name for name in axes if keys[name].isna().any()):
+        missing = int(keys[name].isna().to_numpy()[cell].sum())
+        raise SweepError(f"{name} is unknown for {missing} of {len(table)} runs; points need it of every run")
+    loss = table["loss"].to_numpy()
     if "lr" not in table:
         mean = pd.Series(loss).groupby(cell).agg(["mean", "var", "count"])
         spare = (mean["count"] - 1).clip(lower=0)
