@@ -13,8 +13,9 @@ from scalefit.errors import RefitError, ScalefitError
 from scalefit.refitting.configuration import read_settings
 from scalefit.refitting.delivery import Outbox
 from scalefit.refitting.discovery import Found, Paths, Source, discover, marked
+from scalefit.refitting.orders import Order
 from scalefit.refitting.outcome import Event, Refit
-from scalefit.refitting.production import Order, Product, digest_file, produce
+from scalefit.refitting.production import Product, digest_file, produce
 from scalefit.refitting.records import is_results, read_record, read_records
 from scalefit.refitting.settings import Settings, digest, to_toml
 from scalefit.refitting.summary import write_summary

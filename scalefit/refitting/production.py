@@ -13,46 +13,11 @@ from scalefit.errors import SweepError
 from scalefit.loaders import read_sweep
 from scalefit.notes import Note
 from scalefit.refitting.archive import FIT_FILE, write_fits
-from scalefit.refitting.discovery import Source
-from scalefit.refitting.records import FILE, REPORT, Finding, Record, drifted
-from scalefit.refitting.settings import Analysis, Reading
+from scalefit.refitting.orders import Order
+from scalefit.refitting.records import FILE, REPORT, Record, drifted
 from scalefit.refitting.study import Study, study_sweep
 from scalefit.refitting.tables import guarded_csv, printable
 from scalefit.sweep import Sweep
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be made of one file.
-
-    Parameters
-    ----------
-    source : Source
-    sha256 : str
-        Of the file when the order was given.
-    reading, analysis : Reading, Analysis
-    settings : str
-        Digest of all that the results depend on beside the input.
-    settings_source, settings_text : str
-        Where the settings came from, and those that differ from the defaults as TOML, for the report.
-    version : str
-        Of scalefit.
-    before : tuple of Finding
-        Of the results that this order replaces.
-    figures, report : bool
-    """
-
-    source: Source
-    sha256: str
-    reading: Reading
-    analysis: Analysis
-    settings: str
-    settings_source: str
-    settings_text: str
-    version: str
-    before: tuple[Finding, ...] = ()
-    figures: bool = True
-    report: bool = True
 
 
 @dataclass(frozen=True)

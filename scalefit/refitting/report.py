@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,15 +16,13 @@ from markupsafe import Markup
 from scalefit.faces import Shown, to_html
 from scalefit.formatting import format_error, format_number
 from scalefit.notes import Note
+from scalefit.refitting.orders import Order
 from scalefit.refitting.pictures import inline
 from scalefit.refitting.records import Drift, Record
 from scalefit.refitting.study import Study
 from scalefit.refitting.tables import printable
 from scalefit.selection import Choice
 from scalefit.version import __version__
-
-if TYPE_CHECKING:
-    from scalefit.refitting.production import Order
 
 _FRONT = ("name", "status", "n_runs", "n_cells", "n_cautions", "remark")
 _TITLES = {"n_runs": "runs", "n_cells": "cells", "n_cautions": "cautions", "remark": "what moved or failed"}
