@@ -111,7 +111,7 @@ def read(handle: int) -> bytes:
     [
         (["nowhere", "--out", "x"], "'nowhere' is no file, folder or glob of any"),
         (["tests", "--out", "x", "--config", "nowhere.toml"], "cannot read the settings nowhere.toml"),
-        (["tests", "--out", "x", "--jobs", "0"], "jobs should be at least 1"),
+        (["tests", "--out", "x", "--jobs", "0"], "jobs should be a whole number from 1 up"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line_and_exit_two(arguments, expected, tmp_path, monkeypatch):

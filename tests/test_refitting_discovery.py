@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 
 import pytest
@@ -72,7 +73,8 @@ def test_a_folder_that_cannot_be_searched_is_listed(folder, monkeypatch):
 
 
 def test_results_are_no_input_even_where_both_share_a_folder(folder):
-    (folder / "deep" / "record.json").write_bytes(b"x")
+    label = {"name": "deep", "source": "/in/deep.csv", "sha256": "0", "outputs": {}}
+    (folder / "deep" / "record.json").write_text(json.dumps(label))
     (folder / "summary.csv").write_bytes(b"x")
     names = [source.name for source in discover(folder, folder).sources]
     assert names == ["a", "b", "c", "out--old"]

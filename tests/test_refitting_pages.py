@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,8 @@ import pytest
 from refitting_samples import QUICK, runs, write_sweeps
 
 from scalefit.errors import FitError
+from scalefit.extractors import Basin
+from scalefit.plots import basins
 from scalefit.refitting import refit
 from scalefit.refitting.pictures import draw, inline
 from scalefit.refitting.report import write_index
@@ -113,11 +116,12 @@ def test_pictures_are_the_same_every_time_and_leave_nothing_open(out):
     from matplotlib import pyplot
 
     before = pyplot.get_fignums()
-    table = simulate_sweep(design=WIDE, seed=3).dropna()
+    table = simulate_sweep(design=replace(WIDE, tokens=(1e9, 4e9, 1.6e10)), seed=3).dropna()
     result = study_sweep(Sweep.from_frame(table), Analysis(draws=0))
     first, notes = draw(result)
     assert notes == []
-    assert {"laws-lr", "laws-batch", "laws-loss", "prediction-backtest", "tradeoff-hyperbolas"} <= set(first)
+    drawn = {"laws-lr", "laws-batch", "laws-loss", "prediction-backtest", "tradeoff-hyperbolas", "surface-largest"}
+    assert drawn <= set(first)
     assert draw(result)[0] == first
     assert pyplot.get_fignums() == before
     for kinds in first.values():
@@ -126,6 +130,25 @@ def test_pictures_are_the_same_every_time_and_leave_nothing_open(out):
         assert b"/Type3" not in kinds["pdf"]
         assert b"<dc:date>" not in kinds["svg"]
         assert max(map(len, kinds.values())) < 150_000
+
+
+def test_basins_of_the_largest_cells_are_drawn_with_their_curves(monkeypatch):
+    from scalefit import plots
+
+    shown = []
+    monkeypatch.setattr(plots, "basins", lambda *given, ax: shown.append(given) or basins(*given, ax=ax))
+    design = Design(params=(1e7, 1e8), tokens=(1e9, 2e9, 4e9, 8e9, 1.6e10), lr_levels=8, batch_levels=1)
+    table = simulate_sweep(design=design, seed=1).dropna()
+    pictures, notes = draw(study_sweep(Sweep.from_frame(table), Analysis(draws=0)))
+    assert notes == []
+    assert {"optima-largest"} <= set(pictures)
+    [(sweep, optima)] = shown
+    assert sweep.levels("params").tolist() == [1e8]
+    assert len(sweep.levels("tokens")) == 5
+    assert optima.method == Basin(), "what a study remembers is no part of its results, and hides the curve's shape"
+    everything = simulate_sweep(design=replace(design, params=(1e8,)), seed=1).dropna()
+    draw(study_sweep(Sweep.from_frame(everything), Analysis(draws=0)))
+    assert len(shown[1][0].levels("tokens")) == 5, "few cells are all drawn"
 
 
 def test_a_picture_that_cannot_be_costs_only_itself(monkeypatch):

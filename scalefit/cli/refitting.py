@@ -67,6 +67,9 @@ def _once(paths: list[str], plan: Plan, pool: Callable[[], Workers], quiet: bool
 
 def _watch(paths: list[str], plan: Plan, pool: Callable[[], Workers], quiet: bool, as_json: bool) -> int:
     code = 0
+    for path in discover(paths, plan.out, missing_ok=True).missing:
+        text = json.dumps({"waiting": path}) if as_json else f"waiting for {path}: nothing there yet"
+        typer.echo(text, err=not as_json)
     with _telling(quiet, as_json, on_a_line=True) as tell:
         for result in watch(paths, plan, pool=pool, on_event=tell):
             code = _conclude(result, quiet=True, as_json=as_json)

@@ -148,11 +148,15 @@ class RoomyLocator(ticker.Locator):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._known: tuple[tuple[float, ...], Array] | None = None
 
     def __call__(self) -> Any:
         """Return the places for the axis as it stands, whatever its size by now."""
         low, high = sorted(self.axis.get_view_interval())
-        return self.tick_values(low, high)
+        asked = (low, high, *self._room())
+        if self._known is None or self._known[0] != asked:  # a drawing asks twenty times
+            self._known = asked, self.tick_values(low, high)
+        return self._known[1]
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
         """Return the places between two limits."""
@@ -167,12 +171,18 @@ class RoomyLocator(ticker.Locator):
         ladders = chain(_decades(vmin, vmax), _steps(vmin, vmax))
         return max(best, key=len) if best else next(ladders, np.array([]))
 
+    def _room(self) -> tuple[float, float]:
+        """Return the length of the axis and the size of its labels, in points."""
+        axis: Axis = self.axis
+        box = axis.axes.bbox
+        length = box.width if axis.axis_name == "x" else box.height
+        return length / axis.axes.figure.dpi * 72, _tick_size(axis)
+
     def _has_room(self, ticks: Array) -> bool:
         axis: Axis = self.axis
         across = axis.axis_name == "x"
         low, high = np.log(sorted(axis.get_view_interval()))
-        box, font = axis.axes.bbox, _tick_size(axis)
-        points = (box.width if across else box.height) / axis.axes.figure.dpi * 72
+        points, font = self._room()
         place = (np.log(ticks) - low) / (high - low) * points
         long = np.array([_letters(text) for text in write_values(self.name, ticks)]) * 0.52 * font
         need = (long[1:] + long[:-1]) / 2 + 0.7 * font if across else np.full(len(ticks) - 1, 1.45 * font)

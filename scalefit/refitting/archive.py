@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pandas as pd
 from scalefit.errors import RefitError, ScalefitError
 from scalefit.fitting import Fit
 from scalefit.fitting.storage import to_record
+from scalefit.refitting.records import without_nan
 from scalefit.refitting.study import Study
 
 FIT_FILE = "fit.json"
@@ -104,10 +104,4 @@ def _read_law(name: str, law: Any, file: Path) -> Fit:
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): _plain(value) for name, value in row.items()} for row in table.to_dict("records")]
-
-
-def _plain(value: Any) -> Any:
-    """Return a value that JSON can hold: NaN and infinities as words, numpy's numbers as Python's."""
-    value = value.item() if hasattr(value, "item") else value
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    return [without_nan(row) for row in table.to_dict("records")]

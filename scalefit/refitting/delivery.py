@@ -14,10 +14,11 @@ from filelock import FileLock, Timeout
 
 from scalefit.errors import RefitError
 from scalefit.refitting.exchange import swap
+from scalefit.refitting.ownership import foreign_files
 
 _STAGING = ".staging"
 _OWNER = "owner.lock"
-_FRESH, _OLD = "fresh", "old"
+_FRESH, _OLD, _CLAIMS = "fresh", "old", "claims"
 
 
 class Outbox:
@@ -68,8 +69,26 @@ class Outbox:
         with FileLock(self.out / _STAGING / "folder.lock"):
             yield
 
+    def claim(self, name: str, source: str) -> bool:
+        """Keep a name for the results of a file until the outbox is closed; call it under `lock`.
+
+        Returns
+        -------
+        bool
+            False if another outbox that is open keeps it for another file.
+        """
+        place = self._stage / _CLAIMS / _plain_name(name).lower()
+        wanted = source.encode("utf-8", "surrogatepass")
+        with _readable_errors(place):
+            others = self._stage.parent.glob(f"*/{_CLAIMS}/{place.name}")
+            if any(claim.read_bytes() != wanted for claim in others):
+                return False
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(wanted)
+        return True
+
     def put_folder(self, name: str, files: Mapping[str, bytes]) -> None:
-        """Replace a folder of the output, whole.
+        """Replace a folder of the output, whole; files that someone else put into it are taken along.
 
         Parameters
         ----------
@@ -83,13 +102,13 @@ class Outbox:
         RefitError
             If the disk refuses; what was there before stays.
         """
-        if len(_inside(name).parts) != 1 or name.startswith("."):
-            raise RefitError(f"{name!r} is no name for a folder of the output")
-        fresh, old, place = self._stage / _FRESH / name, self._stage / _OLD / name, self.out / name
+        place = self.out / _plain_name(name)
+        fresh, old = self._stage / _FRESH / name, self._stage / _OLD / name
         with _readable_errors(place):
             try:
                 for relative, content in files.items():
                     _write(fresh / _inside(relative), content)
+                _take_along(place, fresh)
                 _flush_folders(fresh)
                 with self.lock():
                     if not place.exists():
@@ -120,10 +139,6 @@ class Outbox:
             finally:
                 fresh.unlink(missing_ok=True)
 
-    def remove_file(self, name: str) -> None:
-        """Remove one file of the output if it is there."""
-        (self.out / _inside(name)).unlink(missing_ok=True)
-
 
 def _clear_up(out: Path) -> None:
     """Undo what dead writers left half done. The lock of a living writer cannot be taken."""
@@ -139,6 +154,20 @@ def _clear_up(out: Path) -> None:
                 os.rename(old, place)
         owner.release()
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _take_along(place: Path, fresh: Path) -> None:
+    """Copy what is not ours in a folder of results into the one that replaces it."""
+    for relative in foreign_files(place):
+        if not os.path.lexists(fresh / relative):
+            (fresh / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(place / relative, fresh / relative, follow_symlinks=False)
+
+
+def _plain_name(name: str) -> str:
+    if len(_inside(name).parts) != 1 or name.startswith("."):
+        raise RefitError(f"{name!r} is no name for a folder of the output")
+    return name
 
 
 def _inside(relative: str) -> PurePosixPath:

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from scalefit.errors import SweepError
-from scalefit.refitting.records import is_results
+from scalefit.errors import RefitError, SweepError
+from scalefit.refitting.ownership import is_results
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 """Tables of runs by their last suffix, or the one before .gz. A .json or .txt file is taken when it is named."""
 
-TOP_FILES = ("index.html", "summary.csv", "summary.parquet", "failures.json")
+INDEX, SUMMARY, SUMMARY_PARQUET, FAILURES = "index.html", "summary.csv", "summary.parquet", "failures.json"
+TOP_FILES = (INDEX, SUMMARY, SUMMARY_PARQUET, FAILURES)
 """Files in the output folder that belong to no single sweep."""
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -55,13 +56,16 @@ class Found:
         Sorted by name; every file once.
     unreadable : tuple of (str, str)
         Folders that could not be searched, and why.
+    missing : tuple of str
+        Paths that name nothing.
     """
 
-    sources: tuple[Source, ...]
-    unreadable: tuple[tuple[str, str], ...]
+    sources: tuple[Source, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
+    missing: tuple[str, ...] = ()
 
 
-def discover(paths: Paths, out: Path) -> Found:
+def discover(paths: Paths, out: Path, *, missing_ok: bool = False) -> Found:
     """Find the sweeps that paths name.
 
     Parameters
@@ -71,22 +75,32 @@ def discover(paths: Paths, out: Path) -> Found:
         and results in the output folder are passed over; a link to a folder is not followed, so a loop of links ends.
     out : Path
         The output folder.
+    missing_ok : bool
+        Whether a path may name nothing yet.
 
     Raises
     ------
     SweepError
         If a path names nothing.
+    RefitError
+        If the output is a file.
     """
     found: dict[str, str] = {}
     unreadable: list[tuple[str, str]] = []
     out = out.resolve()
-    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
-        for root, file in _files(os.path.expanduser(os.fspath(path)), out, unreadable):
+    if out.exists() and not out.is_dir():
+        raise RefitError(f"{out} is a file; expected a folder for the results, made if it is not there")
+    asked = [os.path.expanduser(os.fspath(p)) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+    missing = tuple(path for path in asked if not os.path.lexists(path) and not glob.glob(path, recursive=True))
+    if missing and not missing_ok:
+        raise SweepError(f"{missing[0]!r} is no file, folder or glob of any; nothing to refit there")
+    for path in asked:
+        for root, file in _files(path, out, unreadable):
             absolute = os.path.realpath(file) if os.path.exists(file) else os.path.abspath(file)
             if not _is_result(absolute, out):
                 found.setdefault(absolute, os.path.relpath(file, root))
     named = _name([(absolute, relative.replace(os.sep, "/")) for absolute, relative in found.items()])
-    return Found(tuple(sorted(named)), tuple(unreadable))
+    return Found(tuple(sorted(named)), tuple(unreadable), missing)
 
 
 def _files(path: str, out: Path, unreadable: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -96,10 +110,7 @@ def _files(path: str, out: Path, unreadable: list[tuple[str, str]]) -> Iterator[
     elif os.path.lexists(path):
         yield os.path.dirname(path) or ".", path
     else:
-        matches = sorted(glob.glob(path, recursive=True))
-        if not matches:
-            raise SweepError(f"{path!r} is no file, folder or glob of any; nothing to refit there")
-        for match in matches:
+        for match in sorted(glob.glob(path, recursive=True)):
             yield from _files(match, out, unreadable)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,8 +15,9 @@ from scalefit.refitting.delivery import Outbox
 from scalefit.refitting.discovery import Found, Paths, Source, discover, marked
 from scalefit.refitting.orders import Order
 from scalefit.refitting.outcome import Event, Refit
+from scalefit.refitting.ownership import is_free
 from scalefit.refitting.production import Product, digest_file, produce
-from scalefit.refitting.records import is_results, read_record, read_records
+from scalefit.refitting.records import Record, read_record, read_records
 from scalefit.refitting.settings import Settings, digest, to_toml
 from scalefit.refitting.summary import write_summary
 from scalefit.refitting.workers import Workers
@@ -62,7 +63,7 @@ def refit(
     config : path or Settings, optional
         A `scalefit.toml`; by default the one in the working folder, if there is one.
     jobs : int
-        Processes. 1 runs everything in this process.
+        Processes. 1 runs everything in this process. With a Dask executor: how many workers it is to keep busy.
     executor : concurrent.futures.Executor, optional
         Used instead of processes of our own, for example ``distributed.Client(address).get_executor()``.
     force : bool
@@ -115,7 +116,7 @@ def refit_found(found: Found, plan: Plan, pool: Workers, on_event: Callable[[Eve
     interrupted = False
     with Outbox(plan.out) as outbox:
         try:
-            with pool as workers, closing(workers.run(produce, _orders(found, plan, tell))) as answers:
+            with pool as workers, closing(workers.run(produce, _orders(found, plan, outbox, tell))) as answers:
                 for order, answer in answers:
                     if isinstance(answer, Product):
                         outbox.put_folder(order.source.name, answer.files)
@@ -126,55 +127,65 @@ def refit_found(found: Found, plan: Plan, pool: Workers, on_event: Callable[[Eve
             interrupted = True
         finally:
             with outbox.lock():
-                summary = write_summary(outbox, events)
-    return Refit(plan.out, tuple(events), summary, found.unreadable, interrupted)
+                summary, unread = write_summary(outbox, events)
+    return Refit(plan.out, tuple(events), summary, (*found.unreadable, *unread), interrupted)
 
 
-def _orders(found: Found, plan: Plan, tell: Callable[..., None]) -> Iterator[Order]:
+def _orders(found: Found, plan: Plan, outbox: Outbox, tell: Callable[..., None]) -> Iterator[Order]:
     """Yield what is out of date; tell of what is not, and of files that cannot be read at all."""
-    places = {record.source: record.name for record in read_records(plan.out)}
+    records = {record.source: record for record in read_records(plan.out)[0]}
     for source in found.sources:
+        record = records.get(source.path)
+        source = source if record is None else replace(source, name=record.name)
         try:
-            source = _named(source, plan.out, places)
-            record = read_record(plan.out / source.name)
-            sha256 = digest_file(source.path)
+            order = _order(source, record, plan, outbox)
         except ScalefitError as error:
             tell(source, "failed", _one_line(error))
             continue
-        reading, analysis = plan.settings.of(source.path)
-        wanted = digest(reading, analysis, plan.figures, plan.report)
-        folder = plan.out / source.name
-        if not plan.force and record is not None and record.is_current(folder, sha256, wanted, __version__):
+        if order is None:
             tell(source, "skipped")
-            continue
-        yield Order(
-            source,
-            sha256,
-            reading,
-            analysis,
-            settings=wanted,
-            settings_source=plan.settings.source,
-            settings_text=to_toml(reading, analysis),
-            version=__version__,
-            before=record.findings if record is not None else (),
-            figures=plan.figures,
-            report=plan.report,
-        )
+        else:
+            yield order
 
 
-def _named(source: Source, out: Path, places: Mapping[str, str]) -> Source:
-    """Return the source under the name it has in this output already, or one that nothing else there has.
+def _order(source: Source, record: Record | None, plan: Plan, outbox: Outbox) -> Order | None:
+    """Return what is to be made of a file; None if the results recorded are up to date."""
+    sha256 = digest_file(source.path)
+    reading, analysis = plan.settings.of(source.path)
+    wanted = digest(reading, analysis, plan.figures, plan.report)
+    if record is None:
+        source = _named(source, sha256, outbox)
+        record = read_record(plan.out / source.name)  # of the file before it was moved here
+    elif not plan.force and record.is_of(sha256, wanted, __version__) and record.is_whole(plan.out / record.name):
+        return None
+    same = record is not None and record.is_of(sha256, wanted, __version__)
+    return Order(
+        source,
+        sha256,
+        reading,
+        analysis,
+        settings=wanted,
+        settings_source=plan.settings.source,
+        settings_text=to_toml(reading, analysis),
+        version=__version__,
+        before=() if record is None or same else record.findings,
+        drift=record.drift if record is not None and same else (),
+        figures=plan.figures,
+        report=plan.report,
+    )
 
-    A folder made from another file that still exists, or by someone else, is not ours to replace.
+
+def _named(source: Source, sha256: str, outbox: Outbox) -> Source:
+    """Return the source under a name that nothing else in this output has or wants.
+
+    Results of another file, though it be deleted, and what someone else put there are not ours to replace.
     """
-    if source.path in places:
-        return replace(source, name=places[source.path])
-    for name in (source.name, marked(source.name, source.path)):
-        record = read_record(out / name)
-        ours = record is None or record.source == source.path or not os.path.exists(record.source)
-        if ours and (is_results(out / name) or not os.path.lexists(out / name)):
-            return replace(source, name=name)
-    raise RefitError(f"{out / name} is in the way: it holds something else than results of scalefit; move it")
+    names = source.name, marked(source.name, source.path)
+    with outbox.lock():
+        for name in names:
+            if is_free(outbox.out / name, source.path, sha256) and outbox.claim(name, source.path):
+                return replace(source, name=name)
+    raise RefitError(f"{outbox.out / names[1]} is in the way: it holds something else than these results; move it")
 
 
 def _one_line(error: BaseException) -> str:

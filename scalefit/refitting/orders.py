@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scalefit.refitting.discovery import Source
-from scalefit.refitting.records import Finding
+from scalefit.refitting.records import Drift, Finding
 from scalefit.refitting.settings import Analysis, Reading
 
 
@@ -26,7 +26,9 @@ class Order:
     version : str
         Of scalefit.
     before : tuple of Finding
-        Of the results that this order replaces.
+        Of the results that this order replaces, if those were of another input, settings or version.
+    drift : tuple of Drift
+        What had moved when this very input was first refitted.
     figures, report : bool
     """
 
@@ -39,5 +41,6 @@ class Order:
     settings_text: str
     version: str
     before: tuple[Finding, ...] = ()
+    drift: tuple[Drift, ...] = ()
     figures: bool = True
     report: bool = True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from scalefit.errors import ScalefitError
 from scalefit.notes import Note
 from scalefit.refitting.study import Study
+from scalefit.sweep import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +25,9 @@ _STILL = {
     "figure.constrained_layout.use": False,
 }
 _ALONE = threading.Lock()
+
+_CELLS = 6
+"""Basins in one picture."""
 
 _PAD = 0.02
 """Inches around a panel."""
@@ -88,6 +92,28 @@ def _drawings(study: Study) -> Iterator[tuple[str, Drawing]]:
     if (trade := study.tradeoff) is not None:
         where = {"params": float(trade.table["params"].max())} if "params" in trade.table else {}
         yield "tradeoff-hyperbolas", partial(plots.tradeoff, trade, **where)
+    yield from _drawings_of_runs(study)
+
+
+def _drawings_of_runs(study: Study) -> Iterator[tuple[str, Drawing]]:
+    """Yield the runs themselves where a law is going to be stretched from: the largest cells."""
+    from scalefit import plots
+
+    if (surface := study.surface) is not None and surface.batch_fit is not None and surface.floor_fit is not None:
+        last = surface.cells.sort_values(["params", "tokens"]).iloc[-1]
+        params, tokens = float(last["params"]), float(last["tokens"])
+        yield "surface-largest", partial(plots.surface, surface, study.sweep, params=params, tokens=tokens)
+    if (optima := study.optima) is not None and optima.over == ("lr",):
+        yield "optima-largest", partial(plots.basins, _largest(study.sweep, optima.by), optima)
+
+
+def _largest(sweep: Sweep, by: tuple[str, ...]) -> Sweep:
+    """Return the largest cells, as many as one panel can tell apart."""
+    for name in by:
+        if len(sweep.group(by)[0]) <= _CELLS:
+            break
+        sweep = sweep.where(f"{name} >= {float(sweep.levels(name)[-1]) / (1 + sweep.rtol)!r}")
+    return sweep
 
 
 def _render(drawing: Drawing) -> dict[str, bytes]:

@@ -50,7 +50,7 @@ def produce(order: Order) -> Product:
         n_cells=len(sweep.cells),
         n_cautions=sum(note.caution for note in result.notes),
         findings=findings,
-        drift=drifted(order.before, findings),
+        drift=order.drift or drifted(order.before, findings),
     )
     files = _tables(result, order)
     svgs: dict[str, str] = {}

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scalefit.errors import RefitError
 
 SCHEMA = 1
@@ -94,12 +96,14 @@ class Record:
     def to_json(self) -> str:
         """Return the record as JSON; the same record gives the same text."""
         plain = {"schema": SCHEMA, **asdict(self)}
-        return json.dumps(_without_nan(plain), indent=1, sort_keys=True) + "\n"
+        return json.dumps(without_nan(plain), indent=1, sort_keys=True) + "\n"
 
-    def is_current(self, folder: Path, sha256: str, settings: str, version: str) -> bool:
-        """Tell whether the folder holds all the results of this input under these settings."""
-        if (self.sha256, self.settings, self.version) != (sha256, settings, version):
-            return False
+    def is_of(self, sha256: str, settings: str, version: str) -> bool:
+        """Tell whether these are the results of this input under these settings."""
+        return (self.sha256, self.settings, self.version) == (sha256, settings, version)
+
+    def is_whole(self, folder: Path) -> bool:
+        """Tell whether the folder holds all the results."""
         return all(_size(folder / name) == size for name, size in self.outputs.items())
 
 
@@ -114,24 +118,25 @@ def read_record(folder: Path) -> Record | None:
         plain["findings"] = tuple(Finding(**_with_nan(entry)) for entry in plain["findings"])
         plain["drift"] = tuple(Drift(**_with_nan(entry)) for entry in plain["drift"])
         return Record(**plain)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except OSError as error:
         raise RefitError(f"cannot read {folder / FILE}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # not ours or damaged: the refit is done again, which replaces the folder
+        return None  # not ours or damaged
 
 
-def is_results(folder: Path) -> bool:
-    """Tell whether a folder holds results of scalefit, of whatever version."""
-    return (folder / FILE).is_file()
-
-
-def read_records(out: Path) -> list[Record]:
-    """Read every record in an output folder, by name."""
-    folders = sorted(path.parent for path in out.glob(f"*/{FILE}"))
-    records = (read_record(folder) for folder in folders)
-    return [record for record in records if record is not None]
+def read_records(out: Path) -> tuple[list[Record], list[tuple[str, str]]]:
+    """Read every record in an output folder, by name; and say which cannot be read, and why."""
+    records, unreadable = [], []
+    for folder in sorted(path.parent for path in out.glob(f"*/{FILE}")):
+        try:
+            record = read_record(folder)
+        except RefitError as error:
+            unreadable.append((str(folder), str(error)))
+        else:
+            records += [] if record is None else [record]
+    return records, unreadable
 
 
 def drifted(before: Sequence[Finding], after: Sequence[Finding]) -> tuple[Drift, ...]:
@@ -168,13 +173,14 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _without_nan(value: Any) -> Any:
-    """Return plain values that JSON can hold: NaN and infinities as null and words."""
+def without_nan(value: Any) -> Any:
+    """Return plain values that JSON can hold: numpy's numbers as Python's, NaN and infinities as words."""
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): _without_nan(entry) for key, entry in value.items()}
-    return [_without_nan(entry) for entry in value] if isinstance(value, list | tuple) else value
+        return {str(key): without_nan(entry) for key, entry in value.items()}
+    return [without_nan(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _with_nan(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,18 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from scalefit.refitting.meanings import check
+
 
 @dataclass(frozen=True)
 class Reading:
-    """How a file is read: the arguments of `scalefit.read_sweep`."""
+    """How a file is read: the arguments of `scalefit.read_sweep`.
+
+    Raises
+    ------
+    SweepError
+        If a value is none that the argument can have.
+    """
 
     columns: Mapping[str, str] | None = None
     batch_unit: str | None = None
@@ -22,6 +30,9 @@ class Reading:
     duplicates: str = "raise"
     params_convention: str | None = None
     where: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_own(self, Reading)
 
 
 @dataclass(frozen=True)
@@ -38,11 +49,17 @@ class Analysis:
     targets : int or tuple of float
         Losses at which steps are weighed against examples, or how many to spread over those measured.
     holdout : str
-        What the backtest holds out: a condition, or "largest params", "largest tokens", "largest both".
+        What the backtest holds out, as in `scalefit.backtest`: a condition, "largest params" and the like, or
+        "rolling params" and the like.
     draws : int
         Bootstrap resamples of whole cells; 0 for none.
     seed : int
         Of the bootstrap.
+
+    Raises
+    ------
+    SweepError
+        If a value means nothing.
     """
 
     lr_laws: tuple[str, ...] = ()
@@ -52,6 +69,16 @@ class Analysis:
     holdout: str = "largest params"
     draws: int = 500
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_own(self, Analysis)
+
+
+def _check_own(settings: Any, kind: type) -> None:
+    """Check what differs from the defaults."""
+    for entry in fields(kind):
+        if (value := getattr(settings, entry.name)) != entry.default:
+            check(entry.name, value, entry.name)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 import numpy as np
@@ -157,13 +157,9 @@ class _Steps:
 
     def run(self) -> Study:
         sweep = self._sweep
-        joint = self._try("optima over lr and batch", self._joint_optima, needs=("lr", "batch"))
-        lr_optima = None
+        optima = joint = self._try("optima over lr and batch", self._joint_optima, needs=("lr", "batch"))
         if joint is None:
-            lr_optima = self._try(
-                "optima over lr", lambda: find_optima(sweep, "lr", method=self._method), needs=("lr",)
-            )
-        optima = lr_optima if joint is None else joint
+            optima = self._try("optima over lr", lambda: self._optima("lr"), needs=("lr",))
         lr_law = self._law("lr", optima, self._analysis.lr_laws)
         batch_law = self._law("batch", joint, self._analysis.batch_laws)
         trade = self._try("trade-off of steps and examples", self._tradeoff, needs=("batch", "tokens"))
@@ -200,7 +196,11 @@ class _Steps:
     def _joint_optima(self) -> Optima:
         if (self._sweep.cells["n_batch"] < _LEVELS).all():
             raise SweepError("no cell has three batch sizes, so there is no law for the batch either")
-        return find_optima(self._sweep, ("lr", "batch"), method=self._method)
+        return self._optima("lr", "batch")
+
+    def _optima(self, *over: str) -> Optima:
+        found = find_optima(self._sweep, over, method=self._method)
+        return replace(found, method=self._method.method)  # its memory is for this study alone
 
     def _law(self, target: str, optima: Optima | None, laws: tuple[str, ...]) -> Choice | None:
         if optima is None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from scalefit.errors import SweepError
 from scalefit.refitting.discovery import Found, Paths, discover
 from scalefit.refitting.engine import Plan, refit_found
 from scalefit.refitting.outcome import Event, Refit
@@ -25,10 +24,11 @@ def watch(
     interval: float = 2.0,
     sleep: Callable[[float], Any] = time.sleep,
 ) -> Iterator[Refit]:
-    """Refit files as they appear or change, and yield what each round did; ends when it is interrupted.
+    """Refit files as they appear or change, and yield what each round did.
 
     A file is taken up once its size and time of change have been the same in two looks one interval apart. A writer
-    slower than that does no harm: the file is refitted when it changes again.
+    slower than that does no harm: the file is refitted when it changes again. Ctrl-C during a round ends it, and the
+    watch, with what is finished kept; between rounds it raises KeyboardInterrupt as anywhere.
 
     Parameters
     ----------
@@ -46,29 +46,24 @@ def watch(
     Yields
     ------
     Refit
-        One a round in which there was something to do.
+        One a round in which there was something to do, or a folder more that cannot be searched.
     """
     seen: dict[str, Stamp] = {}
     done: dict[str, Stamp] = {}
+    told: set[tuple[str, str]] = set()
     while True:
-        found = _look(paths, plan)
+        found = discover(paths, plan.out, missing_ok=True)
         now = {source.path: _stamp(source.path) for source in found.sources}
         ready = tuple(s for s in found.sources if seen.get(s.path) == now[s.path] != done.get(s.path))
-        if ready:
+        if ready or not told >= set(found.unreadable):
             result = refit_found(Found(ready, found.unreadable), plan, pool(), on_event)
             done |= {source.path: now[source.path] for source in ready}
+            told = set(found.unreadable)
             yield result
             if result.interrupted:
                 return
         seen = now
         sleep(interval)
-
-
-def _look(paths: Paths, plan: Plan) -> Found:
-    try:
-        return discover(paths, plan.out)
-    except SweepError:
-        return Found((), ())  # nothing there yet
 
 
 def _stamp(path: str) -> Stamp:

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -32,9 +33,10 @@ class Workers:
     Parameters
     ----------
     jobs : int
-        Processes; with 1 the tasks run in this process, one after the other.
+        Processes; with 1 the tasks run in this process, one after the other. With an executor that does not tell how
+        many workers it has, as Dask's does not: how many it is to keep busy.
     executor : concurrent.futures.Executor, optional
-        Used instead of our own processes, and left open.
+        Used instead of our own processes, as it is, and left open.
 
     Notes
     -----
@@ -43,8 +45,8 @@ class Workers:
     """
 
     def __init__(self, jobs: int = 2, executor: Executor | None = None) -> None:
-        if jobs < 1:
-            raise RefitError(f"jobs should be at least 1, found {jobs}")
+        if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+            raise RefitError(f"jobs should be a whole number from 1 up, found {jobs!r}")
         self._jobs, self._given = jobs, executor
         self._executor = executor
 
@@ -123,10 +125,8 @@ class Workers:
 
 def _one_by_one(work: Callable[[Task], Any], tasks: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
     """Run tasks here, with one BLAS thread as a worker has, so that sums come out the same to the last bit."""
-    from threadpoolctl import threadpool_limits
-
     for task in tasks:
-        with threadpool_limits(1):
+        with _one_blas_thread():
             answer = _answer(work, task)
         yield task, answer
 
@@ -158,14 +158,21 @@ def _processes(jobs: int) -> ProcessPoolExecutor:
 def prepare_worker() -> None:
     """Leave Ctrl-C to the parent, keep to one BLAS thread, end with the parent, be quick: once in every worker."""
     import pandas as pd
-    from threadpoolctl import threadpool_limits
 
+    _one_blas_thread()
     pd.set_option(*_SHORT_TEXTS)
     gc.freeze()  # what is imported stays
     gc.set_threshold(_GARBAGE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threadpool_limits(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    """Limit every BLAS to one thread, from now on or for the length of a with statement."""
+    import scipy.linalg  # noqa: F401  # brings a BLAS of its own, and only what is loaded can be limited
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1)
 
 
 def _end_with_parent() -> None:

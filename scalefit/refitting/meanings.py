@@ -1,0 +1,111 @@
+"""What each setting of a refit may be, wherever it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from scalefit.errors import LawError, ScalefitError, SweepError
+from scalefit.expressions import parse
+from scalefit.holdouts import check_holdout
+from scalefit.laws import get_law
+from scalefit.vocabulary import BY_COLUMN, check_data_unit, column_of
+
+
+def check(name: str, value: Any, where: str) -> None:
+    """Raise SweepError unless a value is one that the setting of this name can have.
+
+    Parameters
+    ----------
+    name : str
+        A field of `Reading` or `Analysis`.
+    value
+    where : str
+        How the error calls the setting.
+    """
+    expected, good = _EXPECTED[name]
+    if not good(value):
+        raise SweepError(f"{where} should be {expected}, found {value!r}")
+    try:
+        for text in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else ():
+            _MEANING.get(name, str)(text)
+    except ScalefitError as error:
+        raise SweepError(f"{where}: {error}") from None
+
+
+def _check_law(*targets: str) -> Callable[[str], None]:
+    def check(text: str) -> None:
+        law = get_law(text)
+        if column_of(law.target) not in targets:
+            raise LawError(f"{text!r} is a law for {law.target}, not for {' or '.join(targets)}")
+
+    return check
+
+
+def _check_loss_law(text: str) -> None:
+    if text != "auto":
+        _check_law("loss")(text)
+
+
+def _check_condition(text: str) -> None:
+    parse(text, condition=True)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(column_of(name) in BY_COLUMN and _is_text(v) for name, v in value.items())
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
+
+
+def _is_targets(value: Any) -> bool:
+    return (_is_count(value) and value > 0) or (
+        isinstance(value, list | tuple) and bool(value) and all(map(_is_size, value))
+    )
+
+
+def _one_of(*words: str) -> tuple[str, Callable[[Any], bool]]:
+    return f"one of {', '.join(words)}", lambda value: value in words
+
+
+_TEXT = ("a text", _is_text)
+_LAWS = ("a list of laws, by name or formula", _is_list)
+_EXPECTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "columns": ("a table such as {lr = 'peak', params = 'n_emb'}, words of the package on the left", _is_mapping),
+    "batch_unit": _TEXT,
+    "seq_len": ("a positive number", _is_size),
+    "data_unit": _TEXT,
+    "nonfinite": _one_of("raise", "diverged", "drop"),
+    "duplicates": _one_of("raise", "keep", "drop"),
+    "params_convention": _one_of("non_embedding", "total"),
+    "where": ("a condition such as 'params < 1e9'", _is_text),
+    "lr_laws": _LAWS,
+    "batch_laws": _LAWS,
+    "loss_law": ("a law, by name or formula", _is_text),
+    "targets": ("a list of losses, or how many to spread over those measured", _is_targets),
+    "holdout": ("a condition such as 'params > 1e9', or 'largest params'", _is_text),
+    "draws": ("a whole number from 0 up", _is_count),
+    "seed": ("a whole number from 0 up", _is_count),
+}
+_MEANING: Mapping[str, Callable[[str], Any]] = {
+    "data_unit": check_data_unit,
+    "where": _check_condition,
+    "lr_laws": _check_law("lr"),
+    "batch_laws": _check_law("batch"),
+    "loss_law": _check_loss_law,
+    "holdout": check_holdout,
+}
+"""What raises an error if a text, well formed, means nothing."""
