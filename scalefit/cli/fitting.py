@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import typer
 
 from scalefit.cli.options import (
@@ -27,7 +26,7 @@ from scalefit.cli.options import (
     read_method,
     read_runs,
 )
-from scalefit.fitting import Fit
+from scalefit.fitting import Fit, FitStatus
 from scalefit.formatting import format_number, parse_number
 from scalefit.laws import Law, catalog, get_law
 from scalefit.recipes import fit_sweep
@@ -101,8 +100,9 @@ def predict_command(
 ) -> None:
     """Predict from a fit, with an interval."""
     fitted, place = _read_fit(fit, law), read_assignments(inputs, parse_number)
+    _print_doubts(fitted)
     if as_json:
-        typer.echo(json.dumps(fitted.predict(pd.DataFrame([place]), level=level).iloc[0].to_dict()))
+        typer.echo(json.dumps(fitted.predict(level=level, **place).iloc[0].to_dict()))
     else:
         _print_prediction(fitted, place, level)
 
@@ -110,7 +110,7 @@ def predict_command(
 def _read_fit(path: Path, name: str | None) -> Fit:
     """Read a single fit, or one of those of a refit."""
     if not path.is_dir() and not is_study(path):
-        if name is not None:
+        if name is not None and path.is_file():
             raise ValueError(f"{path} holds one fit, not several by name; leave --law out")
         return Fit.from_json(path)
     laws = read_fits(path)
@@ -149,12 +149,22 @@ def _place(text: str, laws: list[Law]) -> dict[str, float]:
 
 
 def _print_prediction(fit: Fit, place: dict[str, float], level: float = 0.95) -> None:
-    table = fit.predict(pd.DataFrame([place]), level=level)
+    given: dict[str, Any] = dict(place)
+    table = fit.predict(level=level, **given)
     row = table.iloc[0]
     where = ", ".join(f"{name} = {format_number(row[name])}" for name in table.columns[:-4])
     value, low, high = (format_number(row[name], 3) for name in ("prediction", "lo", "hi"))
     beyond = f"; {format_number(row['reach'], 3)}x beyond the fitted range" if row["reach"] > 1 else ""
     typer.echo(f"{fit.law.target} at {where}: {value} ({level:.0%} {low} to {high}{beyond})\n")
+
+
+def _print_doubts(fit: Fit) -> None:
+    """Say on stderr what speaks against using a fit."""
+    if fit.status is not FitStatus.CONVERGED:
+        typer.echo(f"caution: {fit.status}: {fit.status.sentence}; {fit.status.remedy}", err=True)
+    for note in fit.notes:
+        if note.caution:
+            typer.echo(f"caution: {note.text}", err=True)
 
 
 def _without_repeats(fit: Fit, shown: Any) -> Fit:

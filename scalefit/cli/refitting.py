@@ -24,6 +24,9 @@ from scalefit.refitting.workers import Workers
 
 Tell = Callable[[Event], None]
 
+_PATIENCE = 10.0
+"""Seconds to wait for a cluster's first worker."""
+
 
 def refit_command(
     paths: Annotated[list[str], typer.Argument(help="Files, globs or folders of tables of runs.")],
@@ -91,6 +94,12 @@ def _executor(address: str | None) -> Iterator[tuple[Executor | None, int]]:
     except OSError as error:
         raise RefitError(f"no Dask scheduler answers at {address}: {error}") from None
     with client:
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError:
+            raise RefitError(
+                f"the Dask scheduler at {address} has no workers; start some: dask worker {address}"
+            ) from None
         yield client.get_executor(pure=False), sum(client.nthreads().values())
 
 
@@ -128,8 +137,8 @@ def _bar(console: object) -> Iterator[Tell]:
 
 
 def _tell_line(event: Event) -> None:
-    error = f": {event.error}" if event.error else ""
-    typer.echo(f"[{event.done}/{event.total}] {event.status:7} {event.path}{error}", err=True)
+    told = f": {event.error}" if event.error else f"; moved: {event.moved}" if event.moved else ""
+    typer.echo(f"[{event.done}/{event.total}] {event.status:7} {event.path}{told}", err=True)
 
 
 def _tell_failure(event: Event) -> None:

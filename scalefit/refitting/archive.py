@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from scalefit.fitting import Fit
 from scalefit.fitting.storage import to_record
 from scalefit.refitting.records import without_nan
 from scalefit.refitting.study import Study
+from scalefit.surface import Surface
 
 FIT_FILE = "fit.json"
 
@@ -28,10 +30,7 @@ def write_fits(study: Study, sha256: str, version: str) -> bytes:
 
     The same study gives the same bytes; numbers are written so that they read back exactly.
     """
-    surface = study.surface
-    of_surface = {} if surface is None else {f"surface_{name}": law for name, law in surface.laws.items()}
-    if surface is not None and surface.floor_fit is not None:
-        of_surface["surface_loss"] = surface.floor_fit
+    of_surface = {} if study.surface is None else _laws_of(study.surface)
     choices = {"lr": study.lr_law, "batch": study.batch_law}
     record = {
         "schema": FIT_SCHEMA,
@@ -43,6 +42,7 @@ def write_fits(study: Study, sha256: str, version: str) -> bytes:
         "bootstrap": {name: _records(draws.intervals()) for name, draws in study.draws.items()},
         "tradeoff": [] if study.tradeoff is None else _records(study.tradeoff.table),
         "backtest": [] if study.backtest is None else _records(study.backtest.summary()),
+        "notes": [asdict(note) for note in study.notes],
         "gaps": [gap.text for gap in study.gaps],
     }
     return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
@@ -97,10 +97,22 @@ def is_study(path: str | os.PathLike[str]) -> bool:
 
 
 def _read_law(name: str, law: Any, file: Path) -> Fit:
+    if not isinstance(law, dict):
+        raise RefitError(f"{file}: the law for {name} should be a fit, found {type(law).__name__}")
     try:
         return Fit.from_json(json.dumps(law))
     except ScalefitError as error:
         raise RefitError(f"{file}: the law for {name}: {error}") from error
+
+
+def _laws_of(surface: Surface) -> dict[str, Fit]:
+    """Return the laws of a surface, each with what is to be doubted of the whole."""
+    laws = surface.laws | ({} if surface.floor_fit is None else {"loss": surface.floor_fit})
+    doubts = [note for note in surface.notes if note.caution]
+    return {
+        f"surface_{name}": law.with_notes(*(note for note in doubts if note not in law.notes))
+        for name, law in laws.items()
+    }
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -77,9 +77,17 @@ def _fields(record: Any, kind: type, where: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise SweepError(f"{where} should be a table of settings, found {record!r}")
     _refuse_unknown(record, tuple(entry.name for entry in fields(kind)), where)
-    for name, value in record.items():
+    values = {name: _python(value) for name, value in record.items()}
+    for name, value in values.items():
         check(name, value, f"{where}.{name}")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    return values
+
+
+def _python(value: Any) -> Any:
+    """Return a value of TOML, which has no null, as the functions of the package take it."""
+    if isinstance(value, dict):
+        return {name: None if entry is False else entry for name, entry in value.items()}
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _refuse_unknown(record: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:

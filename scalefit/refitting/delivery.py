@@ -14,9 +14,8 @@ from filelock import FileLock, Timeout
 
 from scalefit.errors import RefitError
 from scalefit.refitting.exchange import swap
-from scalefit.refitting.ownership import foreign_files
+from scalefit.refitting.ownership import STAGING, foreign_files
 
-_STAGING = ".staging"
 _OWNER = "owner.lock"
 _FRESH, _OLD, _CLAIMS = "fresh", "old", "claims"
 
@@ -45,7 +44,7 @@ class Outbox:
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self._stage = out / _STAGING / uuid.uuid4().hex
+        self._stage = out / STAGING / uuid.uuid4().hex
         self._owner = FileLock(self._stage / _OWNER)
 
     def __enter__(self) -> Outbox:
@@ -66,7 +65,7 @@ class Outbox:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the output folder's lock: short, so that several refits can share the folder."""
-        with FileLock(self.out / _STAGING / "folder.lock"):
+        with FileLock(self.out / STAGING / "folder.lock"):
             yield
 
     def claim(self, name: str, source: str) -> bool:
@@ -142,7 +141,7 @@ class Outbox:
 
 def _clear_up(out: Path) -> None:
     """Undo what dead writers left half done. The lock of a living writer cannot be taken."""
-    for stage in (path for path in (out / _STAGING).iterdir() if path.is_dir()):
+    for stage in (path for path in (out / STAGING).iterdir() if path.is_dir()):
         owner = FileLock(stage / _OWNER)
         try:
             owner.acquire(timeout=0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalefit.errors import RefitError, SweepError
-from scalefit.refitting.ownership import is_results
+from scalefit.refitting.ownership import is_output, is_results
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 """Tables of runs by their last suffix, or the one before .gz. A .json or .txt file is taken when it is named."""
@@ -36,7 +36,7 @@ class Source:
     name : str
         Its folder in the output: one path component of plain characters.
     path : str
-        Absolute.
+        Absolute, links not followed.
     relative : str
         Relative to the folder in which it was searched, with forward slashes; globs of the settings match this.
     """
@@ -72,7 +72,8 @@ def discover(paths: Paths, out: Path, *, missing_ok: bool = False) -> Found:
     ----------
     paths : path or iterable of path
         Files, globs, and folders, which are searched through all levels for `SUFFIXES`. Hidden files and folders
-        and results in the output folder are passed over; a link to a folder is not followed, so a loop of links ends.
+        and results of refits are passed over; a link to a folder is not followed, so a loop of links ends. A link to
+        a file is a file of its own.
     out : Path
         The output folder.
     missing_ok : bool
@@ -96,8 +97,8 @@ def discover(paths: Paths, out: Path, *, missing_ok: bool = False) -> Found:
         raise SweepError(f"{missing[0]!r} is no file, folder or glob of any; nothing to refit there")
     for path in asked:
         for root, file in _files(path, out, unreadable):
-            absolute = os.path.realpath(file) if os.path.exists(file) else os.path.abspath(file)
-            if not _is_result(absolute, out):
+            absolute = os.path.abspath(file)  # a link is the file it is called, wherever it points today
+            if not _is_result(os.path.realpath(file), out):
                 found.setdefault(absolute, os.path.relpath(file, root))
     named = _name([(absolute, relative.replace(os.sep, "/")) for absolute, relative in found.items()])
     return Found(tuple(sorted(named)), tuple(unreadable), missing)
@@ -119,11 +120,17 @@ def _walk(folder: str, out: Path, unreadable: list[tuple[str, str]]) -> Iterator
         unreadable.append((str(error.filename), error.strerror or str(error)))
 
     for here, folders, files in os.walk(folder, onerror=note):
-        folders[:] = sorted(name for name in folders if name[0] != "." and Path(here, name).resolve() != out)
+        summarised = is_output(Path(here))
+        folders[:] = sorted(name for name in folders if _is_searched(Path(here, name), out))
         for name in sorted(files):
             stem = name[: -len(".gz")] if name.lower().endswith(".gz") else name
-            if name[0] != "." and stem.lower().endswith(SUFFIXES):
+            if name[0] != "." and stem.lower().endswith(SUFFIXES) and not (summarised and name in TOP_FILES):
                 yield os.path.join(here, name)
+
+
+def _is_searched(folder: Path, out: Path) -> bool:
+    """Tell whether sweeps are looked for in a folder: not in hidden ones, the output, and results of any refit."""
+    return folder.name[0] != "." and folder.resolve() != out and not is_results(folder)
 
 
 def _is_result(absolute: str, out: Path) -> bool:

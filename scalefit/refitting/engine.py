@@ -108,8 +108,8 @@ def refit_found(found: Found, plan: Plan, pool: Workers, on_event: Callable[[Eve
     """Refit the files found; the rest of `refit`."""
     events: list[Event] = []
 
-    def tell(source: Source, status: str, error: str = "") -> None:
-        events.append(Event(source.name, source.path, status, error, len(events) + 1, len(found.sources)))
+    def tell(source: Source, status: str, error: str = "", moved: str = "") -> None:
+        events.append(Event(source.name, source.path, status, error, len(events) + 1, len(found.sources), moved))
         if on_event is not None:
             on_event(events[-1])
 
@@ -120,7 +120,7 @@ def refit_found(found: Found, plan: Plan, pool: Workers, on_event: Callable[[Eve
                 for order, answer in answers:
                     if isinstance(answer, Product):
                         outbox.put_folder(order.source.name, answer.files)
-                        tell(order.source, "ok")
+                        tell(order.source, "ok", moved="; ".join(map(str, answer.record.drift)))
                     else:
                         tell(order.source, "failed", _one_line(answer))
         except KeyboardInterrupt:

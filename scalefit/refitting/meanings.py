@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from scalefit.expressions import parse
 from scalefit.holdouts import check_holdout
 from scalefit.laws import get_law
 from scalefit.vocabulary import BY_COLUMN, check_data_unit, column_of
+
+_MOST_TARGETS = 100
 
 
 def check(name: str, value: Any, where: str) -> None:
@@ -60,11 +63,17 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _is_draws(value: Any) -> bool:
+    return _is_count(value) and value != 1
 
 
 def _is_mapping(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(column_of(name) in BY_COLUMN and _is_text(v) for name, v in value.items())
+    return isinstance(value, Mapping) and all(
+        column_of(name) in BY_COLUMN and (_is_text(column) or column is None) for name, column in value.items()
+    )
 
 
 def _is_list(value: Any) -> bool:
@@ -72,7 +81,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_targets(value: Any) -> bool:
-    return (_is_count(value) and value > 0) or (
+    return (_is_count(value) and 0 < value <= _MOST_TARGETS) or (
         isinstance(value, list | tuple) and bool(value) and all(map(_is_size, value))
     )
 
@@ -84,8 +93,11 @@ def _one_of(*words: str) -> tuple[str, Callable[[Any], bool]]:
 _TEXT = ("a text", _is_text)
 _LAWS = ("a list of laws, by name or formula", _is_list)
 _EXPECTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "columns": ("a table such as {lr = 'peak', params = 'n_emb'}, words of the package on the left", _is_mapping),
-    "batch_unit": _TEXT,
+    "columns": (
+        "a table such as {lr = 'peak', tokens = false}, words of the package on the left, false for none",
+        _is_mapping,
+    ),
+    "batch_unit": ("what the batch counts: 'sequences', or the unit of the data such as 'tokens'", _is_text),
     "seq_len": ("a positive number", _is_size),
     "data_unit": _TEXT,
     "nonfinite": _one_of("raise", "diverged", "drop"),
@@ -95,9 +107,9 @@ _EXPECTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "lr_laws": _LAWS,
     "batch_laws": _LAWS,
     "loss_law": ("a law, by name or formula", _is_text),
-    "targets": ("a list of losses, or how many to spread over those measured", _is_targets),
+    "targets": (f"a list of losses, or how many to spread over those measured, {_MOST_TARGETS} at most", _is_targets),
     "holdout": ("a condition such as 'params > 1e9', or 'largest params'", _is_text),
-    "draws": ("a whole number from 0 up", _is_count),
+    "draws": ("0 for none, or a whole number from 2 up", _is_draws),
     "seed": ("a whole number from 0 up", _is_count),
 }
 _MEANING: Mapping[str, Callable[[str], Any]] = {

@@ -28,6 +28,8 @@ class Event:
         "ok", "skipped" (up to date) or "failed".
     error : str
         Why it failed.
+    moved : str
+        What is not what it was before.
     done, total : int
         How many files are done, of how many.
     """
@@ -38,6 +40,7 @@ class Event:
     error: str
     done: int
     total: int
+    moved: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,7 +82,8 @@ class Refit(Shown):
     def _face(self) -> Face:
         counts = Counter(event.status for event in self.events)
         words = {"ok": "refitted", "skipped": "up to date", "failed": "failed"}
-        told = ", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status]) or "none found"
+        told = ", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status])
+        told = told or ("none finished" if self.interrupted else "none found")
         failed = self.table.query("status == 'failed'")[["name", "error"]]
         moved = self.summary.loc[self.summary["name"].isin([e.name for e in self.events if e.status == "ok"])]
         notes = [

@@ -9,6 +9,9 @@ from typing import Any
 
 from scalefit.refitting.records import FILE, REPORT
 
+STAGING = ".staging"
+"""Where in an output folder results are made ready."""
+
 _WRITTEN = {FILE, REPORT, "fit.json", "optima.csv", "tradeoff.csv", "backtest.csv", "figures"}
 """What a folder of results can hold at its top."""
 
@@ -18,6 +21,11 @@ def is_results(folder: Path) -> bool:
     if _label(folder) is not None:
         return True
     return (folder / FILE).is_file() and {path.name for path in folder.iterdir()} <= _WRITTEN
+
+
+def is_output(folder: Path) -> bool:
+    """Tell whether refits have written into a folder."""
+    return (folder / STAGING).is_dir()
 
 
 def is_free(folder: Path, source: str, sha256: str) -> bool:

@@ -90,7 +90,12 @@ def digest_file(path: str | Path) -> str:
 def _read(order: Order) -> Sweep:
     options = asdict(order.reading)
     condition = options.pop("where")
-    sweep = read_sweep(order.source.path, **options)
+    try:
+        sweep = read_sweep(order.source.path, **options)
+    except SweepError as error:
+        if "columns=" in str(error):  # a remedy in Python
+            raise SweepError(f"{error}; for a refit that is columns = {{...}} under [read] in scalefit.toml") from error
+        raise
     if digest_file(order.source.path) != order.sha256:
         raise SweepError(f"{order.source.path} changed while it was read; it is taken up by the next refit")
     return sweep if condition is None else sweep.where(condition)

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from scalefit.errors import RefitError
+from scalefit.formatting import format_number
 
 SCHEMA = 1
 """Version of the file format; a record of another version is out of date."""
 
 FILE = "record.json"
 REPORT = "report.html"
+
+_NO_LAW = "none"
 
 _FAR = 3.0
 """Combined standard errors beyond which a value has moved."""
@@ -50,15 +53,26 @@ class Drift:
     Parameters
     ----------
     quantity : str
-    before, after : float
+        As in `Finding`, or ``"lr: law"`` where the law is another one.
+    before, after : float or str
+        Values, or formulas: "none" where there was or is no such law.
     errors : float
-        How many combined standard errors lie between them; NaN if the law changed.
+        How many combined standard errors lie between them; NaN between laws.
     """
 
     quantity: str
-    before: float
-    after: float
+    before: float | str
+    after: float | str
     errors: float
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        far = f" ({format_number(self.errors, 2)} errors)" if self.errors == self.errors else ""
+        return f"{self.quantity} {_shown(self.before)} -> {_shown(self.after)}{far}"
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else format_number(value)
 
 
 @dataclass(frozen=True)
@@ -147,23 +161,32 @@ def drifted(before: Sequence[Finding], after: Sequence[Finding]) -> tuple[Drift,
     >>> drifted([Finding("lr: a", -0.5, 0.03)], [Finding("lr: a", -0.25, 0.04)])
     (Drift(quantity='lr: a', before=-0.5, after=-0.25, errors=5.0),)
     """
-    old = {finding.quantity: finding for finding in before}
-    found = []
+    if not before:
+        return ()
+    old_laws, laws = _laws(before), _laws(after)
+    targets = dict.fromkeys([*laws, *old_laws])
+    found = [
+        Drift(f"{target}: law", old_laws.get(target, _NO_LAW), laws.get(target, _NO_LAW), math.nan)
+        for target in targets
+        if old_laws.get(target) != laws.get(target)
+    ]
+    old = {(finding.quantity, finding.law): finding for finding in before}
     for new in after:
-        was = old.get(new.quantity)
-        if was is None or not (math.isfinite(was.value) and math.isfinite(new.value)):
-            continue
-        if was.law != new.law:
-            found.append(Drift(new.quantity, was.value, new.value, math.nan))
-        elif (apart := _apart(was, new)) > _FAR:
+        was = old.get((new.quantity, new.law))
+        if was is not None and (apart := _apart(was, new)) > _FAR:
             found.append(Drift(new.quantity, was.value, new.value, apart))
     return tuple(found)
 
 
+def _laws(findings: Sequence[Finding]) -> dict[str, str]:
+    """Return the formulas by target."""
+    return {finding.quantity.partition(":")[0]: finding.law for finding in findings if finding.law}
+
+
 def _apart(was: Finding, new: Finding) -> float:
-    """Return how many combined errors lie between two values; 0 where an error is unknown, as at a bound."""
-    error = math.hypot(was.stderr, new.stderr)
-    return abs(new.value - was.value) / error if math.isfinite(error) and error > 0 else 0.0
+    """Return how many combined errors lie between two values; 0 where one or its error is unknown, as at a bound."""
+    error, way = math.hypot(was.stderr, new.stderr), abs(new.value - was.value)
+    return way / error if math.isfinite(error) and error > 0 and math.isfinite(way) else 0.0
 
 
 def _size(path: Path) -> int:

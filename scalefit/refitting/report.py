@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,11 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from scalefit.faces import Shown, to_html
-from scalefit.formatting import format_error, format_number
+from scalefit.formatting import format_error
 from scalefit.notes import Note
 from scalefit.refitting.orders import Order
 from scalefit.refitting.pictures import inline
-from scalefit.refitting.records import Drift, Record
+from scalefit.refitting.records import Record
 from scalefit.refitting.study import Study
 from scalefit.refitting.tables import printable
 from scalefit.selection import Choice
@@ -89,7 +88,7 @@ def write_report(
             sections=[section for section in sections if section["faces"] or section["figures"]],
             untold=[note for note in (*study.notes, *notes) if note not in told],
             gaps=[gap.text for gap in study.gaps],
-            drift=[_told(moved) for moved in record.drift],
+            drift=record.drift,
             command=_command(order),
             settings=order.settings_text,
             settings_source=order.settings_source,
@@ -109,12 +108,6 @@ def _once(result: Shown, told: set[Note]) -> Markup:
     new = tuple(note for note in face.notes if note not in told)
     told.update(new)
     return Markup(to_html(replace(face, notes=new)))
-
-
-def _told(moved: Drift) -> dict[str, str]:
-    far = "" if math.isnan(moved.errors) else format_number(moved.errors, 2)
-    ends = {"before": format_number(moved.before), "after": format_number(moved.after)}
-    return {"quantity": moved.quantity, "errors": far} | ends
 
 
 def _command(order: Order) -> str:

@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from scalefit.errors import SweepError
 from scalefit.refitting.meanings import check
 
 
@@ -22,7 +24,7 @@ class Reading:
         If a value is none that the argument can have.
     """
 
-    columns: Mapping[str, str] | None = None
+    columns: Mapping[str, str | None] | None = None
     batch_unit: str | None = None
     seq_len: float | None = None
     data_unit: str = "tokens"
@@ -33,6 +35,9 @@ class Reading:
 
     def __post_init__(self) -> None:
         _check_own(self, Reading)
+        if self.batch_unit not in (None, "sequences", self.data_unit):
+            known = f"'sequences' or {self.data_unit!r} (the data_unit)"
+            raise SweepError(f"batch_unit should be {known}, found {self.batch_unit!r}")
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,10 @@ def _check_own(settings: Any, kind: type) -> None:
 
 @dataclass(frozen=True)
 class Rule:
-    """Settings for the files that match a glob, which is compared with the end of their path, folder by folder."""
+    """Settings for the files that match a glob.
+
+    It is compared with the end of their path, folder by folder; ``**`` stands for any folders in a row, none included.
+    """
 
     match: str
     reading: Mapping[str, Any]
@@ -120,10 +128,20 @@ class Settings:
         """Return the settings of the file at a path; how the file was found makes no difference."""
         reading, analysis = self.reading, self.analysis
         for rule in self.rules:
-            if PurePosixPath(Path(path).as_posix()).match(rule.match):
+            if _ends_like(PurePosixPath(Path(path).as_posix()).parts, PurePosixPath(rule.match).parts):
                 reading = replace(reading, **rule.reading)
                 analysis = replace(analysis, **rule.analysis)
         return reading, analysis
+
+
+def _ends_like(parts: tuple[str, ...], globs: tuple[str, ...]) -> bool:
+    """Tell whether the last parts of a path match the parts of a glob."""
+    if not globs:
+        return True
+    *before, last = globs
+    if last == "**":
+        return any(_ends_like(parts[:end], tuple(before)) for end in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[-1], last) and _ends_like(parts[:-1], tuple(before))
 
 
 def digest(*parts: Any) -> str:
@@ -155,4 +173,6 @@ def to_toml(reading: Reading, analysis: Analysis) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{name} = {_toml(entry)}' for name, entry in value.items())}}}"
+    if value is None:
+        return "false"
     return json.dumps(value, ensure_ascii=False)

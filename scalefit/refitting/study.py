@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from scalefit.errors import ScalefitError, ScalefitWarning, SweepError
 from scalefit.extractors import Basin
 from scalefit.extrapolation import Backtest, backtest
 from scalefit.fitting import Fit, FitStatus, fit
+from scalefit.laws.formula import Law
 from scalefit.notes import Note, merge
 from scalefit.optima import Optima, find_optima
 from scalefit.recipes import fit_sweep
@@ -21,6 +22,7 @@ from scalefit.refitting.memory import Remembered
 from scalefit.refitting.records import Finding
 from scalefit.refitting.settings import Analysis
 from scalefit.selection import Choice, choose_law
+from scalefit.selection.candidates import usual_laws
 from scalefit.solvers.losses import Huber
 from scalefit.surface import Surface, fit_surface
 from scalefit.sweep import Sweep
@@ -35,7 +37,11 @@ _HUBER = 1e-3
 _LEVELS = 3
 """Batch sizes that a cell must have for an optimum among them."""
 
-_LOSS_LAWS = {("params", "tokens"): "chinchilla", ("params",): "loss_params", ("tokens",): "loss_tokens"}
+_LOSS_LAWS: dict[tuple[str, ...], str] = {
+    ("params", "tokens"): "chinchilla",
+    ("params",): "loss_params",
+    ("tokens",): "loss_tokens",
+}
 """The usual law of the loss by what varies."""
 
 
@@ -107,15 +113,10 @@ class Study:
     def findings(self) -> tuple[Finding, ...]:
         """The numbers of the summary: parameters of the laws with their errors, and the backtest's best regret.
 
-        A parameter that the runs do not identify has no value here.
+        A parameter that the runs do not identify, and every one of a law that was not found, has no value here.
         """
         found = [
-            Finding(
-                f"{target}: {row['parameter']}",
-                math.nan if row["status"] == "unidentified" else float(row["value"]),
-                float(row["stderr"]),
-                law.law.formula,
-            )
+            Finding(f"{target}: {row['parameter']}", *_told(row, law.status), law.law.formula)
             for target, law in self.laws.items()
             for row in law.table.to_dict("records")
         ]
@@ -123,6 +124,13 @@ class Study:
             best = self.backtest.summary().iloc[0]
             found.append(Finding("backtest: regret_pct", float(best["regret_pct"]), float(best["regret_stderr"])))
         return tuple(found)
+
+
+def _told(row: Mapping[Any, Any], status: FitStatus) -> tuple[float, float]:
+    """Return value and error of a parameter, as far as they mean something."""
+    if status is FitStatus.NOT_CONVERGED or row["status"] == "unidentified":
+        return math.nan, math.nan
+    return float(row["value"]), float(row["stderr"])
 
 
 def study_sweep(sweep: Sweep, analysis: Analysis) -> Study:
@@ -169,10 +177,10 @@ class _Steps:
             lr_law,
             batch_law,
             self._try("law for the loss", self._loss_law),
-            self._try("joint surface", lambda: fit_surface(sweep), needs=("lr",)),
+            self._try("joint surface", lambda: self._surface(optima), needs=("lr",)),
             trade,
             self._critical_law(trade),
-            self._try("backtest", self._backtest, needs=("lr",)),
+            self._try("backtest", lambda: self._backtest(optima), needs=("lr",)),
             self._bootstrap("lr", lr_law),
             self._bootstrap("batch", batch_law),
             tuple(self._gaps),
@@ -207,16 +215,40 @@ class _Steps:
             return None
         return self._try(f"law for {target}", lambda: choose_law(optima, laws or "auto", target=target))
 
-    def _backtest(self) -> Backtest:
-        return backtest(self._sweep, self._analysis.holdout, methods=(Basin(),), observed=self._method)
+    def _surface(self, optima: Optima | None) -> Surface:
+        lr_laws, batch_law = self._laws_of_settings(optima)
+        return fit_surface(self._sweep, lr_laws[0], batch_law, self._usual_loss_law() or "chinchilla")
+
+    def _backtest(self, optima: Optima | None) -> Backtest:
+        lr_laws, batch_law = self._laws_of_settings(optima)
+        methods = (Basin(),)
+        return backtest(
+            self._sweep,
+            self._analysis.holdout,
+            laws=lr_laws,
+            batch_law=batch_law,
+            methods=methods,
+            observed=self._method,
+        )
+
+    def _laws_of_settings(self, optima: Optima | None) -> tuple[tuple[Law | str, ...], Law | str]:
+        """Return the laws asked for; else the straight ones in what varies, which the held-out cells had no say in."""
+        analysis = self._analysis
+        if {"params", "tokens"} <= self._varied or optima is None:
+            return analysis.lr_laws or ("lr_power",), (*analysis.batch_laws, "batch_power")[0]
+        batch_laws: tuple[Law | str, ...] = usual_laws(optima, "batch") if "batch" in optima.over else ("batch_power",)
+        return analysis.lr_laws or usual_laws(optima, "lr")[:1], (*analysis.batch_laws, *batch_laws)[0]
+
+    def _usual_loss_law(self) -> str | None:
+        """Return the law of the loss asked for, else the usual one; None where nothing varies that it could follow."""
+        if self._analysis.loss_law != "auto":
+            return self._analysis.loss_law
+        return _LOSS_LAWS.get(tuple(name for name in ("params", "tokens") if name in self._varied))
 
     def _loss_law(self) -> Fit:
-        law = self._analysis.loss_law
-        if law == "auto":
-            varied = tuple(name for name in ("params", "tokens") if name in self._varied)
-            if not varied:
-                raise SweepError("neither params nor tokens vary")
-            law = _LOSS_LAWS[varied]
+        law = self._usual_loss_law()
+        if law is None:
+            raise SweepError("neither params nor tokens vary")
         return fit_sweep(law, self._sweep, loss=Huber(_HUBER)).fit
 
     def _tradeoff(self) -> Tradeoff:

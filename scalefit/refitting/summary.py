@@ -11,11 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from scalefit.formatting import format_number
 from scalefit.refitting.delivery import Outbox
 from scalefit.refitting.discovery import FAILURES, INDEX, SUMMARY, SUMMARY_PARQUET
 from scalefit.refitting.outcome import Event
-from scalefit.refitting.records import REPORT, Drift, Record, read_records
+from scalefit.refitting.records import REPORT, Record, read_records
 from scalefit.refitting.tables import guarded_csv, printable
 
 Failures = dict[str, dict[str, str]]
@@ -67,7 +66,7 @@ def _row(record: Record | None, source: str, failure: dict[str, str] | None) -> 
     row: dict[str, Any] = {"name": record.name if record else failure["name"] if failure else ""}
     row |= {"status": "failed" if failure else "ok", "source": printable(source)}
     row |= {count: getattr(record, count, None) for count in ("n_runs", "n_cells", "n_cautions")}
-    row["moved"] = "; ".join(map(_told, record.drift)) if record else ""
+    row["moved"] = "; ".join(map(str, record.drift)) if record else ""
     row["error"] = printable(failure["error"]) if failure else ""
     row["report"] = f"{record.name}/{REPORT}" if record and REPORT in record.outputs else ""
     for finding in record.findings if record else ():
@@ -95,8 +94,3 @@ def _update_failures(outbox: Outbox, events: Iterable[Event]) -> Failures:
     failures |= {e.path: {"name": e.name, "error": e.error} for e in events if e.status == "failed"}
     outbox.put_file(FAILURES, (json.dumps(failures, indent=1, sort_keys=True) + "\n").encode())
     return failures
-
-
-def _told(drift: Drift) -> str:
-    far = f"{format_number(drift.errors, 2)} errors" if drift.errors == drift.errors else "another law"
-    return f"{drift.quantity} {format_number(drift.before)} -> {format_number(drift.after)} ({far})"
