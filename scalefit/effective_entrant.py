@@ -13,7 +13,9 @@ from scalefit.errors import LawError
 from scalefit.extractors import Extractor
 from scalefit.fitting import Fit, fit
 from scalefit.laws.formula import Law
+from scalefit.levels import near_lowest
 from scalefit.notes import merge
+from scalefit.regret import cell_axes
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import column_of
 
@@ -78,9 +80,9 @@ class EffectiveEntrant:
 
     def _good_runs(self, sweep: Sweep) -> pd.DataFrame:
         table = sweep.table
-        cells = sweep.labels([name for name in ("params", "tokens") if name in table])
-        lowest = table["loss"].groupby([cells[name] for name in cells]).transform("min")
-        return table[table["loss"] <= lowest * (1 + self.near)].reset_index(drop=True)
+        keys, cell = sweep.group(cell_axes(sweep))
+        kept = near_lowest(cell, table["loss"].to_numpy(), len(keys), self.near)
+        return table[kept].reset_index(drop=True)
 
 
 @dataclass(frozen=True)

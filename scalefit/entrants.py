@@ -17,6 +17,7 @@ from scalefit.fitting.covariance import RANK_TOLERANCE
 from scalefit.formatting import format_number
 from scalefit.laws import PUBLISHED, PublishedLaw, get_law, get_published
 from scalefit.laws.formula import Law
+from scalefit.levels import near_lowest
 from scalefit.notes import Note, merge
 from scalefit.optima import Optima, find_optima
 from scalefit.regret import cell_axes, searched_axes
@@ -204,9 +205,7 @@ class Baseline:
         by, axes = list(cell_axes(sweep)), list(searched_axes(sweep))
         table = sweep.table
         keys, cell = sweep.group(by)
-        loss, lowest = table["loss"].to_numpy(), np.full(len(keys), np.inf)
-        np.fmin.at(lowest, cell, loss)
-        kept = loss <= (lowest * (1 + self.excess))[cell]
+        kept = near_lowest(cell, table["loss"].to_numpy(), len(keys), self.excess)
         counts = np.bincount(cell[kept], minlength=len(keys)).astype(float)
         there = counts > 0  # where every run diverged there is no best one
         means, counts = keys[there].reset_index(drop=True), counts[there]

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scalefit.errors import LawError, SweepError
-from scalefit.expressions import evaluate_condition
+from scalefit.expressions import evaluate_condition, parse
 from scalefit.formatting import format_number
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import BY_SYMBOL, column_of
@@ -19,8 +19,10 @@ from scalefit.vocabulary import BY_SYMBOL, column_of
 Bools = NDArray[np.bool_]
 
 
-_PHRASE = re.compile(r"\s*(largest|rolling)\s+(\w+)\s*\Z")
+_PHRASE = re.compile(r"\s*(largest|rolling)(?:\s+(\w+))?\s*\Z")
 
+_AXES = {"largest": ("params", "tokens", "both"), "rolling": ("params", "tokens")}
+"""What each phrase may be followed by, as columns."""
 
 _PHRASES = "'largest params', 'largest tokens', 'largest both', 'rolling params' or 'rolling tokens'"
 
@@ -40,6 +42,50 @@ class Fold:
     name: str
     held: Bools
     trained: Bools
+
+
+def check_holdout(text: str) -> None:
+    """Raise if a text can be no holdout, whatever the sweep.
+
+    Parameters
+    ----------
+    text : str
+        A condition, or a phrase such as ``"largest params"``; see `scalefit.backtest`.
+
+    Raises
+    ------
+    SweepError
+        If it is neither.
+
+    Examples
+    --------
+    >>> check_holdout("rolling D")
+    >>> check_holdout("params > 1e9 and tokens > 1e10")
+    >>> check_holdout("rolling both")
+    Traceback (most recent call last):
+    scalefit.errors.SweepError: expected 'rolling params' or 'rolling tokens', found 'rolling both'
+    """
+    if _read_phrase(text) is None:
+        try:
+            parse(text, condition=True)
+        except LawError as error:
+            raise _no_condition(error) from None
+
+
+def _read_phrase(text: str) -> tuple[str, str] | None:
+    """Return the kind of a phrase and its column, or both; None of a text that can only be a condition."""
+    phrase = _PHRASE.match(text)
+    if phrase is None:
+        return None
+    kind, name = phrase[1], column_of(phrase[2] or "")
+    if name not in _AXES[kind]:
+        *others, last = (f"'{kind} {axis}'" for axis in _AXES[kind])
+        raise SweepError(f"expected {', '.join(others)} or {last}, found {text!r}")
+    return kind, name
+
+
+def _no_condition(error: LawError) -> SweepError:
+    return SweepError(f"{error}. A holdout is a condition such as 'params > 1e9', or {_PHRASES}")
 
 
 def folds_of(sweep: Sweep, keys: pd.DataFrame, cell: NDArray[np.int64], holdout: str | Sequence[str]) -> list[Fold]:
@@ -66,6 +112,8 @@ def folds_of(sweep: Sweep, keys: pd.DataFrame, cell: NDArray[np.int64], holdout:
             "holdout: expected a condition such as 'params > 1e9', 'largest params', 'rolling tokens', or a list of "
             f"these, found {holdout!r}"
         )
+    for text in asked:
+        check_holdout(text)
     found: dict[bytes, Fold] = {}
     for fold in (fold for text in dict.fromkeys(asked) for fold in _folds(sweep, keys, cell, text)):
         same = found.setdefault(fold.held.tobytes() + fold.trained.tobytes(), fold)
@@ -75,11 +123,11 @@ def folds_of(sweep: Sweep, keys: pd.DataFrame, cell: NDArray[np.int64], holdout:
 
 
 def _folds(sweep: Sweep, keys: pd.DataFrame, cell: NDArray[np.int64], text: str) -> list[Fold]:
-    phrase = _PHRASE.match(text)
+    phrase = _read_phrase(text)
     if phrase is None:
         held = _by_condition(sweep, keys, cell, text)
         return [_complement(text, held)]
-    kind, name = phrase[1], column_of(phrase[2])
+    kind, name = phrase
     if kind == "largest" and name == "both":
         tops = [_values(keys, column, text) for column in ("params", "tokens")]
         return [_complement(text, np.any([values == values.max() for values in tops], axis=0))]
@@ -131,7 +179,7 @@ def _by_condition(sweep: Sweep, keys: pd.DataFrame, cell: NDArray[np.int64], tex
     try:
         runs = np.broadcast_to(evaluate_condition(text, columns | symbols), len(table))
     except LawError as error:
-        raise SweepError(f"{error}. A holdout is a condition such as 'params > 1e9', or {_PHRASES}") from None
+        raise _no_condition(error) from None
     count = np.bincount(cell, weights=runs, minlength=len(keys))
     size = np.bincount(cell, minlength=len(keys))
     if (split := (count > 0) & (count < size)).any():

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit.errors import SweepError
-from scalefit.levels import group_levels, number_groups
+from scalefit.levels import group_levels, lowest_of, number_groups
 from scalefit.notes import Note
 from scalefit.vocabulary import AXES, BY_COLUMN, QUANTITIES
 
@@ -102,10 +102,8 @@ def remark(table: pd.DataFrame, levels: Callable[[str], np.ndarray]) -> list[Not
         text = f"{repeated} of {len(table)} runs repeat the {', '.join(axes)} of another run; all are kept"
         notes.append(Note("repeats", text))
     by = [name for name in ("params", "tokens") if name in axes]
-    first, cell = number_groups(*(levels(name) for name in by)) if by else (np.zeros(1), np.zeros(len(table), int))
-    best = np.full(len(first), np.nan)
-    np.fmin.at(best, cell, loss)
-    if far := int((loss - best[cell] > FAR_OFF).sum()):
+    first, cell = number_groups(*(levels(name) for name in by), rows=len(table))
+    if far := int((loss - lowest_of(cell, loss, len(first))[cell] > FAR_OFF).sum()):
         where = f"over {FAR_OFF} nats above the best of their cell"
         text = f"{far} of {len(table)} runs lie {where}: diverged or far from tuned; all are kept"
         notes.append(Note("far_off", text))

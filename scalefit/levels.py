@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scalefit.errors import SweepError
+
 
 def group_levels(values: Any, rtol: float = 0.01) -> np.ndarray:
     """Return the level each value belongs to, so that jitter and rounding never split a group.
@@ -47,13 +49,15 @@ def group_levels(values: Any, rtol: float = 0.01) -> np.ndarray:
     return values
 
 
-def number_groups(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def number_groups(*columns: np.ndarray, rows: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Number the groups of rows that are equal in every column, in ascending order of the first column, then the next.
 
     Parameters
     ----------
     *columns : ndarray, shape (n,)
         Levels. What is missing is a level of its own, after all others.
+    rows : int
+        How many rows there are, where there may be no column to tell; without a column they are one group.
 
     Returns
     -------
@@ -62,18 +66,122 @@ def number_groups(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     group : numpy.ndarray of int, shape (n,)
         The number of each row's group.
 
+    Raises
+    ------
+    TypeError
+        If the values of a column cannot be put in order; `group_rows` says which.
+
     Examples
     --------
     >>> first, group = number_groups(np.array([2.0, 1.0, 2.0, 1.0]), np.array(["b", "b", "a", "b"], dtype=object))
     >>> first.tolist(), group.tolist()
     ([1, 2, 0], [2, 0, 1, 0])
     """
-    group = np.zeros(len(columns[0]), dtype=np.int64)
-    first = group[:1]
+    group = np.zeros(len(columns[0]) if columns else rows, dtype=np.int64)
+    first = np.zeros(min(len(group), 1), dtype=np.int64)
     for values in columns:
         code = _codes(values)
         _, first, group = np.unique(group * (code.max(initial=0) + 1) + code, return_index=True, return_inverse=True)
     return first, group
+
+
+def group_rows(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the rows of a table that differ, in ascending order, and which of them each row is.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Levels; without a column all rows are one group. What is missing is a level of its own, after all others.
+
+    Returns
+    -------
+    keys : pandas.DataFrame
+        One row a group.
+    group : numpy.ndarray of int, shape (n,)
+        The row of `keys` that each row is.
+
+    Raises
+    ------
+    SweepError
+        If the values of a column cannot be put in order.
+
+    Examples
+    --------
+    >>> keys, group = group_rows(pd.DataFrame({"params": [4e8, 1e8, 4e8], "optimizer": ["adam", "adam", "adam"]}))
+    >>> keys.to_dict("records"), group.tolist()
+    ([{'params': 100000000.0, 'optimizer': 'adam'}, {'params': 400000000.0, 'optimizer': 'adam'}], [1, 0, 1])
+    """
+    columns = {str(name): table[name].to_numpy() for name in table}
+    try:
+        first, group = number_groups(*columns.values(), rows=len(table))
+    except TypeError:
+        raise next(unordered(name, values) for name, values in columns.items() if not _can_be_ordered(values)) from None
+    return table.iloc[first].reset_index(drop=True), group
+
+
+def unordered(column: str, values: np.ndarray) -> SweepError:
+    """Return the error that says of which kinds the values of a column are that cannot be put in order."""
+    kinds = ", ".join(sorted({type(value).__name__ for value in values}))
+    return SweepError(
+        f"{column}: expected numbers or texts, found values that cannot be put in order ({kinds}); turn them into "
+        f"texts before the table is read: table[{column!r}].map(str)"
+    )
+
+
+def _can_be_ordered(values: np.ndarray) -> bool:
+    try:
+        _codes(values)
+    except TypeError:
+        return False
+    return True
+
+
+def lowest_of(group: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
+    """Return the lowest value of each group.
+
+    Parameters
+    ----------
+    group : ndarray of int, shape (rows,)
+        The group of each row, 0 to n - 1.
+    values : ndarray, shape (rows,)
+        NaN counts for nothing.
+    n : int
+        How many groups there are.
+
+    Returns
+    -------
+    numpy.ndarray, shape (n,)
+        NaN for a group without a value.
+
+    Examples
+    --------
+    >>> lowest_of(np.array([0, 0, 1]), np.array([3.0, 2.5, np.nan]), 2).tolist()
+    [2.5, nan]
+    """
+    lowest = np.full(n, np.nan)
+    np.fmin.at(lowest, group, values)
+    return lowest
+
+
+def near_lowest(group: np.ndarray, values: np.ndarray, n: int, excess: float) -> np.ndarray:
+    """Say which rows have a value at most a relative excess over the lowest of their group.
+
+    Parameters
+    ----------
+    group, values, n
+        As in `lowest_of`; a row without a value is never near.
+    excess : float
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (rows,)
+
+    Examples
+    --------
+    >>> near_lowest(np.array([0, 0, 0, 1]), np.array([3.0, 3.01, 3.2, 9.0]), 2, 0.01).tolist()
+    [True, True, False, True]
+    """
+    return np.asarray(values <= (lowest_of(group, values, n) * (1 + excess))[group])
 
 
 def _codes(values: np.ndarray) -> np.ndarray:

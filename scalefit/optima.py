@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,21 +98,22 @@ class Optima(Shown):
         return self._told(target, bounds=True)
 
     def _told(self, target: str, *, bounds: bool) -> Observations:
-        """Return what is asked of every law that is tried, worked out once, with a table of its own."""
+        """Return what is asked of every law that is tried, worked out once, with arrays of its own."""
         asked = column_of(target), bounds
         if asked not in self._known:
-            self._known[asked] = self._rows(target, *asked)
+            self._known[asked] = self._rows(*asked)
         known = self._known[asked]
-        return replace(known, table=known.table.copy())
+        arrays: dict[str, Any] = {name: getattr(known, name) for name in ("table", "weights", "censored")}
+        return replace(known, **{name: part.copy() for name, part in arrays.items() if part is not None})
 
     @cached_property
     def _known(self) -> dict[tuple[str, bool], Observations]:
         return {}
 
-    def _rows(self, target: str, column: str, bounds: bool) -> Observations:
+    def _rows(self, column: str, bounds: bool) -> Observations:
         if column not in self.over:
             raise SweepError(
-                f"these optima are over {', '.join(self.over)}, not {target!r}; "
+                f"these optima are over {', '.join(self.over)}, not {column!r}; "
                 f"search it with find_optima(sweep, over={column!r})"
             )
         status = self._table[_named("status", column, self.over)]

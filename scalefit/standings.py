@@ -55,7 +55,7 @@ class Standings:
         row = {"beyond": beyond, "entrant": name, "cells": int((~np.isnan(self._regret[rows])).sum())}
         row |= {"reach": float(np.exp(np.log(self._numbers("reach")[rows]).mean()))}
         row |= {"regret_pct": mean, "regret_stderr": stderr}
-        return row | {f"{axis}_log2": mean_of(np.abs(self._point_errors(rows, axis))) for axis in self.axes}
+        return row | {f"{axis}_log2": _mean_of(np.abs(self._point_errors(rows, axis))) for axis in self.axes}
 
     def _text(self, name: str) -> NDArray[np.object_]:
         return self.table[name].to_numpy(dtype=object)
@@ -89,11 +89,11 @@ class Standings:
         row |= self._gap(name, best)
         for axis in self.axes:
             row |= self._accuracy(scored, axis)
-        row["censored"] = mean_of(self._numbers("censored")[scored])
-        row["clipped"] = mean_of(np.max([self._numbers(flag)[scored] for flag in FLAGS], axis=0))
+        row["censored"] = _mean_of(self._numbers("censored")[scored])
+        row["clipped"] = _mean_of(np.max([self._numbers(flag)[scored] for flag in FLAGS], axis=0))
         beyond = self._text("beyond")
         if set(_KINDS) <= set(beyond):
-            row |= {f"regret_{kind}": mean_of(regret[known & (beyond[rows] == kind)]) for kind in _KINDS}
+            row |= {f"regret_{kind}": _mean_of(regret[known & (beyond[rows] == kind)]) for kind in _KINDS}
         return row
 
     def _mean_regret(self, rows: Rows) -> tuple[float, float]:
@@ -118,9 +118,9 @@ class Standings:
         inside = self._text(f"{axis}_inside")[rows]
         error = self._point_errors(rows, axis)
         return {
-            f"{axis}_log2": mean_of(np.abs(error)),
-            f"{axis}_mape": mean_of(100 * np.abs(np.exp2(error) - 1)),
-            f"{axis}_coverage": mean_of(inside[~pd.isna(inside)].astype(float)),
+            f"{axis}_log2": _mean_of(np.abs(error)),
+            f"{axis}_mape": _mean_of(100 * np.abs(np.exp2(error) - 1)),
+            f"{axis}_coverage": _mean_of(inside[~pd.isna(inside)].astype(float)),
         }
 
     def _point_errors(self, rows: Rows, axis: str) -> Floats:
@@ -128,6 +128,6 @@ class Standings:
         return error[(self._text(f"{axis}_status")[rows] == "interior") & ~np.isnan(error)]
 
 
-def mean_of(values: Floats) -> float:
+def _mean_of(values: Floats) -> float:
     """Return the mean; NaN of nothing."""
     return float(values.mean()) if len(values) else np.nan

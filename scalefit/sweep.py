@@ -16,7 +16,7 @@ from scalefit.expressions import evaluate_condition
 from scalefit.faces import Face, Shown
 from scalefit.formatting import format_number, format_span
 from scalefit.integrity import STATED, canonical, label, remark
-from scalefit.levels import number_groups
+from scalefit.levels import group_rows, lowest_of, number_groups, unordered
 from scalefit.notes import Note, merge
 from scalefit.observations import Observations
 from scalefit.vocabulary import AXES, BY_COLUMN, BY_SYMBOL, check_data_unit, column_of, unit_of
@@ -35,6 +35,8 @@ class Sweep(Shown):
         A copy of the runs: `lr` (peak), `batch` (data per optimizer step), `params`, `tokens` (data trained on),
         `loss` (nats) and the other words of the vocabulary first, then every further column of the input, then
         `diverged`, which marks runs whose loss was not finite (their loss is NaN).
+    columns : tuple of str
+        The names of the table's columns.
     units : mapping of str to str
         The unit of each column of the vocabulary that is present.
     notes : tuple of Note
@@ -188,6 +190,38 @@ class Sweep(Shown):
             f"read_sweep(..., columns={{{missing[0]!r}: '<its name>'}})"
         )
 
+    def require_losses(self, lacking: str) -> np.ndarray:
+        """Return which runs have a loss; raise unless there is one.
+
+        Parameters
+        ----------
+        lacking : str
+            What there is not if all runs diverged, for the error: ``"no loss to fit a surface to"``.
+
+        Returns
+        -------
+        numpy.ndarray of bool, shape (n_runs,)
+            False for diverged runs.
+
+        Raises
+        ------
+        SweepError
+            If all runs diverged.
+
+        Examples
+        --------
+        >>> runs = pd.DataFrame({"lr": [1e-3, 1.0], "loss": [3.3, np.nan], "diverged": [False, True]})
+        >>> Sweep.from_frame(runs).require_losses("no loss to fit").tolist()
+        [True, False]
+        """
+        finished = ~self._table["diverged"].to_numpy(dtype=bool)
+        if not finished.any():
+            raise SweepError(
+                f"all {len(self)} runs of {self.source} diverged: there is {lacking}; widen the sweep towards lower "
+                "learning rates"
+            )
+        return finished
+
     def levels(self, column: str) -> np.ndarray:
         """Return the distinct levels of a column in ascending order, values within `rtol` taken as one.
 
@@ -203,10 +237,11 @@ class Sweep(Shown):
         """
         self.require(column)
         labels = self._labels(column_of(column))
+        known = labels[~pd.isna(labels)]
         try:
-            return np.unique(labels[~pd.isna(labels)])
+            return np.unique(known)
         except TypeError:
-            raise SweepError(f"the values of {column!r} are of several kinds and cannot be put in order") from None
+            raise unordered(column, known) from None
 
     def labels(self, columns: str | Sequence[str]) -> pd.DataFrame:
         """Return the level of every run in the given columns, row by row, for grouping.
@@ -231,7 +266,7 @@ class Sweep(Shown):
         """
         wanted = [column_of(name) for name in ([columns] if isinstance(columns, str) else columns)]
         self.require(*wanted)
-        return pd.DataFrame({name: self._labels(name) for name in wanted})
+        return pd.DataFrame({name: self._labels(name) for name in wanted}, index=range(len(self)))
 
     def group(self, columns: str | Sequence[str]) -> tuple[pd.DataFrame, np.ndarray]:
         """Return the combinations of levels that occur, in ascending order, and which of them each run has.
@@ -239,7 +274,7 @@ class Sweep(Shown):
         Parameters
         ----------
         columns : str or sequence of str
-            Columns or symbols; with none of them all runs are one group.
+            Columns or symbols; with none of them all runs are one group. Missing values are a level, put last.
 
         Returns
         -------
@@ -251,13 +286,16 @@ class Sweep(Shown):
         Raises
         ------
         SweepError
-            If a column is missing.
+            If a column is missing, or its values have no order.
+
+        Examples
+        --------
+        >>> runs = pd.DataFrame({"params": [4e8, 1e8, 1.001e8], "seed": [0, 0, 1], "loss": 3.0})
+        >>> keys, group = Sweep.from_frame(runs).group("params")
+        >>> keys["params"].tolist(), group.tolist()
+        ([100000000.0, 400000000.0], [1, 0, 0])
         """
-        labels = self.labels(columns)
-        if not len(labels.columns):
-            return pd.DataFrame(index=range(1)), np.zeros(len(self), dtype=np.int64)
-        first, group = number_groups(*(labels[name].to_numpy() for name in labels))
-        return labels.iloc[first].reset_index(drop=True), group
+        return group_rows(self.labels(columns))
 
     def _labels(self, column: str) -> np.ndarray:
         known = self._known_labels
@@ -282,8 +320,7 @@ class Sweep(Shown):
         for name in (name for name in ("lr", "batch") if name in self.columns):
             first, _ = number_groups(cell, self._labels(name))
             columns[f"n_{name}"] = np.bincount(cell[first])
-        lowest = np.full(len(keys), np.nan)
-        np.fmin.at(lowest, cell, self._table["loss"].to_numpy())
+        lowest = lowest_of(cell, self._table["loss"].to_numpy(), len(keys))
         diverged = np.bincount(cell, self._table["diverged"].to_numpy()).astype(np.int64)
         return keys.assign(**columns, loss=lowest, n_diverged=diverged)
 
@@ -301,13 +338,11 @@ class Sweep(Shown):
             If the sweep has no such column, or all of its runs diverged.
         """
         self.require(target)
-        kept = ~self._table["diverged"].to_numpy()
+        kept = self.require_losses(f"no {column_of(target)} to fit")
         notes = self.notes
         if not kept.all():
             text = f"{int((~kept).sum())} of {len(self)} runs diverged and are left out of the fit"
             notes = (*notes, Note("left_out", text, caution=True))
-        if not kept.any():
-            raise SweepError(f"all {len(self)} runs of {self.source} diverged: there is no {column_of(target)} to fit")
         return Observations(self._table[kept].reset_index(drop=True), None, notes, self.source, self.data_unit)
 
     @cached_property

@@ -12,6 +12,7 @@ from scalefit.entrants import REFERENCES, Baseline, Custom, Entrant, published_e
 from scalefit.errors import LawError, SweepError
 from scalefit.extractors import Basin, NearMinimum, Parabola
 from scalefit.extrapolation import backtest
+from scalefit.holdouts import check_holdout
 from scalefit.simulation import Design, Truth, simulate_sweep
 from scalefit.sweep import Sweep
 
@@ -309,7 +310,7 @@ def test_a_fold_asked_for_in_two_ways_counts_its_cells_once():
         ("params > 1e12", "no cell of 16: nothing is left to hold out"),
         ("params > 1", "every cell of 16: nothing is left to train on"),
         ("lr > 1e-3", "holds out part of 1?[0-9] of 16 cells"),
-        ("largest lr", "expected one of params, tokens"),
+        ("largest lr", "expected 'largest params', 'largest tokens' or 'largest both', found 'largest lr'"),
         ("nope > 3", "nope"),
         ("params >", "params >"),
         ([], "expected a condition"),
@@ -391,3 +392,25 @@ def test_observed_optima_of_asymmetric_basins_are_not_read_low():
         off[name] = report.table["log2_lr_error"].mean()
     assert abs(off["default"]) < 0.03
     assert off["parabola"] > 0.15
+
+
+@pytest.mark.parametrize("text", ["largest N", " rolling  D ", "largest  both", "N > 1e9", "not (lr < 1 or seed == 2)"])
+def test_a_holdout_of_either_grammar_is_one(text):
+    check_holdout(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rolling both", "^expected 'rolling params' or 'rolling tokens', found 'rolling both'"),
+        ("largest", "^expected 'largest params', 'largest tokens' or 'largest both', found 'largest'"),
+        ("largest lr", "found 'largest lr'"),
+        ("largest params and tokens", "^'largest params and tokens' is not an expression.*'largest both'"),
+        ("params >", "^'params >' is not an expression.* A holdout is a condition such as 'params > 1e9'"),
+    ],
+)
+def test_what_is_no_holdout_is_refused_without_a_sweep_and_with_one(text, message):
+    with pytest.raises(SweepError, match=message):
+        check_holdout(text)
+    with pytest.raises(SweepError, match=message):
+        backtest(simulated(), text)

@@ -301,3 +301,24 @@ def test_replicates_that_differ_in_a_column_nobody_named_are_doubted():
     assert not any(note.code == "mixed" for note in find_optima(Sweep.from_frame(seeds)).notes)
     tagged = seeds.assign(tags=[["a"], ["b"]] * (len(seeds) // 2))
     assert len(find_optima(Sweep.from_frame(tagged))) == 2
+
+
+@pytest.mark.parametrize("bounds", [False, True])
+def test_what_is_handed_out_can_be_changed_and_the_optima_do_not_notice(bounds):
+    cells = [cell(best=best, params=n) for n, best in [(1e8, 2e-3), (2e8, 1.5e-3), (4e8, 1e-3), (8e8, 1.0)]]
+    sweep = sweep_of(*cells, cells[0].assign(loss=cells[0]["loss"] * 1.001))
+    optima = find_optima(sweep, method=NearMinimum())
+
+    def ask():
+        return optima.bounded_observations("lr") if bounds else optima.observations("lr")
+
+    before, given = ask(), ask()
+    given.table["lr"] = 1.0
+    given.weights[:] = 7.0
+    if bounds:
+        assert set(given.censored) == {0, 1}
+        given.censored[:] = -1
+    after = ask()
+    pd.testing.assert_frame_equal(after.table, before.table)
+    np.testing.assert_array_equal(after.weights, before.weights)
+    np.testing.assert_array_equal(after.censored, before.censored)

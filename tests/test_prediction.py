@@ -180,3 +180,10 @@ def test_weighted_intervals_hold_an_observation_of_median_weight() -> None:
         new = 0.5 * 1e8**-0.4 * np.exp(np.median(error) * rng.normal())
         inside.append(row["lo"] <= new <= row["hi"])
     assert 0.9 < np.mean(inside) < 0.99
+
+
+def test_an_input_for_a_law_without_inputs_is_refused_with_the_remedy() -> None:
+    constant = sf.fit("eta = c", pd.DataFrame({"lr": [1e-3, 2e-3, 1.5e-3]}))
+    with pytest.raises(LawError, match=r"'eta = c' has no inputs, found params; .* ask for it with predict\(\)"):
+        constant.predict(params=1e9)
+    assert len(constant.predict()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -260,3 +261,12 @@ def test_a_surface_without_a_loss_law_has_the_same_optima(surface):
     pd.testing.assert_frame_equal(bare.optimum(params=1e9, tokens=1e10), surface.optimum(params=1e9, tokens=1e10))
     with pytest.raises(sf.FitError, match="none was asked for"):
         bare.loss(lr=1e-3, batch=2.0**18, params=1e9, tokens=1e10)
+
+
+def test_a_surface_keeps_what_a_refit_needs_and_no_more(surface):
+    text = pickle.dumps(surface)
+    runs = surface.pooled.problem.runs
+    held = sum(part.nbytes for part in (runs.settings, runs.excess, runs.weight, runs.lowest))
+    assert len(text) < 30_000 + held, "the derivatives of a fit are worked out again"
+    again = pickle.loads(text)
+    pd.testing.assert_frame_equal(sf.bootstrap(again, 4, seed=1).table, sf.bootstrap(surface, 4, seed=1).table)

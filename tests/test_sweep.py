@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -100,7 +100,6 @@ def test_cells_count_what_they_hold() -> None:
     assert bare[["n_runs", "n_lr"]].to_numpy().tolist() == [[12, 3]]
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(st.floats(1e-8, 1e12), min_size=1, max_size=30), st.randoms(use_true_random=False))
 def test_levels_do_not_depend_on_the_order_and_are_stable(values: list[float], random) -> None:
     levels = group_levels(values)
@@ -344,3 +343,28 @@ def test_faces_show_spans_cells_levels_source_and_notes() -> None:
     ]
     assert "&lt;b&gt;runs&lt;/b&gt;.csv" in page
     assert "<b>runs</b>" not in page
+
+
+# -- grouping and losses -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", [[["a"], ["b"]] * 12, [1 + 2j, 2.0] * 12, [(1, 2), 3] * 12])
+def test_values_without_an_order_cannot_tell_groups_apart(values: list) -> None:
+    sweep = Sweep.from_frame(runs().assign(tags=pd.Series(values, dtype=object)))
+    with pytest.raises(SweepError, match="tags: expected numbers or texts"):
+        sweep.group(["params", "tags"])
+    with pytest.raises(SweepError, match=r"kind: expected numbers or texts.*found values.*int, str"):
+        Sweep.from_frame(runs().assign(kind=[1, "a", None] * 8)).levels("kind")
+
+
+def test_missing_values_are_a_level_and_the_last() -> None:
+    keys, group = Sweep.from_frame(runs().assign(steps=[np.nan, 10.0] * 12)).group("S")
+    assert_array_equal(keys["steps"], [10.0, np.nan])
+    assert group.tolist() == [1, 0] * 12
+
+
+def test_losses_are_there_or_asked_for() -> None:
+    sweep = Sweep.from_frame(runs().assign(diverged=[True, False] * 12))
+    assert sweep.require_losses("no loss to fit").tolist() == [False, True] * 12
+    with pytest.raises(SweepError, match=r"all 24 runs of a\.csv diverged: there is no loss to reach; widen"):
+        Sweep.from_frame(runs().assign(diverged=True), source="a.csv").require_losses("no loss to reach")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -173,3 +175,51 @@ def test_points_that_need_targets_or_batches_are_refused():
         tradeoff_points(pd.DataFrame({"batch": [1.0], "steps": [1.0]}), targets=[2.0])
     with pytest.raises(SweepError, match="found str"):
         tradeoff_points("runs.csv", targets=[2.0])
+
+
+def test_a_sweep_that_diverged_throughout_reaches_nothing():
+    dead = Sweep.from_frame(final_losses().table.assign(loss=np.nan, diverged=True))
+    for targets in (3, [2.2]):
+        with pytest.raises(SweepError, match=r"all \d+ runs of table diverged: there is no loss to reach"):
+            tradeoff_points(dead, targets)
+
+
+@pytest.mark.parametrize("names", [[], ["lr"]])
+def test_a_study_of_one_budget_is_left_out_and_named(names):
+    table = final_losses(params=(1e7, 1e8, 1e9)).table
+    table = table if names else table[table["lr"] == table["lr"].median()].drop(columns="lr")
+    single = table["tokens"] == table["tokens"].min()
+    ragged = Sweep.from_frame(table[single | (table["params"] > 1e7)])
+    points = tradeoff_points(ragged, targets=3)
+    whole = tradeoff_points(ragged.where("params > 1e7"), targets=3)
+    pd.testing.assert_frame_equal(points.table, whole.table)
+    [note] = [note for note in points.notes if note.code == "left_out"]
+    assert note.caution
+    assert note.text.startswith("1 of 3 studies")
+    assert note.text.endswith("left out: params 1e+07")
+    listed = tradeoff_points(ragged, targets=[2.2])
+    assert listed.table.query("params == 1e7")["status"].eq("bound").all(), "targets that are given are bounded there"
+    for targets in (3, [2.2]):
+        with pytest.raises(SweepError, match="no batch size of table has two budgets of different losses"):
+            tradeoff_points(Sweep.from_frame(table[single]), targets)
+
+
+def test_many_studies_of_one_budget_are_not_all_named():
+    table = final_losses(params=tuple(1e7 * 2.0 ** np.arange(6))).table
+    points = tradeoff_points(Sweep.from_frame(table[(table["tokens"] < 3e8) | (table["params"] > 2e8)]), targets=1)
+    assert any(note.text.endswith("params 1e+07; params 2e+07; params 4e+07; ...") for note in points.notes)
+
+
+def test_curves_of_an_unknown_study_are_refused():
+    @dataclass(frozen=True)
+    class Holed:
+        data_unit = "tokens"
+        notes = ()
+        source = "table"
+
+        def tokens_to_target(self, targets):
+            table = curves().tokens_to_target(targets)
+            return table.assign(optimizer=[None] + ["adam"] * (len(table) - 1))
+
+    with pytest.raises(SweepError, match="optimizer is unknown for 1 of 35 runs"):
+        tradeoff_points(Holed(), [2.4], by="optimizer")

@@ -189,7 +189,7 @@ def _weights(given: Any, observed: Observations, data: Any) -> Array:
 def _duplicates(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Note, ...]:
     """Remark on rows that repeat another in everything a run is described by, its target included."""
     target = np.sort(rows.iloc[:, -1].to_numpy())
-    if (np.diff(target) > 0).all():
+    if (np.diff(target) > 0).all():  # rows that repeat each other share a target: spares most fits the slow search
         return ()
     known = [q.column for q in QUANTITIES if q.numeric and q.column != "seed"]
     others = {name: table[name] for name in known if name in table and name not in rows}

@@ -79,6 +79,11 @@ def _collect(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any]) -> 
     given |= {column_of(name): value for name, value in named.items()}
     unknown = [column_of(name) for name in named if column_of(name) not in wanted]
     missing = [name for name in wanted if name not in given]
+    if unknown and not wanted:
+        raise LawError(
+            f"{fit.law.formula!r} has no inputs, found {', '.join(unknown)}; its prediction is the same everywhere: "
+            "ask for it with predict()"
+        )
     if unknown or missing:
         problem = f"missing {', '.join(missing)}" if missing else f"{', '.join(unknown)} is not an input"
         raise LawError(f"{fit.law.formula!r} predicts from {', '.join(wanted)}; {problem}")

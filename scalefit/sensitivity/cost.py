@@ -17,6 +17,7 @@ from scalefit.faces import Face, Shown
 from scalefit.fitting import Fit, fit
 from scalefit.formatting import format_number
 from scalefit.laws.formula import Law
+from scalefit.levels import lowest_of
 from scalefit.notes import Note, merge
 from scalefit.observations import Observations
 from scalefit.optima import find_optima
@@ -242,13 +243,9 @@ def lr_sensitivity(
 
 
 def _caps(loss: Floats, cell: NDArray[np.int64], n_cells: int, cap: float | None) -> Floats:
-    lowest, highest = np.full(n_cells, np.inf), np.full(n_cells, -np.inf)
-    done = np.isfinite(loss)
-    np.minimum.at(lowest, cell[done], loss[done])
-    np.maximum.at(highest, cell[done], loss[done])
     if cap is None:
-        return np.where(np.isfinite(highest), highest, np.nan)
-    worst = lowest[np.isfinite(lowest)].max(initial=0.0)
+        return -lowest_of(cell, -loss, n_cells)
+    worst = np.nan_to_num(lowest_of(cell, loss, n_cells)).max(initial=0.0)
     if not worst < cap < np.inf:
         raise SweepError(
             f"cap is the loss at initialisation, above the best loss of every cell ({worst:.4g} in the worst of them), "

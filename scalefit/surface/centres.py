@@ -11,7 +11,7 @@ from scalefit.extractors.local_fit import pool_noise
 from scalefit.fitting import Fit, fit
 from scalefit.fitting.refits import refits
 from scalefit.laws.formula import Law
-from scalefit.surface.joint import Problem, State, equations
+from scalefit.surface.joint import Problem, State, equations, evaluate
 from scalefit.vocabulary import column_of
 
 Array = np.ndarray
@@ -51,11 +51,17 @@ class Pooled:
     """A finished fit of all runs, with what a refit starts from."""
 
     problem: Problem
-    state: State
+    own: Array
+    shape: Array
     centres: CellCentres
     fits: tuple[Fit, ...]
     between: tuple[float, ...]
     settled: bool
+
+    @property
+    def state(self) -> State:
+        """Where the parameters leave the runs: worked out anew, since it is most of what a surface would hold."""
+        return evaluate(self.problem, self.own, self.shape)
 
 
 def centres_of_cells(problem: Problem, state: State) -> CellCentres:

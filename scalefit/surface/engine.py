@@ -101,7 +101,7 @@ def fit_surface(
         batch_fit=fits[1] if len(fits) > 1 else None,
         floor_fit=None if floor is None else replace(floor, data_unit=sweep.data_unit),
         cells=cells,
-        shape=pooled.state.shape[0],
+        shape=pooled.shape[0],
         reference=np.log(runs.keys).mean(),
         scatter=pooled.problem.scatter,
         noise=pooled.centres.noise,
@@ -128,7 +128,7 @@ def _pool(runs: Runs, laws: list[Law]) -> Pooled:
             problem = replace(judge(problem, state), around=_law_centres(starts, [phi for phi, _, _ in found]))
     between = tuple(float(scatter[0]) for _, scatter, _ in found)
     fits = tuple(fit_law(law, runs.keys, centres, a, between[a]) for a, law in enumerate(laws))
-    return Pooled(problem, state, centres, fits, between, bool(settled[0]))
+    return Pooled(problem, state.own, state.shape, centres, fits, between, bool(settled[0]))
 
 
 def _law_centres(starts: list[Fit], phis: list[Array]) -> Array:
@@ -179,7 +179,7 @@ def _tabulate(runs: Runs, pooled: Pooled) -> pd.DataFrame:
             np.where(runs.there, runs.settings[a], -np.inf).max(axis=1),
         )
         inside &= (centre >= low) & (centre <= high)
-    floor = runs.lowest * (1 + pooled.state.own[0, :, 0])
+    floor = runs.lowest * (1 + pooled.own[0, :, 0])
     return runs.keys.assign(**columns, loss=floor, n_runs=runs.there.sum(axis=1), inside=inside)
 
 

@@ -9,8 +9,9 @@ often they count each cell: the refits of a bootstrap are one stack.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +65,10 @@ class Problem:
     count: Array
     around: Array
     scatter: float
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What follows from the fields is worked out again elsewhere: it would be a third of what travels."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     @cached_property
     def spread(self) -> Array:

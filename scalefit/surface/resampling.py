@@ -15,7 +15,7 @@ from scalefit.fitting.result import check_level
 from scalefit.formatting import format_error, format_number
 from scalefit.notes import Note
 from scalefit.surface.centres import Pooled, refit_law
-from scalefit.surface.joint import descend
+from scalefit.surface.joint import State, descend
 from scalefit.surface.result import Surface
 
 Array = np.ndarray
@@ -125,7 +125,8 @@ def resample_surface(surface: Surface, n: int, seed: int) -> SurfaceDraws:
     pooled = _pooled(surface)
     cells = len(surface.cells)
     count = np.random.default_rng(seed).multinomial(cells, np.full(cells, 1 / cells), size=n).astype(float)
-    blocks = [_refit(surface, count[start : start + _BLOCK]) for start in range(0, n, _BLOCK)]
+    state = pooled.state
+    blocks = [_refit(pooled, state, count[start : start + _BLOCK]) for start in range(0, n, _BLOCK)]
     centre, shape, settled = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     phi, between, usable = {}, {}, settled
     for axis, (name, fit) in enumerate(surface.laws.items()):
@@ -147,7 +148,6 @@ def _pooled(surface: Surface) -> Pooled:
     return surface.pooled
 
 
-def _refit(surface: Surface, count: Array) -> tuple[Array, Array, Array]:
-    pooled = _pooled(surface)
-    state, settled = descend(replace(pooled.problem, count=count), pooled.state.repeated(len(count)))
+def _refit(pooled: Pooled, start: State, count: Array) -> tuple[Array, Array, Array]:
+    state, settled = descend(replace(pooled.problem, count=count), start.repeated(len(count)))
     return state.centre, state.shape, settled

@@ -31,7 +31,7 @@ class Surface(Shown):
         The laws, fitted to the cells' centres with random-effects weights; `batch_fit` is None for a sweep of one
         batch size a cell.
     floor_fit : Fit or None
-        The loss law of the floors, when there are enough cells for one.
+        The loss law of the floors; None where none was asked for, or there are too few cells for one.
     cells : pandas.DataFrame
         One row a (params, tokens) cell: its centre with standard errors, floor, number of runs, and whether the centre
         lies inside the cell's own grid.

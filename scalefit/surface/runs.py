@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from scalefit.errors import SweepError
-from scalefit.levels import number_groups
+from scalefit.levels import group_rows, number_groups
 from scalefit.sweep import Sweep
 
 Array = np.ndarray
@@ -68,12 +67,8 @@ def arrange(sweep: Sweep, window: float | None) -> Runs:
     names = [name for name in ("params", "tokens") if name in sweep.columns]
     sweep.require("lr", "loss", *(names or ["params"]))
     table = sweep.table
-    keep = ~table["diverged"].to_numpy(dtype=bool)
-    if not keep.any():
-        raise SweepError(f"all {len(table)} runs of {sweep.source} diverged: there is no loss to fit a surface to")
-    labels = sweep.labels(names)[keep]
-    first, cell = number_groups(*(labels[name].to_numpy() for name in names))
-    keys = labels.iloc[first].reset_index(drop=True)
+    keep = sweep.require_losses("no loss to fit a surface to")
+    keys, cell = group_rows(sweep.labels(names)[keep])
     axes = ["lr"]
     if "batch" in table:
         levels, _ = number_groups(cell, sweep.labels("batch")["batch"].to_numpy()[keep])

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+
+from scalefit.levels import lowest_of
 
 Array = np.ndarray
 
@@ -34,8 +35,8 @@ class BudgetLaws:
         Mean, lowest and highest ln D of each batch size.
     count : ndarray (b,)
         Budgets.
-    lowest : ndarray (b,)
-        Lowest loss.
+    lowest, highest : ndarray (b,)
+        Lowest and highest loss.
     """
 
     batch: Array
@@ -48,6 +49,12 @@ class BudgetLaws:
     last: Array
     count: Array
     lowest: Array
+    highest: Array
+
+    @property
+    def spans(self) -> bool:
+        """Whether some batch size has two budgets of different losses, so that targets can lie between them."""
+        return bool((self.lowest < self.highest).any())
 
     def invert(self, target: float) -> tuple[Array, Array]:
         """Return ln D at the target and its standard error, NaN where the batch size's law never gets there."""
@@ -84,11 +91,10 @@ def fit_budgets(batch: Array, tokens: Array, loss: Array, variance: Array) -> Bu
     floor = float(floors[best])
     level, slope, centre, covariance, misfit = _lines(place, log_tokens, loss, variance, floor)
     scale = misfit / dof if dof > 0 else 1.0
-    edges = pd.Series(log_tokens).groupby(place).agg(["min", "max"])
-    first, last = edges["min"].to_numpy(), edges["max"].to_numpy()
-    lowest = pd.Series(loss).groupby(place).min().to_numpy()
+    first, lowest = (lowest_of(place, values, len(levels)) for values in (log_tokens, loss))
+    last, highest = (-lowest_of(place, -values, len(levels)) for values in (log_tokens, loss))
     factor = max(scale, 1.0) if spare else (scale if dof > 0 else np.nan)
-    return BudgetLaws(levels, floor, level, slope, covariance * factor, centre, first, last, count, lowest)
+    return BudgetLaws(levels, floor, level, slope, covariance * factor, centre, first, last, count, lowest, highest)
 
 
 def _lines(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit.errors import FitError, SweepError
+from scalefit.levels import group_rows
 from scalefit.notes import merge
 from scalefit.tradeoff.estimate import VERDICTS, Curve, Estimate, Estimator, Value
 from scalefit.tradeoff.estimators import Hyperbola
@@ -157,10 +158,10 @@ def _estimate_tied(
         raise FitError(f"tie: power laws need numbers; {texts[0]} holds {table[texts[0]].iloc[0]!r}")
     logs = np.log(table[names].to_numpy(dtype=float))
     others, studies = [name for name in keys if name not in names], [name for name in keys if name != "target"]
-    group = table.groupby(others).ngroup().to_numpy() if others else np.zeros(len(parts), dtype=int)
+    found, group = group_rows(table[others])
     estimates: dict[int, Estimate] = {}
     exponents = []
-    for g in range(int(group.max()) + 1):
+    for g in range(len(found)):
         members = [int(j) for j in np.flatnonzero(group == g)]
         centre = logs[members].mean(axis=0)
         covariates = np.column_stack([np.ones(len(members)), logs[members] - centre])
@@ -168,8 +169,7 @@ def _estimate_tied(
         places = {(*table.loc[j, studies], x) for j in members for x in parts[j].study.x}
         fit = fit_tied(own, covariates, len(places), level)
         estimates |= {j: fit.estimate(parts[j].study, row, level) for j, row in zip(members, covariates, strict=True)}
-        where = dict(zip(others, table.loc[members[0], others], strict=True))
-        exponents += [where | line for line in fit.exponents(names)]
+        exponents += [dict(found.loc[g]) | line for line in fit.exponents(names)]
     return [estimates[j] for j in range(len(parts))], pd.DataFrame(exponents)
 
 

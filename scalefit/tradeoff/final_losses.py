@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,24 @@ from scalefit.errors import SweepError
 from scalefit.notes import Note, merge
 from scalefit.sweep import Sweep
 from scalefit.tradeoff.budgets import BudgetLaws, fit_budgets
-from scalefit.tradeoff.layout import checked_targets, confounders, edge_notes, ordered, study_columns
+from scalefit.tradeoff.layout import (
+    check_known,
+    checked_targets,
+    confounders,
+    edge_notes,
+    ordered,
+    study_columns,
+    told_study,
+)
 from scalefit.tradeoff.points import TradeoffPoints
 from scalefit.tradeoff.tuning import best_over_lr
 
 Array = np.ndarray
 
 _LOSS_WINDOW = 0.015
+
+_NAMED = 3
+"""Studies that a note names."""
 
 
 def from_sweep(
@@ -28,17 +39,23 @@ def from_sweep(
     sweep.require("batch", "tokens", "loss")
     names = study_columns(by, list(sweep.columns))
     sweep.require(*names)
+    sweep.require_losses("no loss to reach")
+    wanted = _targets(targets)
     cells, notes = _best_losses(sweep, names)
-    parts = []
-    for key, rows in cells.groupby(names, sort=True) if names else [((), cells)]:
-        columns = (rows[name].to_numpy(dtype=float) for name in ("batch", "tokens", "loss", "variance"))
-        laws = fit_budgets(*columns)
-        runs = rows.groupby("batch")["count"].sum().to_numpy()
-        part = _reach_targets(laws, _spread(laws, rows, targets), max_reach, runs)
-        levels: Any = key if isinstance(key, tuple) else (key,)
-        for name, level in zip(names, levels, strict=True):
-            part[name] = level
-        parts.append(part)
+    studies = dict(_laws(cells, names))
+    flat = [study for study, (laws, _) in studies.items() if not laws.spans]
+    if len(flat) == len(studies):
+        raise SweepError(
+            f"no batch size of {sweep.source} has two budgets of different losses: nothing tells what data a target "
+            "needs; run more budgets"
+        )
+    if isinstance(wanted, int):  # a study without a law still has bounds to offer at targets that are given
+        notes += _flat_notes(flat, len(studies), names)
+        studies = {study: found for study, found in studies.items() if study not in flat}
+    parts = [
+        _reach_targets(laws, wanted, max_reach, runs).assign(**dict(zip(names, study, strict=True)))
+        for study, (laws, runs) in studies.items()
+    ]
     points = pd.concat(parts, ignore_index=True)
     notes += _inversion_notes(points, max_reach)
     points = points[points["status"] != "before_start"].reset_index(drop=True)
@@ -56,9 +73,7 @@ def _best_losses(sweep: Sweep, names: list[str]) -> tuple[pd.DataFrame, list[Not
     axes = [*names, "batch", "tokens"]
     table = sweep.table
     keys, cell = sweep.group(axes)
-    for name in (name for name in axes if keys[name].isna().any()):
-        missing = int(keys[name].isna().to_numpy()[cell].sum())
-        raise SweepError(f"{name} is unknown for {missing} of {len(table)} runs; points need it of every run")
+    check_known(keys, cell)
     loss = table["loss"].to_numpy()
     if "lr" not in table:
         mean = pd.Series(loss).groupby(cell).agg(["mean", "var", "count"])
@@ -73,20 +88,44 @@ def _best_losses(sweep: Sweep, names: list[str]) -> tuple[pd.DataFrame, list[Not
     return cells[there].reset_index(drop=True), edge_notes(found.status[there], "best losses")
 
 
-def _spread(laws: BudgetLaws, rows: pd.DataFrame, targets: Sequence[float] | int) -> list[float]:
+def _targets(targets: Sequence[float] | int) -> list[float] | int:
     if not isinstance(targets, int):
         return checked_targets(targets)
     if targets < 1:
         raise SweepError(f"targets should list losses or say how many to spread, found {targets!r}")
-    edges = rows.groupby("batch")["loss"].agg(["min", "max"])[laws.count > 1].median()
-    if not edges["min"] < edges["max"]:
-        raise SweepError("no batch size has two budgets: targets cannot be spread between their losses")
-    share = np.arange(1, targets + 1) / (targets + 1)
-    return [float(value) for value in edges["max"] * (edges["min"] / edges["max"]) ** share]
+    return targets
 
 
-def _reach_targets(laws: BudgetLaws, targets: list[float], max_reach: float, runs: Array) -> pd.DataFrame:
+def _laws(cells: pd.DataFrame, names: list[str]) -> Iterator[tuple[tuple[Any, ...], tuple[BudgetLaws, Array]]]:
+    """Yield each study with the laws of its batch sizes and how many runs these have."""
+    for key, rows in cells.groupby(names, sort=True) if names else [((), cells)]:
+        columns = (rows[name].to_numpy(dtype=float) for name in ("batch", "tokens", "loss", "variance"))
+        runs = rows.groupby("batch")["count"].sum().to_numpy()
+        yield key if isinstance(key, tuple) else (key,), (fit_budgets(*columns), runs)
+
+
+def _spread(laws: BudgetLaws, count: int) -> list[float]:
+    """Spread targets evenly in log over what half of the batch sizes of a study bracket."""
+    several = laws.lowest < laws.highest
+    low, high = np.median(laws.lowest[several]), np.median(laws.highest[several])
+    share = np.arange(1, count + 1) / (count + 1)
+    return [float(value) for value in high * (low / high) ** share]
+
+
+def _flat_notes(flat: list[tuple[Any, ...]], studies: int, names: list[str]) -> list[Note]:
+    if not flat:
+        return []
+    told = "; ".join(told_study(names, study) for study in flat[:_NAMED]) + "; ..." * (len(flat) > _NAMED)
+    text = (
+        f"{len(flat)} of {studies} studies have no batch size with two budgets of different losses to spread targets "
+        f"between, and are left out: {told}"
+    )
+    return [Note("left_out", text, caution=True)]
+
+
+def _reach_targets(laws: BudgetLaws, wanted: list[float] | int, max_reach: float, runs: Array) -> pd.DataFrame:
     """Invert the laws of one study at every target."""
+    targets = _spread(laws, wanted) if isinstance(wanted, int) else wanted
     target = np.array(targets)[:, None]
     place, error = np.stack([laws.invert(one) for one in targets], axis=1)  # (targets, batches)
     far = np.exp(np.maximum(np.maximum(place - laws.last, laws.first - place), 0.0))

@@ -17,6 +17,21 @@ Array = np.ndarray
 _SETTINGS = ("params", "weight_decay", "seq_len", "optimizer", "schedule")
 
 
+def told_study(keys: list[str], name: tuple[Any, ...]) -> str:
+    """Write which study is meant: "params 1e+08, optimizer adam"."""
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in zip(keys, name, strict=True)
+    )
+
+
+def check_known(keys: pd.DataFrame, cell: Array) -> None:
+    """Raise if a level that tells points apart is unknown for some runs, whose cells are numbered by rows of `keys`."""
+    for name in (name for name in keys if keys[name].isna().any()):
+        missing = int(keys[name].isna().to_numpy()[cell].sum())
+        raise SweepError(f"{name} is unknown for {missing} of {len(cell)} runs; points need it of every run")
+
+
 def edge_notes(status: Array, things: str) -> list[Note]:
     """Remark on optima over the learning rate that are no interior ones; `things` is what they are optima of."""
     notes = []

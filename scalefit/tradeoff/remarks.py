@@ -10,6 +10,7 @@ import pandas as pd
 from scalefit.notes import Note
 from scalefit.tradeoff.estimate import VERDICTS
 from scalefit.tradeoff.excess import SIGNIFICANCE
+from scalefit.tradeoff.layout import told_study
 from scalefit.tradeoff.parts import Part
 
 
@@ -32,7 +33,7 @@ def remark(
     """
     notes = _small_batches(parts, keys)
     if lonely:
-        first = _told(keys, lonely[0])
+        first = told_study(keys, lonely[0])
         text = f"{len(lonely)} studies have fewer than two batch sizes that reach the target, the first {first}"
         notes.append(Note("no_fit", text, caution=True))
     if count := int(judged["contradicts"].sum()):
@@ -53,17 +54,10 @@ def _small_batches(parts: list[Part], keys: list[str]) -> list[Note]:
     more = 100 * np.expm1(worst.excess.amount.max())
     count = sum(part.excess.count for part in poor)
     action = "left out of the fits (small_batches='keep' fits them)" if worst.left else "fitted all the same, as asked"
-    place = f" at {_told(keys, worst.name)}" if keys else ""
+    place = f" at {told_study(keys, worst.name)}" if keys else ""
     text = (
         f"in {len(poor)} of {len(parts)} fits the smallest batch sizes need more data than the hyperbola of the others "
         f"allows (F test, p < {SIGNIFICANCE:g}), worst{place}: up to {more:.0f} % more at batch {worst.highest:.6g} "
         f"and below. Their learning rate may not be tuned, or not free to fall. {count} points {action}"
     )
     return [Note("small_batches", text, caution=True)]
-
-
-def _told(keys: list[str], name: tuple[Any, ...]) -> str:
-    return ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in zip(keys, name, strict=True)
-    )

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from scalefit.errors import SweepError
-from scalefit.levels import group_levels
+from scalefit.levels import group_levels, group_rows, lowest_of
 from scalefit.notes import Note, merge
 from scalefit.sweep import Sweep
 from scalefit.tradeoff.final_losses import from_sweep
-from scalefit.tradeoff.layout import checked_targets, confounders, edge_notes, ordered, study_columns
+from scalefit.tradeoff.layout import check_known, checked_targets, confounders, edge_notes, ordered, study_columns
 from scalefit.tradeoff.points import TradeoffPoints, read_points
 from scalefit.tradeoff.tuning import best_over_lr
 
@@ -45,7 +45,7 @@ def tradeoff_points(
         examples to a target, see `fit_tradeoff`.
     targets : sequence of float, or int
         Losses to reach; for a sweep also how many to spread evenly (in log) over what half of the batch sizes of each
-        study bracket. A table brings its own in a column `target`.
+        study bracket (studies where none has two budgets are left out). A table brings its own in a column `target`.
     by : str or sequence of str, optional
         Columns that tell studies apart; by default params, where there is such a column.
     max_reach : float
@@ -142,18 +142,15 @@ def _from_curves(curves: Any, targets: Sequence[float] | int, by: str | Sequence
 
 def _tuned(rows: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[Note]]:
     """Take the least data over learning rates in every cell; runs that did not get there count as failed."""
-    groups = rows.groupby([*keys, "batch"], sort=True)
-    cell = groups.ngroup().to_numpy()
+    points, cell = group_rows(rows[[*keys, "batch"]])
+    check_known(points, cell)
     used = rows["tokens"].to_numpy(dtype=float)
     reached = (rows["reached"] == "reached").to_numpy()
-    n_cells = int(cell.max()) + 1
-    found = best_over_lr(
-        cell, np.log(rows["lr"].to_numpy(dtype=float)), np.where(reached, used, np.nan), n_cells, window=_DATA_WINDOW
-    )
-    points = groups.agg(bound=("tokens", "max"), runs=("tokens", "size")).reset_index()
+    lr = np.log(rows["lr"].to_numpy(dtype=float))
+    found = best_over_lr(cell, lr, np.where(reached, used, np.nan), len(points), window=_DATA_WINDOW)
     there = np.isfinite(found.value)
-    points["examples"] = np.where(there, found.value, points["bound"])
+    points["examples"] = np.where(there, found.value, -lowest_of(cell, -used, len(points)))
     points["log_stderr"] = np.where(there, found.stderr / np.where(there, found.value, 1.0), np.nan)
-    points["n"] = np.where(there, found.count, points["runs"])
+    points["n"] = np.where(there, found.count, np.bincount(cell))
     points["status"], points["lr_status"] = np.where(there, "point", "bound"), found.status
-    return points.drop(columns=["bound", "runs"]), edge_notes(found.status[there], "points")
+    return points, edge_notes(found.status[there], "points")

@@ -14,6 +14,7 @@ from scalefit.extractors.basin import pooled_asymmetry
 from scalefit.extractors.cells import Block, Floats, average, pad, repeats
 from scalefit.extractors.local_fit import Quadratic, fit_quadratic
 from scalefit.extractors.quadratic import read_vertices
+from scalefit.levels import lowest_of
 
 _FEW_CELLS = 3
 """Cells below which the basins' asymmetry keeps its usual value."""
@@ -81,13 +82,10 @@ def _lowest_place(
     off = np.where(done, value / mean[place] - 1, 0.0)
     spare = int((count - 1)[count > 1].sum())
     relative = (off**2).sum() / spare if spare else np.nan
-    lowest = np.full(n_cells, np.inf)
-    there = np.isfinite(mean)
-    np.minimum.at(lowest, own[there], mean[there])
+    lowest = lowest_of(own, mean, n_cells)
     runs = np.ones(n_cells)
-    chosen = there & (mean == lowest[own])
+    chosen = mean == lowest[own]
     runs[own[chosen]] = count[chosen]
-    lowest = np.where(np.isfinite(lowest), lowest, np.nan)
     return lowest, lowest * np.sqrt(relative / runs)
 
 
