@@ -66,7 +66,7 @@ def test_rules_apply_to_the_files_they_match(written):
         ("[fit]\ntargets = 0", r"fit.targets should be a list of losses"),
         ("[read]\nwhere = 'import os'", r"read.where: "),
         ("[read]\ndata_unit = '<b>'", r"read.data_unit: "),
-        ("[fit]\ndraws = -5", r"fit.draws should be 0 for none, or a whole number from 2 up, found -5"),
+        ("[fit]\ndraws = -5", r"fit.draws should be 0 for none, or a whole number from 2 to 100,000, found -5"),
         ("[[sweep]]\nread = {}", r"sweep 1.match should be a glob"),
         ("[[sweep]]\nmatch = '.'", r"sweep 1.match should be a glob"),
         (

@@ -19,6 +19,7 @@ from scalefit.refitting.configuration import read_settings
 from scalefit.refitting.discovery import discover
 from scalefit.refitting.engine import Plan, refit_found
 from scalefit.refitting.outcome import Event, Refit
+from scalefit.refitting.tables import on_a_line
 from scalefit.refitting.watching import watch
 from scalefit.refitting.workers import Workers
 
@@ -131,19 +132,19 @@ def _bar(console: object) -> Iterator[Tell]:
         def tell(event: Event) -> None:
             progress.update(task, completed=event.done, total=event.total)
             if event.status == "failed":
-                progress.console.print(f"failed  {event.path}: {event.error}", markup=False, highlight=False)
+                progress.console.print(on_a_line(f"failed  {event.path}: {event.error}"), markup=False, highlight=False)
 
         yield tell
 
 
 def _tell_line(event: Event) -> None:
     told = f": {event.error}" if event.error else f"; moved: {event.moved}" if event.moved else ""
-    typer.echo(f"[{event.done}/{event.total}] {event.status:7} {event.path}{told}", err=True)
+    typer.echo(on_a_line(f"[{event.done}/{event.total}] {event.status:7} {event.path}{told}"), err=True)
 
 
 def _tell_failure(event: Event) -> None:
     if event.status == "failed":
-        typer.echo(f"failed  {event.path}: {event.error}", err=True)
+        typer.echo(on_a_line(f"failed  {event.path}: {event.error}"), err=True)
 
 
 def _conclude(result: Refit, quiet: bool, as_json: bool) -> int:
@@ -155,5 +156,5 @@ def _conclude(result: Refit, quiet: bool, as_json: bool) -> int:
         typer.echo(f"{result!r}")
     else:
         for folder, why in result.unreadable:
-            typer.echo(f"failed  {folder}: {why}", err=True)
+            typer.echo(on_a_line(f"failed  {folder}: {why}"), err=True)
     return result.exit_code

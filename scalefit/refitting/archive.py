@@ -13,6 +13,7 @@ import pandas as pd
 from scalefit.errors import RefitError, ScalefitError
 from scalefit.fitting import Fit
 from scalefit.fitting.storage import to_record
+from scalefit.refitting.intake import read_json
 from scalefit.refitting.records import without_nan
 from scalefit.refitting.study import Study
 from scalefit.surface import Surface
@@ -23,6 +24,9 @@ FIT_SCHEMA = 1
 """Version of fit.json; files of another version are refused."""
 
 _KIND = "scalefit.Study"
+
+_LARGEST = 100_000_000
+"""Bytes of the largest fit.json that is read; laws through 10,000 optima take about ten million."""
 
 
 def write_fits(study: Study, sha256: str, version: str) -> bytes:
@@ -68,12 +72,7 @@ def read_fits(path: str | os.PathLike[str]) -> dict[str, Fit]:
         If the file cannot be read, is of another kind or version, or a law in it does not hold together.
     """
     file = Path(path) / FIT_FILE if Path(path).is_dir() else Path(path)
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RefitError(f"cannot read {file}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise RefitError(f"{file} is not JSON: {error}") from error
+    record = _read(file)
     if not isinstance(record, dict) or record.get("kind") != _KIND:
         raise RefitError(f"{file} is not a fit.json of a refit; one written by Fit.to_json is read by Fit.from_json")
     if type(record.get("schema")) is not int or record["schema"] != FIT_SCHEMA:
@@ -88,12 +87,22 @@ def read_fits(path: str | os.PathLike[str]) -> dict[str, Fit]:
 
 
 def is_study(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file is a `fit.json` of a refit, whatever its version."""
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
+    """Tell whether a file is a `fit.json` of a refit, whatever its version.
+
+    Raises
+    ------
+    RefitError
+        If it cannot be read, or is no JSON at all.
+    """
+    record = _read(Path(path))
     return isinstance(record, dict) and record.get("kind") == _KIND
+
+
+def _read(file: Path) -> Any:
+    try:
+        return read_json(file, _LARGEST)
+    except OSError as error:
+        raise RefitError(f"cannot read {file}: {error.strerror or error}") from error
 
 
 def _read_law(name: str, law: Any, file: Path) -> Fit:
@@ -101,7 +110,7 @@ def _read_law(name: str, law: Any, file: Path) -> Fit:
         raise RefitError(f"{file}: the law for {name} should be a fit, found {type(law).__name__}")
     try:
         return Fit.from_json(json.dumps(law))
-    except ScalefitError as error:
+    except (ScalefitError, RecursionError) as error:
         raise RefitError(f"{file}: the law for {name}: {error}") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -17,6 +18,8 @@ from scalefit.refitting.settings import Analysis, Reading, Rule, Settings
 
 CONFIG = "scalefit.toml"
 """Name of the file looked for in the working folder when none is given."""
+
+_LARGEST = 100_000
 
 
 def read_settings(path: str | os.PathLike[str] | None = None) -> Settings:
@@ -36,14 +39,17 @@ def read_settings(path: str | os.PathLike[str] | None = None) -> Settings:
         If the file cannot be read or a key or value in it means nothing; the key is named.
     """
     if path is None:
-        if not Path(CONFIG).is_file():
+        if not os.path.lexists(CONFIG):
             return Settings()
         path = CONFIG
     try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
+            raise SweepError(f"the settings {path} should be a file of at most {_LARGEST:,} bytes")
         record = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SweepError(f"cannot read the settings {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or numbers of thousands of digits
         raise SweepError(f"{path} is not TOML: {error}") from error
     return _settings(record, str(path))
 

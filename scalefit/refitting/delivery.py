@@ -49,6 +49,8 @@ class Outbox:
 
     def __enter__(self) -> Outbox:
         with _readable_errors(self.out):
+            if self._stage.parent.is_symlink():
+                raise RefitError(f"{self._stage.parent} is a link; results are made ready in a folder there: remove it")
             self._stage.parent.mkdir(parents=True, exist_ok=True)
             with self.lock():
                 self._stage.mkdir()
@@ -141,18 +143,27 @@ class Outbox:
 
 def _clear_up(out: Path) -> None:
     """Undo what dead writers left half done. The lock of a living writer cannot be taken."""
-    for stage in (path for path in (out / STAGING).iterdir() if path.is_dir()):
+    for stage in (path for path in (out / STAGING).iterdir() if _is_stage(path)):
         owner = FileLock(stage / _OWNER)
         try:
             owner.acquire(timeout=0)
         except Timeout:
             continue
-        for old in (stage / _OLD).glob("*"):
-            place = out / old.name
-            if not place.exists():
-                os.rename(old, place)
+        if not (stage / _OLD).is_symlink():
+            for old in (stage / _OLD).glob("*"):
+                place = out / old.name
+                if not os.path.lexists(place):
+                    os.rename(old, place)
         owner.release()
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _is_stage(path: Path) -> bool:
+    """Tell whether a writer of ours made a folder: by its name and the lock in it, unless it had just begun."""
+    named = len(path.name) == 32 and set(path.name) <= set("0123456789abcdef")
+    if not named or path.is_symlink() or not path.is_dir():
+        return False
+    return (path / _OWNER).is_file() or not any(path.iterdir())
 
 
 def _take_along(place: Path, fresh: Path) -> None:

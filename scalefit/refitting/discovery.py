@@ -92,7 +92,7 @@ def discover(paths: Paths, out: Path, *, missing_ok: bool = False) -> Found:
     if out.exists() and not out.is_dir():
         raise RefitError(f"{out} is a file; expected a folder for the results, made if it is not there")
     asked = [os.path.expanduser(os.fspath(p)) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
-    missing = tuple(path for path in asked if not os.path.lexists(path) and not glob.glob(path, recursive=True))
+    missing = tuple(path for path in asked if not os.path.lexists(path) and not _matches(path))
     if missing and not missing_ok:
         raise SweepError(f"{missing[0]!r} is no file, folder or glob of any; nothing to refit there")
     for path in asked:
@@ -111,8 +111,19 @@ def _files(path: str, out: Path, unreadable: list[tuple[str, str]]) -> Iterator[
     elif os.path.lexists(path):
         yield os.path.dirname(path) or ".", path
     else:
-        for match in sorted(glob.glob(path, recursive=True)):
+        for match in _matches(path):
             yield from _files(match, out, unreadable)
+
+
+def _matches(pattern: str) -> list[str]:
+    """Return what a glob names. ``**`` does not go through links to folders, of which a few can make a maze."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return sorted(glob.glob(pattern))
+    fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
+    base = Path(*parts[:fixed])
+    found = (path for path in base.glob(str(Path(*parts[fixed:]))))
+    return sorted(str(path) for path in found if not any(part[0] == "." for part in path.relative_to(base).parts))
 
 
 def _walk(folder: str, out: Path, unreadable: list[tuple[str, str]]) -> Iterator[str]:

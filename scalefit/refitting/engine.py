@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import closing
@@ -20,6 +21,7 @@ from scalefit.refitting.production import Product, digest_file, produce
 from scalefit.refitting.records import Record, read_record, read_records
 from scalefit.refitting.settings import Settings, digest, to_toml
 from scalefit.refitting.summary import write_summary
+from scalefit.refitting.tables import on_a_line
 from scalefit.refitting.workers import Workers
 from scalefit.version import __version__
 
@@ -114,7 +116,7 @@ def refit_found(found: Found, plan: Plan, pool: Workers, on_event: Callable[[Eve
             on_event(events[-1])
 
     interrupted = False
-    with Outbox(plan.out) as outbox:
+    with Outbox(plan.out) as outbox, warnings.catch_warnings():  # threads restore each other's filters
         try:
             with pool as workers, closing(workers.run(produce, _orders(found, plan, outbox, tell))) as answers:
                 for order, answer in answers:
@@ -189,5 +191,5 @@ def _named(source: Source, sha256: str, outbox: Outbox) -> Source:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = on_a_line(" ".join(str(error).split()))
     return text if isinstance(error, ScalefitError) else f"unforeseen {type(error).__name__}: {text}"

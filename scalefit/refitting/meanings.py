@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +11,8 @@ from scalefit.holdouts import check_holdout
 from scalefit.laws import get_law
 from scalefit.vocabulary import BY_COLUMN, check_data_unit, column_of
 
-_MOST_TARGETS = 100
+_MOST, _MOST_TARGETS = 100_000, 100
+_LARGEST, _LONGEST = 1e18, 1_000
 
 
 def check(name: str, value: Any, where: str) -> None:
@@ -55,15 +55,15 @@ def _check_condition(text: str) -> None:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LARGEST
 
 
 def _is_draws(value: Any) -> bool:
@@ -109,8 +109,8 @@ _EXPECTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "loss_law": ("a law, by name or formula", _is_text),
     "targets": (f"a list of losses, or how many to spread over those measured, {_MOST_TARGETS} at most", _is_targets),
     "holdout": ("a condition such as 'params > 1e9', or 'largest params'", _is_text),
-    "draws": ("0 for none, or a whole number from 2 up", _is_draws),
-    "seed": ("a whole number from 0 up", _is_count),
+    "draws": (f"0 for none, or a whole number from 2 to {_MOST:,}", _is_draws),
+    "seed": (f"a whole number from 0 to {_MOST:,}", _is_count),
 }
 _MEANING: Mapping[str, Callable[[str], Any]] = {
     "data_unit": check_data_unit,

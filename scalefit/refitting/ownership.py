@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
+from scalefit.refitting.intake import DamagedError, read_json
 from scalefit.refitting.records import FILE, REPORT
 
 STAGING = ".staging"
@@ -62,8 +62,8 @@ def foreign_files(folder: Path) -> list[str]:
 def _label(folder: Path) -> dict[str, Any] | None:
     """Return what the record of a folder says of whose it is, whatever its schema; None if it says nothing."""
     try:
-        label = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        told = {"source": label["source"], "sha256": label["sha256"], "outputs": list(label["outputs"])}
+        label = read_json(folder / FILE)
+        told = {"source": label["source"], "sha256": label["sha256"], "outputs": label["outputs"].keys()}
         return told if label["name"] == folder.name and isinstance(label["source"], str) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, DamagedError, KeyError, TypeError, AttributeError):
         return None

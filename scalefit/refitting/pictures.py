@@ -55,11 +55,15 @@ def draw(study: Study) -> tuple[Pictures, list[Note]]:
     Figures are made without pyplot, so nothing stays open. Matplotlib's settings belong to the whole process: one
     thread draws at a time. A picture that the results do not allow is left out and noted.
     """
+    from matplotlib import rc_context, rcdefaults, rcParams
+
     from scalefit import plots
 
     pictures: Pictures = {}
     notes: list[Note] = []
-    with _ALONE, plots.style("paper", width="single"):
+    with _ALONE, rc_context():
+        rcdefaults()  # whatever the caller's session has set
+        rcParams.update(plots.style("paper", width="single"))
         for name, drawing in _drawings(study):
             try:
                 pictures[name] = _render(drawing)

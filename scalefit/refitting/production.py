@@ -11,6 +11,7 @@ from pathlib import Path
 
 from scalefit.errors import SweepError
 from scalefit.loaders import read_sweep
+from scalefit.loaders.files import MAX_BYTES
 from scalefit.notes import Note
 from scalefit.refitting.archive import FIT_FILE, write_fits
 from scalefit.refitting.orders import Order
@@ -79,8 +80,11 @@ def digest_file(path: str | Path) -> str:
         If it cannot be read.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             raise SweepError(f"{path} is no file but a pipe, a device or a folder")
+        if status.st_size > MAX_BYTES:  # hashing it would keep the others waiting
+            raise SweepError(f"{path} holds {status.st_size:,} bytes; a table of runs has {MAX_BYTES:,} at most")
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -252,10 +252,6 @@ class _Steps:
         return fit_sweep(law, self._sweep, loss=Huber(_HUBER)).fit
 
     def _tradeoff(self) -> Tradeoff:
-        by = [name for name in ("params", "batch") if name in self._sweep.columns]
-        budgets = self._sweep.labels([*by, "tokens"]).groupby(by)["tokens"].nunique()
-        if budgets.max() < 2:
-            raise SweepError("no batch size has two budgets")
         targets = self._analysis.targets
         return fit_tradeoff(tradeoff_points(self._sweep, targets if isinstance(targets, int) else list(targets)))
 

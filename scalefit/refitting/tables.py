@@ -39,5 +39,16 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def on_a_line(text: str) -> str:
+    r"""Return text that a terminal or a log shows as one line: control characters and the like as escapes.
+
+    Examples
+    --------
+    >>> print(on_a_line("run\x1b[2J\n[1/1] ok"))
+    run\x1b[2J\n[1/1] ok
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def _guarded(text: str) -> str:
     return f"'{text}" if text.startswith(_LEADS) else text

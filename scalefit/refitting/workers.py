@@ -100,9 +100,9 @@ class Workers:
         assert self._executor is not None
         try:
             return self._executor.submit(work, task)
-        except BrokenExecutor as error:
+        except (BrokenExecutor, OSError, RuntimeError) as error:  # its fork server died, or it was shut down
             failed: Future[Any] = Future()
-            failed.set_exception(error)
+            failed.set_exception(BrokenExecutor(str(error)))
             return failed
 
     def _again(self, work: Callable[[Task], Any], answers: list[tuple[Task, Any]]) -> Iterator[tuple[Task, Any]]:
@@ -152,7 +152,29 @@ def _processes(jobs: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
     if "forkserver" in kinds:
         context.set_forkserver_preload(["scalefit.refitting.study"])
+    _start_helpers(forkserver="forkserver" in kinds)
     return ProcessPoolExecutor(jobs, mp_context=context, initializer=prepare_worker)
+
+
+def _start_helpers(*, forkserver: bool) -> None:
+    """Start the processes behind multiprocessing so that they import nothing from the working folder.
+
+    They are begun as ``python -c``, which looks there first: a downloaded signal.py beside the data would be run.
+    """
+    from multiprocessing import forkserver as server
+    from multiprocessing import resource_tracker
+
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        resource_tracker.ensure_running()
+        if forkserver:
+            server.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def prepare_worker() -> None:

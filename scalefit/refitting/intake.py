@@ -1,0 +1,50 @@
+"""Files of JSON are read in here: regular ones of bounded size, since anything may lie in a folder of results."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from scalefit.errors import RefitError
+
+LABEL_BYTES = 1 << 20
+"""What a record may hold: a real one has a few thousand bytes."""
+
+
+class DamagedError(RefitError):
+    """A file can be opened, but what it holds is not what should be there."""
+
+
+def read_json(path: Path, largest: int = LABEL_BYTES) -> Any:
+    """Read a file of JSON.
+
+    Parameters
+    ----------
+    path : Path
+    largest : int
+        Bytes that it may hold.
+
+    Raises
+    ------
+    DamagedError
+        If it is a pipe, device or folder (a pipe would be waited for without end), too large, or not JSON.
+    OSError
+        If it cannot be opened.
+    """
+    kind = os.stat(path).st_mode
+    if not stat.S_ISREG(kind):
+        raise DamagedError(f"{path} is {_KINDS.get(stat.S_IFMT(kind), 'a device')}; expected a file")
+    with open(path, "rb") as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise DamagedError(f"{path} holds more than {largest:,} bytes, which is too much for what it should be")
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path} is not JSON: {error}") from error
+
+
+_KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
