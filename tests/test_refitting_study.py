@@ -111,3 +111,11 @@ def test_an_input_that_the_law_has_not_is_refused(tmp_path):
     said = CliRunner().invoke(app, ["predict", str(tmp_path / "out" / "a"), "--law", "lr", "N=1e9", "D=1e10", "B=3"])
     assert said.exit_code == 2
     assert "batch is not an input" in said.stderr
+
+
+def test_data_known_only_through_compute_are_asked_for():
+    table = runs()
+    table["flops"] = 6 * table["params"] * table.pop("tokens")
+    gaps = " ".join(gap.text for gap in study_sweep(Sweep.from_frame(table), QUIET).gaps)
+    assert "tokens are unknown though flops are not" in gaps
+    assert "add a column of tokens" in gaps

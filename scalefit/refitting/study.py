@@ -249,6 +249,9 @@ class _Steps:
         law = self._usual_loss_law()
         if law is None:
             raise SweepError("neither params nor tokens vary")
+        if "flops" in self._sweep.columns and "tokens" not in self._sweep.columns:
+            text = "tokens are unknown though flops are not: runs of one size and other flops are one cell to every law"
+            self._miss(f"{text}; add a column of tokens (flops / (6 params), if that is how they were counted)")
         return fit_sweep(law, self._sweep, loss=Huber(_HUBER)).fit
 
     def _tradeoff(self) -> Tradeoff:

@@ -23,6 +23,11 @@ _SHORT_TEXTS = ("mode.string_storage", "python")
 _GARBAGE = 10_000
 """Objects made between two searches for cycles, of which figures are full: Python's 700 costs a tenth of the time."""
 
+_DIED = (
+    "its worker died twice: out of memory, a crash in compiled code, or a script without "
+    "if __name__ == '__main__': around what it does (jobs=1 needs none)"
+)
+
 _AHEAD = 2
 """Tasks in flight for every worker: enough to keep it busy, few enough that memory stays flat."""
 
@@ -112,7 +117,7 @@ class Workers:
                 answer = _outcome(self._submit(work, task))
                 if isinstance(answer, BrokenExecutor):
                     self._renew()
-                    answer = RefitError("its worker died twice: out of memory, or a crash in compiled code")
+                    answer = RefitError(_DIED)
             yield task, answer
 
     def _renew(self) -> None:
