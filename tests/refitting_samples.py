@@ -5,9 +5,12 @@ from __future__ import annotations
 import gzip
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from scalefit.refitting import Refit, refit
+from scalefit.refitting.discovery import Paths
 from scalefit.refitting.settings import Analysis, Settings
 from scalefit.simulation import Design, simulate_sweep
 
@@ -28,8 +31,13 @@ def write_sweeps(folder: Path, n: int = 3) -> Path:
     return folder
 
 
+def quickly(paths: Paths, out: Path, **settings: Any) -> Refit:
+    """Refit in this process, with few draws and no pictures or pages unless settings say otherwise."""
+    return refit(paths, out, **{"config": QUICK, "jobs": 1, "figures": False, "report": False} | settings)
+
+
 def contents(out: Path) -> dict[str, bytes]:
-    """Return the files of an output folder by relative path."""
+    """Return the files of an output folder that readers see, by relative path."""
     files = (path for path in out.rglob("*") if path.is_file() and ".staging" not in path.parts)
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 

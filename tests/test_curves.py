@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -152,7 +152,6 @@ def test_interleaved_runs_are_put_in_order_of_appearance() -> None:
     assert same(read_curves(by_step), read_curves(points()))
 
 
-@settings(deadline=None, derandomize=True, max_examples=15)
 @given(st.randoms(use_true_random=False))
 def test_order_of_rows_does_not_matter(random) -> None:
     """Any order will do when asked to sort; an order that keeps each run's own will always do."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -42,7 +42,6 @@ losses = st.lists(st.lists(st.sampled_from([1.0, 2.0, 3.0, 4.0]), max_size=9), m
 
 
 @pytest.mark.parametrize("crossing", CROSSINGS)
-@settings(deadline=None, derandomize=True, max_examples=100)
 @given(losses)
 def test_all_runs_at_once_are_each_run_by_definition(crossing: str, runs: list[list[float]]) -> None:
     layout = Layout(np.concatenate([[0], np.cumsum([len(run) for run in runs])]))
@@ -53,7 +52,6 @@ def test_all_runs_at_once_are_each_run_by_definition(crossing: str, runs: list[l
 
 
 @pytest.mark.parametrize("crossing", CROSSINGS)
-@settings(deadline=None, derandomize=True, max_examples=60)
 @given(st.lists(st.floats(1.0, 4.0), min_size=1, max_size=30), st.floats(1.2, 3.8), st.booleans())
 def test_a_crossing_lies_in_its_bracket(crossing: str, run: list[float], target: float, zero: bool) -> None:
     loss, x = np.array(run), np.arange(0 if zero else 1, len(run) + (0 if zero else 1), dtype=float)
@@ -99,7 +97,6 @@ def test_a_target_that_is_a_points_loss_gives_that_point() -> None:
     assert_allclose(found["tokens"], own["tokens"][1:], rtol=1e-12)
 
 
-@settings(deadline=None, derandomize=True, max_examples=20)
 @given(st.floats(0.01, 100), st.floats(0.1, 10))
 def test_units_do_not_matter(data: float, loss: float) -> None:
     rng = np.random.default_rng(3)

@@ -39,21 +39,46 @@ def run(folder: Path, out: str, *more: str, **settings) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=folder, **(quiet | settings))
 
 
+KILLS_ITSELF = """
+import os, signal
+from scalefit.refitting import refit
+
+def tell(event):
+    if event.status == "ok":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    refit("in", "killed", figures=False, report=False, on_event=tell)
+"""
+
+
+def check_whole(left, expected):
+    """Check that every sweep there is there whole, and return how many there are."""
+    whole = {name: data for name, data in left.items() if "/" in name}
+    assert whole.items() <= expected.items(), "something half done is in sight"
+    finished = {name.split("/")[0] for name in whole}
+    for name in finished:
+        assert {n for n in left if n.startswith(f"{name}/")} == {n for n in expected if n.startswith(f"{name}/")}
+    return len(finished)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a process kills itself by a signal")
 @pytest.mark.parametrize("kills", [2, pytest.param(15, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_and_run_again_the_output_is_the_same_to_the_byte(undisturbed, kills):
+    """The first kill comes when one sweep of four is finished; the others at any moment of a refit of all."""
     folder, expected = undisturbed
     shutil.rmtree(folder / "killed", ignore_errors=True)
+    (folder / "kills_itself.py").write_text(KILLS_ITSELF)
+    first = subprocess.run([sys.executable, "kills_itself.py"], cwd=folder, stderr=subprocess.DEVNULL)
+    assert first.returncode == -signal.SIGKILL
+    assert check_whole(contents(folder / "killed"), expected) == 1
     moments = random.Random(kills)
     for _ in range(kills):
-        process = run(folder, "killed")
+        process = run(folder, "killed", "--force")
         time.sleep(moments.uniform(0.5, 3.5))
         process.kill()
         process.wait()
-        left = contents(folder / "killed")
-        whole = {name: data for name, data in left.items() if "/" in name}
-        assert whole.items() <= expected.items(), "something half done is in sight"
-        for name in {name.split("/")[0] for name in whole}:
-            assert {n for n in left if n.startswith(f"{name}/")} == {n for n in expected if n.startswith(f"{name}/")}
+        assert check_whole(contents(folder / "killed"), expected) >= 1
     assert run(folder, "killed").wait() == 1
     assert contents(folder / "killed") == expected
     assert [path.name for path in (folder / "killed" / ".staging").iterdir()] == ["folder.lock"]
@@ -106,7 +131,9 @@ def test_a_worker_that_is_killed_costs_nothing(undisturbed):
     folder, expected = undisturbed
     process = run(folder, "wounded", "--json", stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
-    for worker in workers_of(process.pid):
+    workers = workers_of(process.pid)
+    assert workers, "they are there until the last of the five files is done"
+    for worker in workers:
         os.kill(worker, signal.SIGKILL)
     process.communicate()
     assert process.returncode == 1
@@ -146,10 +173,10 @@ def test_a_cluster_gives_the_same_and_outlives_a_worker(undisturbed):
     with subprocess.Popen([sys.executable, "-c", SCHEDULER], **pipes) as cluster:
         try:
             address = cluster.stdout.readline().strip()
-            process = run(folder, "cluster", "--json", "--dask", address, stdout=subprocess.PIPE, text=True)
-            process.stdout.readline()
             with distributed.Client(address) as client:
                 victim = next(iter(client.run(os.getpid).values()))
+            process = run(folder, "cluster", "--json", "--dask", address, stdout=subprocess.PIPE, text=True)
+            process.stdout.readline()  # one of five files is done
             os.kill(victim, signal.SIGKILL)
             process.communicate()
         finally:

@@ -11,16 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from refitting_samples import contents
 
 from scalefit.errors import RefitError
 from scalefit.refitting import delivery
 from scalefit.refitting.delivery import Outbox
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    """Return the files that readers see, by relative path."""
-    files = (path for path in out.rglob("*") if path.is_file() and ".staging" not in path.parts)
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
@@ -46,7 +41,10 @@ def test_a_reader_always_finds_a_whole_folder(tmp_path):
         assert writer.stdout.readline() == "open\n"
         while not (tmp_path / "a").exists():
             time.sleep(0.001)
-        looks = [((tmp_path / "a" / "x").is_file(), time.sleep(0.0001))[0] for _ in range(2000)]
+        looks = []
+        for _ in range(2000):
+            looks.append((tmp_path / "a" / "x").is_file())
+            time.sleep(0.0001)
         writer.send_signal(signal.SIGKILL)
     assert all(looks)
 
@@ -128,14 +126,14 @@ def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path, delay):
 
 
 def test_what_a_dead_writer_had_set_aside_goes_back(tmp_path):
-    old = tmp_path / ".staging" / "dead" / "old" / "a"
-    old.mkdir(parents=True)
-    (old / "fit.json").write_bytes(b"1")
-    half = tmp_path / ".staging" / "dead" / "fresh" / "b"
-    half.mkdir(parents=True)
+    dead = tmp_path / ".staging" / ("d" * 32)
+    (dead / "old" / "a").mkdir(parents=True)
+    (dead / "old" / "a" / "fit.json").write_bytes(b"1")
+    (dead / "fresh" / "b").mkdir(parents=True)
+    (dead / "owner.lock").touch()
     with Outbox(tmp_path):
         assert contents(tmp_path) == {"a/fit.json": b"1"}
-    assert not (tmp_path / ".staging" / "dead").exists()
+    assert not dead.exists()
 
 
 def test_a_living_writer_is_left_alone(tmp_path):

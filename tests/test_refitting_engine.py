@@ -12,20 +12,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from refitting_samples import QUICK, contents, runs, write_sweeps
+from refitting_samples import QUICK, contents, quickly, runs, write_sweeps
 
-from scalefit.refitting import refit
 from scalefit.refitting.records import Drift, Finding, drifted
 from scalefit.refitting.settings import Analysis, Settings
 from scalefit.refitting.study import study_sweep
 from scalefit.refitting.summary import summarize
 from scalefit.refitting.tables import guarded_csv
-from scalefit.simulation import Design, simulate_sweep
+from scalefit.simulation import Design, Truth, simulate_sweep
 from scalefit.sweep import Sweep
-
-
-def quickly(paths, out, **settings):
-    return refit(paths, out, **{"config": QUICK, "jobs": 1, "figures": False, "report": False} | settings)
 
 
 def statuses(result) -> dict[str, str]:
@@ -249,7 +244,7 @@ def test_a_record_that_names_another_folder_is_not_believed(copied):
     assert not (out.parent.parent / "escape").exists()
 
 
-def test_what_the_runs_do_not_allow_is_said(done):
+def test_what_the_runs_do_not_allow_is_said():
     sweep = Sweep.from_frame(runs())
     result = study_sweep(sweep, Analysis(draws=0))
     told = " ".join(gap.text for gap in result.gaps)
@@ -259,18 +254,90 @@ def test_what_the_runs_do_not_allow_is_said(done):
     assert set(result.gaps) <= set(result.notes)
 
 
-def test_a_wide_sweep_has_every_result():
+TRUTH = Truth()
+LR = {"c": TRUTH.lr, "a": TRUTH.lr_params_power, "b": TRUTH.lr_tokens_power}
+BATCH = {"c": TRUTH.batch, "a": TRUTH.batch_params_power, "b": TRUTH.batch_tokens_power}
+LOSS = {
+    "E": TRUTH.floor,
+    "A": TRUTH.floor_params,
+    "alpha": TRUTH.floor_params_power,
+    "B": TRUTH.floor_tokens,
+    "beta": TRUTH.floor_tokens_power,
+}
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """The study of a sweep that allows every result but a law for B_crit, which `Truth` does not have."""
     design = Design(params=(1e7, 1e8, 1e9), tokens=(1e9, 8e9, 6.4e10), lr_levels=5, batch_levels=7)
-    table = simulate_sweep(design=design, seed=2)
-    sweep = Sweep.from_frame(table.assign(diverged=table["loss"].isna()))
-    result = study_sweep(sweep, Analysis(draws=50))
-    assert {"lr", "batch", "loss"} <= result.laws.keys()
-    for part in (result.surface, result.tradeoff, result.backtest, result.lr_draws, result.batch_draws):
-        assert part is not None, [gap.text for gap in result.gaps]
-    assert "B_crit" in result.laws or any("B_crit" in gap.text for gap in result.gaps)
-    found = {finding.quantity: finding for finding in result.findings}
-    assert abs(found["lr: a"].value) > 0
-    assert found["backtest: regret_pct"].value >= 0
+    table = simulate_sweep(TRUTH, design, seed=2)
+    return study_sweep(Sweep.from_frame(table.assign(diverged=table["loss"].isna())), Analysis(draws=50))
+
+
+def check_law(law, truth):
+    for row in law.table.to_dict("records"):
+        assert abs(row["value"] - truth[row["parameter"]]) <= 3 * row["stderr"], row
+
+
+def test_the_laws_of_a_wide_sweep_are_those_it_was_made_from(wide):
+    assert wide.laws.keys() == {"lr", "batch", "loss"}
+    for target, truth in {"lr": LR, "batch": BATCH, "loss": LOSS}.items():
+        check_law(wide.laws[target], truth)
+    for name, truth in {"lr": LR, "batch": BATCH}.items():
+        check_law(wide.surface.laws[name], truth)
+
+
+def test_the_bootstraps_of_a_wide_sweep_hold_what_it_was_made_from(wide):
+    assert wide.draws.keys() == {"lr", "batch"}
+    for name, truth in {"lr": LR, "batch": BATCH}.items():
+        for row in wide.draws[name].intervals().to_dict("records"):
+            assert row["lo"] <= truth[row["parameter"]] <= row["hi"], row
+
+
+def test_the_backtest_of_a_wide_sweep_predicts_the_true_optima(wide):
+    table = wide.backtest.table
+    assert set(table["params"]) == {1e9}
+    rows = table[table["entrant"] == wide.backtest.summary()["entrant"][0]]
+    assert sorted(rows["tokens"]) == [1e9, 8e9, 6.4e10]
+    best = TRUTH.optimum(rows["params"], rows["tokens"])
+    for axis in ("lr", "batch"):
+        assert rows[f"{axis}_lo"].le(best[axis]).all()
+        assert rows[f"{axis}_hi"].ge(best[axis]).all()
+    cost = TRUTH.excess(rows["lr"], rows["batch"], best["lr"], best["batch"])
+    assert (cost < TRUTH.noise / 10).all(), "the noise of a single run is far more than the prediction costs"
+    found = {finding.quantity: finding for finding in wide.findings}["backtest: regret_pct"]
+    assert found.value == pytest.approx(rows["regret_pct"].mean())
+
+
+def test_a_sweep_without_a_critical_batch_has_no_law_for_one(wide):
+    """The simulated basin is a parabola in the log of the batch: fewer steps buy nothing, however many examples."""
+    assert not wide.tradeoff.table["identified"].any()
+    (told,) = [gap.text for gap in wide.gaps]
+    assert told.startswith("no law for B_crit: 0 of 9 trade-offs identify it")
+
+
+def traded(b_star=1e7, alpha_b=0.5):
+    """Runs that reach a loss with E_min * (1 + B / B_crit) tokens, E_min and B_crit powers of the loss."""
+    losses = np.linspace(1.75, 12.0, 20_000)
+    rows = []
+    for batch in 2.0 ** np.arange(15, 23):
+        tokens = 2e9 * (losses - 1.7) ** -4 * (1 + batch / (b_star / losses ** (1 / alpha_b)))
+        assert (np.diff(tokens) < 0).all(), "no loss can be read off"
+        for budget in np.geomspace(1e9, 6.4e10, 7):
+            loss = np.interp(-np.log(budget), -np.log(tokens), losses)
+            rows += [(lr, batch, 1e8, budget, loss + 0.03 * np.log(lr / 2e-3) ** 2) for lr in 2.0 ** np.arange(-11, -6)]
+    table = pd.DataFrame(rows, columns=["lr", "batch", "params", "tokens", "loss"])
+    table["loss"] *= np.exp(5e-4 * np.random.default_rng(0).standard_normal(len(table)))
+    return table
+
+
+def test_the_critical_batch_of_a_sweep_is_that_which_it_was_made_from():
+    result = study_sweep(Sweep.from_frame(traded()), Analysis(draws=0))
+    points = result.tradeoff.table
+    assert points["identified"].all()
+    # Each batch's losses are taken for a power law of its tokens, which they nearly are.
+    assert points["B_crit"].to_numpy() == pytest.approx(1e7 / points["target"].to_numpy() ** 2, rel=0.1)
+    check_law(result.laws["B_crit"], {"B_star": 1e7, "alpha_B": 0.5})
 
 
 def test_what_is_not_identified_has_no_value_and_a_caution():

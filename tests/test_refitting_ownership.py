@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from refitting_samples import quickly, runs, write_sweeps
 
 from scalefit.errors import RefitError
-from scalefit.refitting import engine
+from scalefit.refitting import engine, intake
 from scalefit.refitting.delivery import Outbox
 from scalefit.refitting.ownership import foreign_files, is_free, is_results
 
@@ -130,17 +131,17 @@ def test_an_odd_thing_in_the_output_stops_nothing(tmp_path):
 def test_a_record_that_cannot_be_read_is_told_of(tmp_path, monkeypatch):
     folder, out = write_sweeps(tmp_path / "in", 2), tmp_path / "out"
     quickly(folder, out)
-    real = Path.read_text
 
-    def refused(self, *args, **kwargs):
-        if self == out / "sweep1" / "record.json":
+    def refused(path, *args):
+        if path == out / "sweep1" / "record.json":
             raise PermissionError(13, "Permission denied")
-        return real(self, *args, **kwargs)
+        return open(path, *args)
 
-    monkeypatch.setattr(Path, "read_text", refused)
+    monkeypatch.setattr(intake, "open", refused, raising=False)
     result = quickly(folder / "sweep0.csv", out)
     assert result.exit_code == 1
-    assert [place for place, _ in result.unreadable] == [str(out / "sweep1")]
+    place = out / "sweep1"
+    assert result.unreadable == ((str(place), f"cannot read {place}/record.json: Permission denied"),)
 
 
 def test_an_output_that_is_a_file_is_refused_by_name(tmp_path):
@@ -187,6 +188,32 @@ def test_a_damaged_label_is_ours_if_nothing_else_is_there(tmp_path):
     (folder / "thesis.tex").write_text("")
     assert not is_results(folder)
     assert not is_free(folder, "/in/a.csv", "0")
+
+
+@pytest.mark.parametrize("outputs", [None, "fit.json", [["fit.json"]], 3])
+def test_a_label_whose_outputs_are_none_says_nothing(tmp_path, outputs):
+    label(tmp_path / "a", outputs=outputs)
+    assert is_results(tmp_path / "a")
+    assert is_free(tmp_path / "a", "/in/a.csv", "0")
+    assert foreign_files(tmp_path / "a") == []
+    (tmp_path / "a" / "thesis.tex").write_text("")
+    assert not is_results(tmp_path / "a")
+
+
+def test_a_label_out_of_all_bounds_says_nothing(tmp_path):
+    for name, source in (("large", "x" * (1 << 20)), ("good", "x")):
+        label(tmp_path / name, source=source)
+        (tmp_path / name / "thesis.tex").write_text("")
+    assert not is_results(tmp_path / "large")
+    assert is_results(tmp_path / "good")
+
+
+def test_a_label_that_is_a_pipe_is_not_waited_for(tmp_path):
+    (tmp_path / "a").mkdir()
+    os.mkfifo(tmp_path / "a" / "record.json")
+    assert not is_results(tmp_path / "a")
+    assert not is_free(tmp_path / "a", "/in/a.csv", "0")
+    assert foreign_files(tmp_path / "a") == []
 
 
 def test_a_link_is_not_ours(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+from pathlib import Path
+
 from refitting_samples import QUICK, runs
 
 from scalefit.refitting import watching
@@ -28,15 +30,12 @@ def watched(folder, out, steps) -> list[dict[str, str]]:
 
     plan = Plan(out, QUICK, figures=False, report=False)
     rounds = []
-    with pytest.raises(Interrupted):
-        rounds.extend(take(watch(folder, plan, pool=lambda: Workers(1), interval=7.0, sleep=sleep), rounds))
-    return rounds
-
-
-def take(results, rounds):
-    for result in results:
-        rounds.append(dict(zip(result.table["name"], result.table["status"], strict=True)))
-    return ()
+    try:
+        for result in watch(folder, plan, pool=lambda: Workers(1), interval=7.0, sleep=sleep):
+            rounds.append(dict(zip(result.table["name"], result.table["status"], strict=True)))
+    except Interrupted:
+        return rounds
+    raise AssertionError("a watch ended that nobody interrupted")
 
 
 def nothing() -> None:
@@ -91,15 +90,44 @@ def test_a_folder_that_is_not_there_yet_is_waited_for(tmp_path):
     assert watched(paths, tmp_path / "out", [nothing, arrive, nothing, nothing]) == [{"a": "ok"}]
 
 
+def test_a_path_that_names_nothing_keeps_no_other_waiting(tmp_path):
+    runs().to_csv(tmp_path / "a.csv", index=False)
+    paths = [tmp_path / "a.csv", tmp_path / "later.csv"]
+
+    def arrive():
+        runs(1).to_csv(tmp_path / "later.csv", index=False)
+
+    assert watched(paths, tmp_path / "out", [nothing, nothing, arrive, nothing, nothing]) == [
+        {"a": "ok"},
+        {"later": "ok"},
+    ]
+
+
+def test_a_folder_that_cannot_be_searched_is_told_of_once_without_a_file_to_refit(tmp_path, monkeypatch):
+    locked, real = tmp_path / "in" / "locked", os.scandir
+    locked.mkdir(parents=True)
+
+    def refused(path="."):
+        if isinstance(path, str) and Path(path) == locked:
+            raise PermissionError(13, "Permission denied", str(locked))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert watched(tmp_path / "in", tmp_path / "out", [nothing] * 4) == [{}]
+
+
 def test_an_interrupted_round_is_the_last(tmp_path, monkeypatch):
     runs().to_csv(tmp_path / "a.csv", index=False)
 
-    def interrupt(*_):
+    real = watching.refit_found
+
+    def interrupt(event):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(watching, "refit_found", lambda found, *_: real(found, *_[:2], interrupt))
-    from scalefit.refitting.engine import refit_found as real
+    def interrupted(found, plan, workers, on_event):
+        return real(found, plan, workers, interrupt)
 
+    monkeypatch.setattr(watching, "refit_found", interrupted)
     plan = Plan(tmp_path / "out", QUICK, figures=False, report=False)
     (result,) = watch(tmp_path, plan, pool=lambda: Workers(1), sleep=lambda _: None)
     assert result.interrupted

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from multiprocessing.process import BaseProcess
 
 import pytest
 
@@ -60,36 +64,62 @@ def test_few_tasks_are_in_flight():
             taken.append(n)
             yield n
 
-    with Workers(2) as workers:
-        run = workers.run(work, tasks())
-        next(run)
-        assert len(taken) <= workers.window + 2
-        run.close()
+    with Workers(2) as workers, closing(workers.run(work, tasks())) as answers:
+        next(answers)
+        assert len(taken) == workers.window == 4, "two for each worker"
 
 
-def interrupted(workers: Workers, tasks) -> None:
-    with workers:
-        for _ in workers.run(time.sleep, tasks):
+def test_every_worker_of_an_executor_is_kept_busy():
+    """Six tasks wait for each other: fewer in flight would wait until the barrier breaks."""
+    barrier = threading.Barrier(6)
+
+    def meet(task: int) -> int:
+        barrier.wait(timeout=60)
+        return task
+
+    with ThreadPoolExecutor(6) as pool, Workers(executor=pool) as workers:
+        assert dict(workers.run(meet, range(12))) == {n: n for n in range(12)}
+
+
+def interrupted(workers: Workers, tasks, others: list[BaseProcess], mine: list[BaseProcess]) -> None:
+    with workers, closing(workers.run(time.sleep, tasks)) as answers:
+        for _ in answers:
+            mine += [process for process in multiprocessing.active_children() if process not in others]
             raise KeyboardInterrupt
 
 
 def test_an_interrupt_stops_the_processes():
-    started = time.monotonic()
+    mine: list[BaseProcess] = []
     with pytest.raises(KeyboardInterrupt):
-        interrupted(Workers(2), [0.0, *[600.0] * 6])
-    assert time.monotonic() - started < 300
+        interrupted(Workers(2), [0.0, *[60.0] * 6], multiprocessing.active_children(), mine)
+    assert mine
+    for process in mine:
+        process.join()
+        assert process.exitcode, "it went on to its end"
 
 
-def test_an_executor_found_broken_only_when_a_task_is_handed_over_is_renewed(monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [BrokenProcessPool("idle workers were killed"), OSError("the fork server is gone"), RuntimeError("shut down")],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_executor_found_broken_only_when_a_task_is_handed_over_is_renewed(monkeypatch, error):
     submit, broken = ProcessPoolExecutor.submit, iter([True])
 
     def once(self, *arguments):
         if next(broken, False):
-            raise BrokenProcessPool("idle workers were killed")
+            raise error
         return submit(self, *arguments)
 
     monkeypatch.setattr(ProcessPoolExecutor, "submit", once)
     assert results(Workers(2), range(14, 18)) == {n: n * n for n in range(14, 18)}
+
+
+def test_an_executor_that_was_shut_down_is_refused():
+    pool = ThreadPoolExecutor(2)
+    pool.shutdown()
+    with pytest.raises(RefitError, match=r"the executor given is broken \(ThreadPoolExecutor\)"):
+        results(Workers(executor=pool), range(3))
 
 
 def test_workers_end_when_their_parent_is_killed():
@@ -131,9 +161,10 @@ def threads(task: int) -> tuple[int, ...]:
     return tuple(pool["num_threads"] for pool in threadpool_info())
 
 
-def test_no_job_is_refused():
-    with pytest.raises(RefitError, match="jobs should be at least 1, found 0"):
-        Workers(0)
+@pytest.mark.parametrize("jobs", [0, -1, True, 2.0, "2"])
+def test_jobs_that_are_no_number_of_processes_are_refused(jobs):
+    with pytest.raises(RefitError, match=f"jobs should be a whole number from 1 up, found {jobs!r}"):
+        Workers(jobs)
 
 
 if __name__ == "__main__":

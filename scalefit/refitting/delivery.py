@@ -159,11 +159,11 @@ def _clear_up(out: Path) -> None:
 
 
 def _is_stage(path: Path) -> bool:
-    """Tell whether a writer of ours made a folder: by its name and the lock in it, unless it had just begun."""
+    """Tell whether a writer of ours made a folder: by its name, and by those of what is in it."""
     named = len(path.name) == 32 and set(path.name) <= set("0123456789abcdef")
     if not named or path.is_symlink() or not path.is_dir():
         return False
-    return (path / _OWNER).is_file() or not any(path.iterdir())
+    return all(inside.name in (_OWNER, _FRESH, _OLD, _CLAIMS) or inside.is_file() for inside in path.iterdir())
 
 
 def _take_along(place: Path, fresh: Path) -> None:

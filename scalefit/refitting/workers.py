@@ -94,8 +94,9 @@ class Workers:
                 if any(isinstance(answer, BrokenExecutor) for _, answer in answers):
                     answers += [(task, _outcome(future)) for future, task in running.items()]
                     running.clear()
-                    answers = list(self._again(work, answers))
-                yield from answers
+                    yield from self._again(work, answers)
+                else:
+                    yield from answers
         finally:
             for future in running:
                 future.cancel()
@@ -111,13 +112,14 @@ class Workers:
             return failed
 
     def _again(self, work: Callable[[Task], Any], answers: list[tuple[Task, Any]]) -> Iterator[tuple[Task, Any]]:
+        broken = [task for task, answer in answers if isinstance(answer, BrokenExecutor)]
+        yield from ((task, answer) for task, answer in answers if not isinstance(answer, BrokenExecutor))
         self._renew()
-        for task, answer in answers:
+        for task in broken:
+            answer = _outcome(self._submit(work, task))
             if isinstance(answer, BrokenExecutor):
-                answer = _outcome(self._submit(work, task))
-                if isinstance(answer, BrokenExecutor):
-                    self._renew()
-                    answer = RefitError(_DIED)
+                self._renew()
+                answer = RefitError(_DIED)
             yield task, answer
 
     def _renew(self) -> None:
