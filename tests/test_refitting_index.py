@@ -19,7 +19,8 @@ VALUES = {"low": -math.inf, "small": -0.5, "none": math.nan, "large": 0.75, "hig
 
 
 def record(name: str, value: float) -> Record:
-    findings = (Finding("lr: a", value, 0.125, "eta = c * N**a"),)
+    formula = f"eta = c * N**a{' * 1.0' * 100 if name == 'large' else ''}"
+    findings = (Finding("lr: a", value, 0.125, formula),)
     return Record(name, f"/in/{name[:6]}/runs.csv", "runs.csv", "", "", "", 30, 6, 0, findings, outputs={REPORT: 1})
 
 
@@ -59,6 +60,7 @@ window.addEventListener("load", () => {
   const box = name => rows().find(row => row.cells[0].textContent === name).cells[0];
   const seen = {};
   seen.widths = rows().map(row => row.cells[0].offsetWidth);
+  seen.laws = rows().map(row => row.querySelector("td.law")).filter(cell => cell).map(cell => cell.offsetWidth);
   seen.heights = Object.fromEntries(names().map(name => [name, box(name).firstElementChild.offsetHeight]));
   head("lr: a").click(); seen.up = names();
   head("lr: a").click(); seen.down = names();
@@ -99,3 +101,8 @@ def test_a_long_name_is_wrapped_and_a_short_one_is_not(seen):
     line = seen["heights"]["low"]
     assert all(seen["heights"][name] > 1.5 * line for name in LONG)
     assert all(height == line for name, height in seen["heights"].items() if name not in LONG)
+
+
+@browser
+def test_a_long_formula_is_wrapped(seen):
+    assert max(seen["laws"]) < 450

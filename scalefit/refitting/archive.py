@@ -26,7 +26,7 @@ FIT_SCHEMA = 1
 _KIND = "scalefit.Study"
 
 _LARGEST = 100_000_000
-"""Bytes of the largest fit.json that is read; laws through 10,000 optima take about ten million."""
+"""Bytes of the largest fit.json that is read."""
 
 
 def write_fits(study: Study, sha256: str, version: str) -> bytes:

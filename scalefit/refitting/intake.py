@@ -34,13 +34,13 @@ def read_json(path: Path, largest: int = LABEL_BYTES) -> Any:
     OSError
         If it cannot be opened.
     """
-    kind = os.stat(path).st_mode
-    if not stat.S_ISREG(kind):
-        raise DamagedError(f"{path} is {_KINDS.get(stat.S_IFMT(kind), 'a device')}; expected a file")
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise DamagedError(f"{path} is {_KINDS.get(stat.S_IFMT(status.st_mode), 'a device')}; expected a file")
+    if status.st_size > largest:
+        raise DamagedError(f"{path} holds {status.st_size:,} bytes; expected {largest:,} at most")
     with open(path, "rb") as file:
-        data = file.read(largest + 1)
-    if len(data) > largest:
-        raise DamagedError(f"{path} holds more than {largest:,} bytes, which is too much for what it should be")
+        data = file.read(status.st_size)
     try:
         return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from scalefit.faces import Face, Shown
 from scalefit.notes import Note
-from scalefit.refitting.tables import printable
+from scalefit.refitting.tables import on_a_line, printable
 
 _SHOWN = 20
 
@@ -54,9 +54,10 @@ class Refit(Shown):
     events : tuple of Event
         One a file, in the order they were done.
     summary : pandas.DataFrame
-        All sweeps of the output folder, as in `summary.csv`: one row each with every number found and what moved.
+        All sweeps of the output folder, as in `summary.csv`: one row each with every number found and what moved. The
+        status is "ok", "failed", or "gone" where the file is no longer there.
     unreadable : tuple of (str, str)
-        Folders that could not be searched, and why.
+        Folders that could not be searched, and results that cannot be read, and why.
     interrupted : bool
         Whether it was stopped; what was finished is kept.
     """
@@ -87,11 +88,12 @@ class Refit(Shown):
         failed = self.table.query("status == 'failed'")[["name", "error"]]
         moved = self.summary.loc[self.summary["name"].isin([e.name for e in self.events if e.status == "ok"])]
         notes = [
-            Note("moved", f"{name}: {text}", caution=True)
+            Note("moved", on_a_line(f"{name}: {text}"), caution=True)
             for name, text in zip(moved["name"], moved["moved"], strict=True)
             if text
         ][:_SHOWN]
-        notes += [Note("unreadable", f"{folder}: {why}", caution=True) for folder, why in self.unreadable]
+        unread = [f"{folder}: {why}" for folder, why in self.unreadable]
+        notes += [Note("unreadable", on_a_line(text), caution=True) for text in unread]
         if len(failed) > _SHOWN:
             notes.append(Note("shown", f"{len(failed) - _SHOWN} more failures in .table"))
         if self.interrupted:

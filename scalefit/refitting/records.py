@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import reprlib
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +14,7 @@ import numpy as np
 from scalefit.errors import RefitError
 from scalefit.formatting import format_number
 from scalefit.refitting.intake import DamagedError, read_json
+from scalefit.refitting.soundness import REMEDY, check_record, is_number
 
 SCHEMA = 1
 """Version of the file format; a record of another version is out of date."""
@@ -26,11 +24,6 @@ REPORT = "report.html"
 
 _BESIDE = "fit.json"
 """What lies beside a record of ours, whatever the record says."""
-
-_MOST = 1_000
-"""Findings or drifts in a record: every one is a column of the summary."""
-
-_REMEDY = "refit its sweep, or delete the folder"
 
 _NO_LAW = "none"
 
@@ -176,7 +169,7 @@ def _read(folder: Path) -> Record | None:
     if isinstance(plain, dict) and "schema" in plain:
         return _record(plain, folder)
     if (folder / _BESIDE).exists():
-        raise DamagedError(f"{place} is not what a refit writes; {_REMEDY}")
+        raise DamagedError(f"{place} is not what a refit writes; {REMEDY}")
     return None
 
 
@@ -184,20 +177,14 @@ def _record(plain: dict[str, Any], folder: Path) -> Record | None:
     """Return what a record says, once every part is known to be what it should be."""
     place = folder / FILE
     if type(plain["schema"]) is not int or plain.pop("schema") != SCHEMA:
-        raise DamagedError(f"{place} was written by another version of scalefit; {_REMEDY}")
-    _check(plain, _RECORD, str(place))
+        raise DamagedError(f"{place} was written by another version of scalefit; {REMEDY}")
+    check_record(plain, place)
     if plain["name"] != folder.name:
         return None
-    for number, entry in enumerate(plain["findings"]):
-        _check(entry, _FINDING, f"{place}: findings[{number}]")
-    for number, entry in enumerate(plain["drift"]):
-        _check(entry, _DRIFT, f"{place}: drift[{number}]")
     findings = tuple(
         Finding(entry["quantity"], float(entry["value"]), float(entry["stderr"]), entry["law"])
         for entry in plain["findings"]
     )
-    if len({finding.quantity for finding in findings}) < len(findings):
-        raise DamagedError(f"{place} gives a number twice; {_REMEDY}")
     drift = (
         Drift(entry["quantity"], _end(entry["before"]), _end(entry["after"]), float(entry["errors"]))
         for entry in plain["drift"]
@@ -258,78 +245,6 @@ def without_nan(value: Any) -> Any:
     return [without_nan(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-_WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-"""How `without_nan` writes what is no number of JSON."""
-
-_NAME = re.compile(r"[A-Za-z0-9._=+-]+")
-"""A folder's name as discovery gives it: safe in a path and in a link."""
-
-_QUANTITY = re.compile(r"\w+: \w+")
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _is_number(value: Any) -> bool:
-    if type(value) is int:  # one of hundreds of digits is no float
-        return -sys.float_info.max <= value <= sys.float_info.max
-    return type(value) is float or (type(value) is str and value in _WORDS)
-
-
-def _is_text(value: Any) -> bool:
-    """Tell whether a value is a text that can be written to any of the files: half a character cannot."""
-    if type(value) is not str or "\0" in value:
-        return False
-    return value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value)
-
-
-def _is_path(value: Any) -> bool:
-    """Tell whether a value can be a path, whose bytes need not be Unicode."""
-    return type(value) is str and "\0" not in value
-
-
-def _is_list(value: Any) -> bool:
-    return type(value) is list and len(value) <= _MOST
-
-
-def _is_sizes(value: Any) -> bool:
-    return type(value) is dict and all(_is_inside(name) and _is_count(size) for name, size in value.items())
-
-
-def _is_inside(name: str) -> bool:
-    return _is_text(name) and not name.startswith("/") and ".." not in PurePosixPath(name).parts
-
-
-Checks = Mapping[str, tuple[str, Callable[[Any], bool]]]
-"""What a field should be, in words, and how that is told."""
-
-_COUNT, _NUMBER, _TEXT = ("a whole number from 0 up", _is_count), ("a number", _is_number), ("a text", _is_text)
-_PATH, _LIST = ("a path", _is_path), (f"a list of {_MOST:,} entries at most", _is_list)
-_OF = ("the law's target and a parameter, such as 'lr: a'", lambda v: type(v) is str and bool(_QUANTITY.fullmatch(v)))
-_END = ("a number or a formula", lambda value: _is_number(value) or _is_text(value))
-_RECORD: Checks = {
-    "name": ("a plain name", lambda value: type(value) is str and bool(_NAME.fullmatch(value))),
-    **dict.fromkeys(("source", "relative"), _PATH),
-    **dict.fromkeys(("sha256", "settings", "version"), _TEXT),
-    **dict.fromkeys(("n_runs", "n_cells", "n_cautions"), _COUNT),
-    **dict.fromkeys(("findings", "drift"), _LIST),
-    "outputs": ("a table of files and their sizes", _is_sizes),
-}
-_FINDING: Checks = {"quantity": _OF, "value": _NUMBER, "stderr": _NUMBER, "law": _TEXT}
-_DRIFT: Checks = {"quantity": _OF, "before": _END, "after": _END, "errors": _NUMBER}
-
-
-def _check(entry: Any, checks: Checks, where: str) -> None:
-    """Raise DamagedError unless an entry has the fields that it should have, and nothing else."""
-    if type(entry) is not dict or entry.keys() != checks.keys():
-        raise DamagedError(f"{where} should have {', '.join(checks)}, found {reprlib.repr(entry)}; {_REMEDY}")
-    for name, (expected, is_good) in checks.items():
-        if not is_good(entry[name]):
-            found = reprlib.repr(entry[name])
-            raise DamagedError(f"{where}: {name} should be {expected}, found {found}; {_REMEDY}")
-
-
 def _end(value: float | str) -> float | str:
     """Return one side of a drift; formulas stay text."""
-    return float(value) if not isinstance(value, str) or value in _WORDS else value
+    return float(value) if is_number(value) else value

@@ -31,12 +31,13 @@ _BESIDE = " stderr"
 
 @dataclass(frozen=True)
 class _Cell:
-    """One cell of the index: what it shows and, if that does not sort, the number it is sorted by."""
+    """One cell of the index: what it shows, the number it is sorted by if that does not sort, and what it points to."""
 
     text: str
     key: str | None = None
     kind: str = ""
     href: str = ""
+    title: str = ""
 
 
 def write_report(
@@ -125,6 +126,7 @@ def write_index(table: pd.DataFrame) -> str:
     rows = [_row(record, shown, numbers) for record in table.to_dict("records")]
     counts = table["status"].value_counts()
     told = [f"{counts.get(status, 0)} {word}" for status, word in (("ok", "done"), ("failed", "failed"))]
+    told += [f"{counts['gone']} whose file is gone"] if "gone" in counts else []
     told.append(f"{int((table['moved'] != '').sum())} moved since the refit before")
     page = _environment().get_template("index.html")
     return page.render(columns=columns, rows=rows, counts=", ".join(told), version=__version__)
@@ -150,10 +152,17 @@ def _cell(name: str, record: Mapping[Any, Any], number: bool) -> _Cell:
     if value is None or value is pd.NA or value != value:
         return _Cell("", "" if number or name[:2] == "n_" else None)
     if number:
-        return _Cell(format_error(value, record[f"{name}{_BESIDE}"]), repr(float(value)), "number")
+        return _Cell(format_error(value, record[f"{name}{_BESIDE}"]), _key(float(value)), "number")
     if name[:2] == "n_":
         return _Cell(str(value), str(value), "number")
-    return _Cell(str(value), href=record["report"] if name == "name" else "")
+    if name == "name":
+        return _Cell(str(value), kind="name", href=record["report"], title=record["source"])
+    return _Cell(str(value), kind="law" if name.endswith(": law") else "")
+
+
+def _key(value: float) -> str:
+    """Return a number as JavaScript reads it."""
+    return repr(value).replace("inf", "Infinity")
 
 
 @cache
