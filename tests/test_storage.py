@@ -121,7 +121,7 @@ def test_what_is_not_a_whole_fit_is_refused(text: str, words: str) -> None:
         sf.Fit.from_json(text)
 
 
-@pytest.mark.parametrize("key", sorted(set(json.loads(TEXT)) - {"values", "stderr"}))
+@pytest.mark.parametrize("key", sorted(set(json.loads(TEXT)) - {"stderr"}))
 def test_a_missing_part_is_refused(key: str) -> None:
     record = json.loads(TEXT)
     del record[key]
@@ -152,6 +152,21 @@ def test_any_damage_to_the_text_ends_in_a_fit_or_a_fit_error(at: int, length: in
     except FitError:
         return
     assert len(fit.phi) == len(fit.law.parameters)
+
+
+@pytest.mark.parametrize("value", [5.0, "nan", "x", None])
+def test_values_that_are_not_those_computed_with_are_refused(value: Any) -> None:
+    record = json.loads(TEXT)
+    record["values"][next(iter(record["values"]))] = value
+    with pytest.raises(FitError, match="not a complete fit"):
+        sf.Fit.from_json(json.dumps(record))
+
+
+def test_only_a_file_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(FitError, match="it is a folder, a pipe or a device"):
+            sf.Fit.from_json(place)
 
 
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:

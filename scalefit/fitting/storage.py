@@ -97,6 +97,7 @@ def from_json(source: str | Path) -> Fit:
             shrinkage=float(record["shrinkage"]),
         )
         _check_whole(fit)
+        _check_values(fit, record["values"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ScalefitError) as error:
         raise FitError(f"this is not a complete fit: {type(error).__name__}: {error}") from error
     return fit
@@ -125,6 +126,16 @@ def _check_whole(fit: Fit) -> None:
         raise ValueError(f"{', '.join(broken)} cannot be those of {fit.law.formula!r} on {n} rows")
 
 
+def _check_values(fit: Fit, written: Any) -> None:
+    """Raise ValueError unless the values that a reader of the file sees are those that are computed with."""
+    told = {str(name): _float(value) for name, value in written.items()}
+    values = dict(fit.values)
+    if told.keys() != values.keys() or not all(
+        np.isclose(told[name], value, rtol=1e-9, atol=0.0, equal_nan=True) for name, value in values.items()
+    ):
+        raise ValueError("values are not those of phi")
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -142,6 +153,8 @@ def write_atomically(path: Path, text: str) -> None:
 
 def _read(source: str | Path) -> dict[str, Any]:
     is_text = isinstance(source, str) and source.lstrip().startswith("{")
+    if not is_text and Path(source).exists() and not Path(source).is_file():
+        raise FitError(f"cannot read the fit {source}: it is a folder, a pipe or a device")
     try:
         text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
         record = json.loads(text)

@@ -102,6 +102,7 @@ class Study:
         """Every remark of every result, once."""
         results = (getattr(self, entry.name) for entry in fields(self) if entry.name != "gaps")
         own = [getattr(result, "notes", ()) for result in results]
+        own += [choice.comparison.notes for choice in (self.lr_law, self.batch_law) if choice is not None]
         weak = [
             Note("status", f"the law for {target} is {law.status}: {law.status.sentence}", caution=True)
             for target, law in self.laws.items()
