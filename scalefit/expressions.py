@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import math
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from types import MappingProxyType
@@ -34,8 +33,12 @@ CONSTANTS: Mapping[str, float] = MappingProxyType({"pi": float(np.pi)})
 """Names that stand for numbers."""
 
 _MAX_LENGTH, _MAX_NODES, _MAX_DEPTH = 2000, 400, 60
+_MAX_CALLS = 8  # deep enough for any law; the time that derivatives take grows with some power of it
 _LARGEST = 1e300
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+_TEXTS = re.compile(r'"[^"]*"|\'[^\']*\'')
+_NUMBER = re.compile(r"(?<![\w.])[0-9][\w.]*|\.[0-9][\w.]*")  # with all letters that follow
+_WHOLE_NUMBER = re.compile(r"0[xX][0-9a-fA-F_]+|0[oObB][0-9_]+|[0-9_]*\.?[0-9_]*([eE][0-9_]*)?[jJ]?")
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)
 _COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 
@@ -70,16 +73,37 @@ def parse(text: str, *, condition: bool = False) -> ast.expr:
     if not (condition or text.isascii()):
         strange = next(character for character in text if not character.isascii())
         raise LawError(f"{_shorten(text)!r}: {strange!r} is not allowed; letters are written out, as in eta or alpha")
+    _check_letters(text)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Python only warns of "1or 2"
-            tree = ast.parse(text.strip(), mode="eval").body
+        tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError, Warning) as error:
         reason = getattr(error, "msg", None) or str(error) or type(error).__name__
         raise LawError(f"{_shorten(text)!r} is not an expression: {reason}") from None
     _measure(tree, text)
     _check(tree, text, condition)
+    if not condition and (deep := _calls(tree)) > _MAX_CALLS:
+        raise LawError(
+            f"{_shorten(text)!r} nests functions {deep} deep, expected at most {_MAX_CALLS}; "
+            "write the law with fewer of them inside each other"
+        )
     return tree
+
+
+def _check_letters(text: str) -> None:
+    """Refuse what Python reads with no more than a warning, such as "1or 2".
+
+    Warnings cannot be made errors here: their filters belong to all threads of the process.
+    """
+    if "\\" in text:
+        raise LawError(f"{_shorten(text)!r} is not an expression: it holds a backslash")
+    for found in _NUMBER.finditer(_TEXTS.sub('""', text)):
+        if not _WHOLE_NUMBER.fullmatch(found[0]):
+            raise LawError(f"{_shorten(text)!r} is not an expression: {_shorten(found[0])!r} is not a number")
+
+
+def _calls(node: ast.AST) -> int:
+    """Return how many functions stand inside each other."""
+    return isinstance(node, ast.Call) + max(map(_calls, ast.iter_child_nodes(node)), default=0)
 
 
 def names(tree: ast.expr) -> tuple[str, ...]:

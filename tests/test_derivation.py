@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 
 import numpy as np
 import pytest
+import sympy
 
 from scalefit import Law
 from scalefit.laws import BUILT_IN, PUBLISHED
+from scalefit.laws.derivation import Derivation
 from scalefit.vocabulary import column_of
 
 LAWS = BUILT_IN | {entry.name: entry.law for entry in PUBLISHED}
@@ -219,3 +222,41 @@ def test_hand_written_derivatives_of_the_chinchilla_law():
     np.testing.assert_allclose(value[0], big + size + data, rtol=1e-13)
     for name, slope in expected.items():
         np.testing.assert_allclose(jacobian[0, law.parameters.index(name)], slope, rtol=1e-12)
+
+
+@pytest.mark.parametrize("around", ["exp(a - {})", "abs(a - {})", "min({}, b*D) - c", "sqrt(a - {})"])
+def test_the_work_grows_with_the_depth_and_not_with_a_power_of_it(around, monkeypatch):
+    module = sys.modules["sympy.simplify.powsimp"]
+    simplify, calls = module.powsimp, []
+    monkeypatch.setattr(module, "powsimp", lambda *args, **options: calls.append(1) or simplify(*args, **options))
+    monkeypatch.setattr(sympy, "powsimp", module.powsimp)
+
+    def work(depth):
+        text = "a*N*D"
+        for _ in range(depth):
+            text = around.format(text)
+        calls.clear()
+        Derivation(Law(f"eta = b * c * {text}"))
+        return len(calls)
+
+    assert 0 < work(8) <= 4 * work(3)
+
+
+@pytest.mark.parametrize("inner", ["abs(b - sqrt(c - {}))", "max(b - log(c - {}), b)", "min(sqrt(c - {}), b)"])
+def test_slopes_of_what_may_not_be_real_are_taken_without_real_parts(inner):
+    derivation = Law(f"y = a + {inner.format('x')}", inputs=["x"]).derivation
+    slopes = [derivation.plain_form.diff(symbol) for symbol in derivation.plain_form.free_symbols]
+    assert not any(slope.has(sympy.re, sympy.im, sympy.arg, sympy.atan2, sympy.Heaviside) for slope in slopes)
+
+
+def test_the_slope_of_a_size_and_of_a_tie():
+    law = Law("y = a + abs(b - log(c - x)) + max(b, x)", inputs=["x"])
+    values, x = {"a": 0.5, "b": 1.0, "c": 9.0}, np.array([1.0, 3.0, 8.5])
+    size = 1.0 - np.log(9.0 - x)
+    np.testing.assert_allclose(law(values, {"x": x}), 0.5 + np.abs(size) + np.maximum(1.0, x))
+    phi = law.derivation.to_fit(np.array([values[name] for name in law.parameters]))
+    slopes = law.derivation.function("plain")(phi[None], law.derivation.enter([x]))[1][0]
+    by_name = dict(zip(law.parameters, slopes, strict=True))
+    np.testing.assert_allclose(by_name["a"], 1.0)
+    np.testing.assert_allclose(by_name["b"], np.sign(size) + np.array([0.5, 0.0, 0.0]))  # a tie counts half
+    assert r"\left|{" in law.to_latex()

@@ -5,18 +5,22 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from scalefit.errors import SweepError
-from scalefit.loaders import files, read_sweep
+from scalefit.loaders import files, limits, parquet_size, read_sweep
 from scalefit.sweep import Sweep
 
 RUNS = pd.DataFrame(
@@ -141,7 +145,14 @@ def test_json_writes_a_diverged_loss_as_nan(write: Callable[[str, bytes], Path])
     ("text", "message"),
     [
         (b'{"lr": 1, "loss": 2}\n{"lr": 1, "loss"', "line 2 of"),
-        (b'{"lr": 1, "loss": 2}\n[1, 2]', "run 2 of"),
+        (
+            b'{"lr": 1, "loss": 2}\n[1, 2]',
+            "line 2 of runs.jsonl holds an array; expected one object a run, each on a line",
+        ),
+        (b"[1, 2]", "run 1 of runs.jsonl is a number; expected one object a run, each on a line"),
+        (b"[1, 2]\n[3, 4]\n", "line 1 of runs.jsonl holds an array; expected one object a run, each on a line"),
+        (b'[{"lr": 1}]\n\n{"lr": 2}', "line 1 of runs.jsonl holds an array"),
+        (b'\n\n{"lr": 1, "loss": 2}\n3', "line 4 of runs.jsonl holds a number"),
         (b'{"lr": 1, "lr": 2, "loss": 2}', "the same name twice"),
         (b'{"a.lr": 1, "a": {"lr": 2}, "loss": 2}', "2 columns named 'a.lr'"),
         (b'{"a": ' * 30 + b"1" + b"}" * 30, "more than 20 deep"),
@@ -171,9 +182,13 @@ def test_json_that_is_no_list_of_runs(text: bytes, message: str, write: Callable
         ("a.csv", b"lr,loss,lr\n1,2,3\n", "2 columns named 'lr'"),
         ("a.csv", b"lr,loss, lr\n1,2,3\n", "2 columns named 'lr'"),
         ("a.csv", b"lr,loss,,\n1,2,3,4\n", "2 columns without a name"),
-        ("a.csv", b"lr,loss\n1,2\n1,2,3\n", "cannot be read as comma-separated text"),
-        ("a.csv", b"lr,loss\n1,2,3\n2,3,4\n", "cannot be read as comma-separated text"),
-        ("a.csv", b'lr,loss\n1,"2\n', "cannot be read as comma-separated text"),
+        ("a.csv", b"lr,loss\n1,2\n1,2,3\n", "line 3 of a.csv has 3 values, expected 2 as in its header; complete"),
+        ("a.csv", b"lr,loss\n1,2\n1,2,\n", "line 3 of a.csv has 3 values, expected 2"),
+        ("a.csv", b"lr,loss\n1,2,3\n2,3,4\n", "row 1 of a.csv has 3 values, expected 2"),
+        ("a.csv", b"lr,loss\n1,2,\n2,3,4\n", "row 2 of a.csv has 3 values, expected 2"),
+        ("a.csv", b"lr,loss\n1,2,3,4\n", "line 2 of a.csv has 4 values, expected 2"),
+        ("a.csv", b"lr,loss\n1,2,\n1,2,3,4\n", "line 3 of a.csv has 4 values, expected "),
+        ("a.csv", b'lr,loss\n1,"2\n', "line 2 of a.csv opens a double quote that is never closed"),
         (
             "a.csv",
             b"lr,loss\n1,3.1\n2\n",
@@ -208,6 +223,16 @@ def test_a_file_that_is_wrong_is_refused_with_a_reason(
     assert str(path) in found or name in found
 
 
+def test_rows_that_all_end_in_a_separator_are_read(write: Callable[[str, bytes], Path]) -> None:
+    assert list(read_sweep(write("a.csv", b"lr,loss\n1,2,\n2,3,\n")).table) == ["lr", "loss", "diverged"]
+
+
+def test_a_byte_that_is_no_text_is_found_far_into_a_file(write: Callable[[str, bytes], Path]) -> None:
+    text = b"lr,loss\n" + "é".encode() * (1 << 19) + b"x"  # two bytes each, so that one lies across every border
+    assert f"byte {len(text) + 1} is 0xff" in refusal(write("a.csv", text + b"\xff"))
+    assert f"byte {len(text) + 1} is 0xc3" in refusal(write("a.csv", text + b"\xc3"))
+
+
 def test_a_bomb_is_refused_before_it_fills_the_memory(
     write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,9 +243,190 @@ def test_a_bomb_is_refused_before_it_fills_the_memory(
         stream.write(b"lr,loss\n")
         for _ in range(20):
             stream.write(line)
-    assert "GiB of data" in refusal(write("a.csv.gz", packed.getvalue()))
-    wide = pd.DataFrame({"lr": np.ones(2_000_000), "loss": np.ones(2_000_000)})
-    assert "holds 2000000 rows" in refusal(write("a.parquet", wide.to_parquet()))
+    found = refusal(write("a.csv.gz", packed.getvalue()))
+    assert "GiB of data" in found
+    assert "save it as Parquet" in found
+    wide = pd.DataFrame({"lr": np.ones(200_000), "loss": np.ones(200_000)})
+    monkeypatch.setattr(limits, "MAX_PARQUET", 1_000_000)
+    found = refusal(write("a.parquet", wide.to_parquet()))
+    assert "200000 rows of 2 columns, which unpack to 0.00298 GiB" in found
+    assert "expected at most 0.000931 GiB" in found
+
+
+# -- how large a table may be ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inner", ["{%s}", '{"lr": 1, "loss": 2, "config": {%s}}'], ids=["flat", "nested"])
+def test_rows_that_share_no_name_are_refused_before_the_table_is_built(
+    inner: str, write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("the table was built")
+
+    few = "\n".join(inner % f'"k{i}": 1' for i in range(40))
+    path = write("runs.jsonl", few.encode())
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "MAX_CELLS", 1500)
+        if inner == "{%s}":
+            patch.setattr(pd, "DataFrame", fail)
+        found = refusal(path)
+        assert "runs.jsonl makes a table of 40 rows x 40 columns" in found
+        assert "split it by runs" in found
+    monkeypatch.setattr(limits, "MAX_COLUMNS", 39)
+    assert "runs.jsonl has 40 columns, expected at most 39" in refusal(path)
+
+
+def test_the_rows_of_a_list_in_memory_are_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_CELLS", 1500)
+    assert "40 rows x 40 columns" in refusal([{f"k{i}": 1} for i in range(40)])
+
+
+def test_a_long_name_is_not_repeated_for_every_name_below_it(write: Callable[[str, bytes], Path]) -> None:
+    record = {"lr": 1, "loss": 2, "a" * 1000: {"b": 1}}
+    assert "a name of 1002 characters" in refusal(write("runs.jsonl", json.dumps(record).encode()))
+
+
+def test_the_values_of_json_are_counted_before_they_are_read(
+    write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_VALUES", 100)
+    assert "runs.jsonl holds 120 values" in refusal(write("runs.jsonl", b'{"lr": [' + b"[]," * 59 + b"1]}"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b",".join(b"c%d" % i for i in range(10_001)) + b"\n1\n",
+        b"," * 10_001 + b"\nlr,loss\n1,2\n",
+        b'"a\n",' * 10_001 + b"loss\n1\n",
+    ],
+    ids=["names", "separators", "names of two lines"],
+)
+def test_a_header_of_too_many_columns_is_refused_unread(
+    text: bytes, write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("the header was parsed")
+
+    monkeypatch.setattr(pd, "read_csv", fail)
+    assert "columns, expected at most 10000" in refusal(write("wide.csv", text))
+
+
+def test_short_rows_under_a_wide_header_count_as_whole_rows(
+    write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = b",".join(b"c%d" % i for i in range(100)) + b"\n" + b"1\r\n" * 50
+    path = write("a.csv", text)
+    monkeypatch.setattr(limits, "MAX_CELLS", 4999)
+    assert "50 rows x 100 columns, expected at most 4,999 cells" in refusal(path)
+    monkeypatch.setattr(limits, "MAX_CELLS", 5000)
+    assert "no column for loss" in refusal(path)
+
+
+def test_a_row_of_too_many_values_is_refused_unread(
+    write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_CELLS", 1000)
+    assert "a.csv holds 1001 commas" in refusal(write("a.csv", b"lr,loss\n" + b"1," * 1000 + b"\n"))
+
+
+def numbered(kind: str, texts: list[str], codes: list[int], store_schema: bool = False) -> bytes:
+    """Return Parquet in which few texts stand for many rows, as a column of texts, structures or lists."""
+    column: Any = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), texts)
+    if kind == "struct":
+        column = pa.StructArray.from_arrays([column], ["a.b"])
+    if kind == "list":
+        column = pa.ListArray.from_arrays(pa.array(range(len(codes) + 1), pa.int32()), column)
+    numbers = pa.array(np.arange(len(codes)) + 1.0)
+    out = io.BytesIO()
+    table = pa.table({"lr": numbers, "loss": numbers, "the.note": column})
+    pq.write_table(table, out, store_schema=store_schema, row_group_size=700)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["text", "struct", "list"])
+def test_parquet_in_which_few_bytes_stand_for_many(
+    kind: str, write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand rows of one text of 20 kB are 20 MB; a thousand rows with that text in one of them are not."""
+    monkeypatch.setattr(limits, "MAX_PARQUET", 1_000_000)
+    texts = ["x" * 20_000, "y"]
+    found = refusal(write("a.parquet", numbered(kind, texts, [0] * 1000)))
+    assert "a.parquet holds texts in column 'the.note" in found
+    assert "unpack to 0.0186 GiB, expected at most 0.000931 GiB" in found
+    sweep = read_sweep(write("b.parquet", numbered(kind, texts, [0] + [1] * 999)))
+    assert len(sweep) == 1000
+    assert "the.note" in " ".join(sweep.table.columns)
+
+
+def test_nested_texts_that_cannot_be_numbered_are_measured_piece_by_piece(
+    write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Any) -> int:
+        raise pa.ArrowException("as for chunked nested arrays")
+
+    monkeypatch.setattr(limits, "MAX_PARQUET", 1_000_000)
+    monkeypatch.setattr(parquet_size, "_length", refuse)
+    texts = ["x" * 20_000, "y"]
+    found = refusal(write("a.parquet", numbered("list", texts, [0] * 1000)))
+    assert "texts in column 'the.note.list.element', which unpack to 0.00" in found, "it stops at the limit"
+    assert len(read_sweep(write("b.parquet", numbered("list", texts, [0] + [1] * 999)))) == 1000
+
+
+def test_parquet_whose_texts_stay_numbered_is_read(
+    write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_PARQUET", 1_000_000)
+    data = numbered("text", ["x" * 20_000], [0] * 1000, store_schema=True)
+    assert isinstance(read_sweep(write("a.parquet", data)).table["the.note"].dtype, pd.CategoricalDtype)
+
+
+def test_parquet_of_long_values_of_one_length_is_measured(
+    write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_PARQUET", 1_000_000)
+    out = io.BytesIO()
+    fixed = pa.array([b"x" * 20_000] * 1000, pa.binary(20_000))
+    pq.write_table(pa.table({"lr": np.ones(1000), "loss": np.ones(1000), "x": fixed}), out)
+    assert "1000 rows of 3 columns, which unpack to 0.0186 GiB" in refusal(write("a.parquet", out.getvalue()))
+
+
+# -- several threads ---------------------------------------------------------------------------------------------------
+
+
+def test_reading_leaves_the_warnings_of_the_process_alone(
+    write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two readers that start and end in turn: filters saved and restored by each would end as they were in between."""
+    path = write("a.csv", csv_bytes())
+    before = list(warnings.filters)
+    seen: list[Any] = []
+    done: list[Sweep] = []
+    together = threading.Barrier(2, timeout=30)
+    first_done = threading.Event()
+    parse = pd.read_csv
+
+    def in_turn(*args: Any, **options: Any) -> Any:
+        seen.append(list(warnings.filters))
+        if options.get("nrows") is None:
+            together.wait()  # both are within the parser now
+            if threading.current_thread().name == "second":
+                assert first_done.wait(30)
+        return parse(*args, **options)
+
+    def read() -> None:
+        done.append(read_sweep(path))
+        first_done.set()
+
+    monkeypatch.setattr(pd, "read_csv", in_turn)
+    threads = [threading.Thread(target=read, name=name) for name in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(done) == 2
+    assert all(filters == before for filters in seen)
+    assert list(warnings.filters) == before
 
 
 def test_paths_that_name_no_file(tmp_path: Path) -> None:
@@ -268,12 +474,8 @@ def ends_well(path: Path) -> None:
     sweep.cells  # noqa: B018
 
 
-relaxed = settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+# Each example writes its own file over that of the one before.
+relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @relaxed
@@ -332,7 +534,6 @@ def test_damaged_files_end_in_a_sweep_or_a_sweep_error(
     ends_well(path)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     values=st.lists(
         st.one_of(st.none(), st.booleans(), st.floats(), st.integers(), st.text(max_size=5), st.lists(st.integers())),

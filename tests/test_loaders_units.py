@@ -263,3 +263,15 @@ def test_numbers_in_millions_are_doubted() -> None:
     assert not {"params_unit", "short"} & {note.code for note in plain.notes}
     epochs = read_sweep(table.assign(params=7e7), batch_unit="epochs", data_unit="epochs")
     assert "short" not in {note.code for note in epochs.notes}
+
+
+def test_losses_like_no_nats_are_doubted_and_kept() -> None:
+    def told(loss: list[float], **options: Any) -> dict[str, str]:
+        sweep = read_sweep(pd.DataFrame({"lr": [1e-3, 2e-3], "loss": loss}), **options)
+        assert_array_equal(sweep.table["loss"], loss)
+        return {note.code: note.text for note in sweep.notes if note.caution}
+
+    assert "the smallest loss is 3e+300" in told([3e300, 4e300])["loss_unit"]
+    assert "loss_unit" in told([101.0, np.nan], nonfinite="diverged")
+    for plain in (told([11.0, 4e300]), told([3e300, 4e300], data_unit="images")):
+        assert "loss_unit" not in plain

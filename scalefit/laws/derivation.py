@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -16,6 +17,7 @@ from sympy import Symbol
 
 from scalefit.errors import LawError
 from scalefit.expressions import FUNCTIONS
+from scalefit.laws import kinks
 from scalefit.laws.targets import is_positive
 from scalefit.vocabulary import latex_of, quantity_of
 
@@ -28,10 +30,10 @@ _CALLS: Mapping[str, Callable[..., Any]] = {
     **{name: getattr(sympy, name) for name in FUNCTIONS if hasattr(sympy, name)},
     "log2": lambda x: sympy.log(x) / sympy.log(2),
     "log10": lambda x: sympy.log(x) / sympy.log(10),
-    "abs": sympy.Abs,
+    "abs": kinks.Size,
     "arctan": sympy.atan,
-    "min": lambda a, b: -_Larger(-a, -b),
-    "max": lambda a, b: _Larger(a, b),
+    "min": lambda a, b: -kinks.Larger(-a, -b),
+    "max": kinks.Larger,
 }
 _BINARY: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Add: lambda a, b: a + b,
@@ -44,24 +46,6 @@ _BINARY: Mapping[type, Callable[[Any, Any], Any]] = {
 
 _LARGEST, _LARGEST_EXPONENT, _LONGEST = 1e300, 1000, 10**15
 _UNREAL = (sympy.zoo, sympy.nan, sympy.oo, -sympy.oo, sympy.I)
-
-
-class _Larger(sympy.Function):
-    """The larger of two values; sympy.Max tries to order its arguments, which takes minutes when they are nested."""
-
-    nargs = 2
-
-    @classmethod
-    def eval(cls, a: sympy.Expr, b: sympy.Expr) -> sympy.Expr | None:
-        return sympy.Max(a, b) if a.is_number and b.is_number else None
-
-    def fdiff(self, argindex: int = 1) -> sympy.Expr:
-        a, b = self.args
-        return sympy.Heaviside(a - b if argindex == 1 else b - a, sympy.Rational(1, 2))
-
-    def _latex(self, printer: Any, exp: str | None = None) -> str:
-        power = "" if exp is None else f"^{{{exp}}}"
-        return rf"\max{power}\left({', '.join(printer._print(a) for a in self.args)}\right)"
 
 
 @dataclass(frozen=True)
@@ -231,7 +215,11 @@ def _powers_of_ten(latex: str) -> str:
 
 
 def _compile(arguments: list[Symbol], outputs: Sequence[sympy.Expr]) -> Callable[..., Any]:
-    modules = [{"_Larger": np.maximum}, *(["scipy"] if any(o.has(sympy.erf) for o in outputs) else []), "numpy"]
+    modules = [
+        kinks.COMPILED,
+        *(["scipy"] if any(o.has(sympy.erf) for o in outputs) else []),
+        "numpy",
+    ]
     exact = {number for output in outputs for number in output.atoms(sympy.Rational)}
     long = {number: sympy.Float(number) for number in exact if max(abs(number.p), number.q) > _LONGEST}
     written = [output.xreplace(long) for output in outputs]
@@ -239,8 +227,20 @@ def _compile(arguments: list[Symbol], outputs: Sequence[sympy.Expr]) -> Callable
 
 
 def _join_exponentials(expression: sympy.Expr) -> sympy.Expr:
-    """Write exp(a) exp(b) as exp(a + b): one call instead of two for every row."""
-    return sympy.powsimp(expression, combine="exp", deep=True)
+    """Write exp(a) exp(b) as exp(a + b): one call instead of two for every row.
+
+    Every part is visited once, from the inside out; powsimp with deep=True visits each twice as often as what holds it.
+    """
+    done: dict[sympy.Expr, sympy.Expr] = {}
+
+    def joined(node: sympy.Expr) -> sympy.Expr:
+        if node.args and node not in done:
+            parts = [joined(part) for part in node.args]
+            fresh = node if all(map(operator.is_, parts, node.args)) else node.func(*parts)
+            done[node] = sympy.powsimp(fresh, combine="exp") if fresh.is_Mul else fresh
+        return done.get(node, node)
+
+    return joined(expression)
 
 
 def _to_sympy(node: ast.AST, symbols: Mapping[str, Symbol]) -> sympy.Expr:

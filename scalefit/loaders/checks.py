@@ -19,6 +19,9 @@ NONFINITE = ("raise", "diverged", "drop")
 _FEW_PARAMS = 1000
 """Below this many parameters a model is more likely counted in millions than trained."""
 
+_MANY_NATS = 100.0
+"""No model that chooses among fewer than e^100 tokens is this bad in every run."""
+
 _COMMA = r"\s*[+-]?\d+,\d+(e[+-]?\d+)?\s*\Z"
 
 
@@ -137,8 +140,11 @@ def settle_nonfinite(table: pd.DataFrame, rows: Rows, nonfinite: str) -> tuple[p
 
 
 def doubt_units(table: pd.DataFrame, data_unit: str) -> list[Note]:
-    """Remark on numbers that look like millions or billions of what they should count."""
+    """Remark on numbers that look like millions or billions of what they should count, and on losses like no nats."""
     notes = []
+    if data_unit == "tokens" and (least := table["loss"].min()) > _MANY_NATS:
+        text = f"the smallest loss is {least:g}: a loss in nats per token is seldom above 12; is it a sum, or scaled?"
+        notes.append(Note("loss_unit", text, caution=True))
     if "params" in table and table["params"].max() < _FEW_PARAMS:
         text = (
             f"params go up to {table['params'].max():g} only: written in millions or billions? Published laws and "

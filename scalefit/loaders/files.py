@@ -14,18 +14,18 @@ from typing import IO
 import pandas as pd
 
 from scalefit.errors import SweepError
-from scalefit.loaders import parsing
+from scalefit.loaders import delimited, parsing
 from scalefit.notes import Note
 
-MAX_BYTES = 2 << 30
-"""The largest table read, in bytes after decompression; a small archive cannot fill the memory."""
+MAX_BYTES = 512 << 20
+"""The largest file read as a whole, in bytes after decompression; a parser takes several times as much memory."""
 
 _CHUNK = 1 << 20
 _TEXT: dict[str, Callable[[bytes, str], tuple[pd.DataFrame, list[Note]]]] = {
-    ".csv": parsing.read_delimited,
-    ".tsv": parsing.read_delimited,
-    ".tab": parsing.read_delimited,
-    ".txt": parsing.read_delimited,
+    ".csv": delimited.read_delimited,
+    ".tsv": delimited.read_delimited,
+    ".tab": delimited.read_delimited,
+    ".txt": delimited.read_delimited,
     ".jsonl": parsing.read_json,
     ".ndjson": parsing.read_json,
     ".json": parsing.read_json,
@@ -103,7 +103,7 @@ def _read_limited(stream: IO[bytes], name: str) -> bytes:
         if whole.tell() + len(piece) > MAX_BYTES:
             raise SweepError(
                 f"{name} holds more than {MAX_BYTES / 2**30:g} GiB of data, which is no table of runs; "
-                "keep the final value of each run, or split curves by runs, or save them as Parquet"
+                "keep the final value of each run, save it as Parquet, or split it by runs and read a list of files"
             )
         whole.write(piece)
     return whole.getvalue()
@@ -113,12 +113,12 @@ def _parse(data: bytes, name: str, suffix: str) -> tuple[pd.DataFrame, list[Note
     if not data.strip(b"\xef\xbb\xbf \t\r\n"):
         raise SweepError(f"{name} is empty")
     if data.startswith(b"PAR1"):
-        return parsing.read_parquet(data, name, MAX_BYTES)
+        return parsing.read_parquet(data, name)
     if suffix in _PARQUET:
         raise SweepError(f"{name} is called {suffix} but is not Parquet (it does not start with PAR1)")
     text = parsing.check_text(data, name)
     looks_json = text.lstrip()[:1] in (b"{", b"[")
-    reader = _TEXT.get(suffix, parsing.read_json if looks_json else parsing.read_delimited)
+    reader = _TEXT.get(suffix, parsing.read_json if looks_json else delimited.read_delimited)
     if looks_json != (reader is parsing.read_json):
         found = "JSON" if looks_json else "no JSON object"
         raise SweepError(f"{name} is called {suffix}, but its first line is {found}; rename it to what it is")

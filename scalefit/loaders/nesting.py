@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from scalefit.errors import SweepError
+from scalefit.loaders import limits
 
 _MAX_DEPTH = 20
 
@@ -17,7 +18,8 @@ def flatten(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     Raises
     ------
     SweepError
-        If one run has two values for a dotted name, or dictionaries are nested more than 20 deep.
+        If one run has two values for a dotted name, dictionaries are nested more than 20 deep, or there are more or
+        longer names than a table of runs has.
 
     Examples
     --------
@@ -31,20 +33,39 @@ def flatten(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     ]
     if not nested:
         return frame
-    flat = [
-        pd.DataFrame([_flatten({name: value}, source) for value in frame[name]], index=frame.index) for name in nested
-    ]
-    return pd.concat([frame.drop(columns=nested), *flat], axis=1)
+    names: dict[str, str] = {}
+    flat = [[_flatten({name: value}, source, names) for value in frame[name]] for name in nested]
+    limits.check_cells(len(frame), len(names), source)
+    tables = [pd.DataFrame(records, index=frame.index) for records in flat]
+    return pd.concat([frame.drop(columns=nested), *tables], axis=1)
 
 
-def _flatten(record: dict[Any, Any], source: str, prefix: str = "", depth: int = 0) -> dict[str, Any]:
+def _flatten(
+    record: dict[Any, Any], source: str, names: dict[str, str], prefix: str = "", depth: int = 0
+) -> dict[str, Any]:
+    """Spread one dictionary; `names` holds the dotted names of all rows, each once however many rows have it."""
     if depth > _MAX_DEPTH:
         raise SweepError(f"{source} nests objects more than {_MAX_DEPTH} deep")
     flat: dict[str, Any] = {}
     for key, value in record.items():
         path = f"{prefix}{str(key).strip()}"
-        inner = _flatten(value, source, f"{path}.", depth + 1) if isinstance(value, dict) else {path: value}
+        if isinstance(value, dict):
+            inner = _flatten(value, source, names, f"{path}.", depth + 1)
+        else:
+            inner = {_known(path, source, names): value}
         if not flat.keys().isdisjoint(inner):
             raise SweepError(f"{source} has one run with two values for {path!r}")
         flat |= inner
     return flat
+
+
+def _known(path: str, source: str, names: dict[str, str]) -> str:
+    """Return a dotted name as it was first met, and refuse more or longer ones than a table has."""
+    if len(path) > limits.MAX_NAME:
+        raise SweepError(
+            f"{source} has a name of {len(path)} characters in nested objects, expected at most {limits.MAX_NAME}; "
+            f"it starts {path[:40]!r}"
+        )
+    known = names.setdefault(path, path)
+    limits.check_columns(len(names), source)
+    return known

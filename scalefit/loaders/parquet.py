@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from scalefit.errors import SweepError
-from scalefit.loaders.files import MAX_BYTES
 from scalefit.loaders.parsing import refuse_repeats, strictly
 from scalefit.notes import Note
 
 _INDEX = re.compile(r"__index_level_\d+__\Z")
+_MOST_ROWS = 1 << 28  # of eight bytes each; only one column is held at a time
 _DAMAGED = "Parquet (was it cut short or damaged?)"
 
 
@@ -88,9 +88,8 @@ def open_parquet(path: Path) -> ParquetTable | None:
     refuse_repeats([field.name.strip() for field in stored], path.name)
     if not metadata.num_rows:
         raise SweepError(f"{path} has columns but no rows: {', '.join(field.name for field in stored)}")
-    if metadata.num_rows * 8 > MAX_BYTES:
+    if metadata.num_rows > _MOST_ROWS:
         raise SweepError(f"{path.name} holds {metadata.num_rows} rows, more than can be read at once; split it by runs")
-    texts = tuple(
-        field.name.strip() for field in stored if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-    )
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    texts = tuple(field.name.strip() for field in stored if any(kind(field.type) for kind in kinds))
     return ParquetTable(str(path), path, {field.name.strip(): field.name for field in stored}, texts, metadata.num_rows)

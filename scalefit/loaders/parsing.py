@@ -1,26 +1,35 @@
-"""Bytes to raw tables: delimited text, JSON lines and Parquet, each read strictly and without guessing."""
+"""Bytes to raw tables: JSON lines and Parquet, and what all formats have in common; nothing is guessed."""
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import re
-import warnings
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import pandas as pd
 
 from scalefit.errors import SweepError
+from scalefit.loaders import limits
+from scalefit.loaders.parquet_size import check_size
 from scalefit.notes import Note
 
-_SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon"}
-_QUOTED = re.compile(r'"[^"]*"')
-_HALF = re.compile(r"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")  # of a pair
-_FIRST_LINE = re.compile(rb"[^\r\n]*[^\r\n\t ;,][^\r\n]*")
-_OLD = tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1)
-_EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _OLD else {}  # newer parsers always read to the last bit
+_HALF = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")  # of a pair
+_CHUNK = 1 << 20
+_KINDS = {
+    list: "an array",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "a truth value",
+    type(None): "null",
+}
+_EXPECTED = 'expected one object a run, each on a line or all in one array, such as {"lr": 0.001, "loss": 3.2}'
 
 
 def check_text(data: bytes, name: str) -> bytes:
@@ -36,67 +45,30 @@ def check_text(data: bytes, name: str) -> bytes:
     data = data.removeprefix(b"\xef\xbb\xbf")
     if b"\0" in data:
         raise SweepError(f"{name} is a binary file; expected CSV, TSV, JSON lines, Parquet, or gzip of these")
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise SweepError(
-            f"{name} is not UTF-8 text (byte {error.start + 1} is 0x{data[error.start]:02x}); "
-            "if it is a table from another program, save it as UTF-8"
-        ) from None
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for at in range(0, len(data), _CHUNK):  # decoded as a whole, a text can take four times its bytes
+        begun = at - len(decoder.getstate()[0])
+        try:
+            decoder.decode(data[at : at + _CHUNK], final=at + _CHUNK >= len(data))
+        except UnicodeDecodeError as error:
+            byte = begun + error.start
+            raise SweepError(
+                f"{name} is not UTF-8 text (byte {byte + 1} is 0x{data[byte]:02x}); "
+                "if it is a table from another program, save it as UTF-8"
+            ) from None
     return data
 
 
 @contextmanager
 def strictly(name: str, kind: str) -> Iterator[None]:
-    """Turn whatever a parser raises or warns about into a `SweepError`: hostile bytes can raise anything."""
+    """Turn whatever a parser raises into a `SweepError`: hostile bytes can raise anything."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that do not fit the header
-            yield
+        yield
     except SweepError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SweepError(f"{name} cannot be read as {kind}: {reason}") from error
-
-
-def read_delimited(text: bytes, name: str) -> tuple[pd.DataFrame, list[Note]]:
-    """Read comma-, tab- or semicolon-separated text; its header must hold only one kind of separator.
-
-    Raises
-    ------
-    SweepError
-        If the header is ambiguous or repeats a name, or a row does not fit it.
-    """
-    first = _FIRST_LINE.search(text)
-    if first is None:
-        raise SweepError(f"{name} has no header")
-    line = _QUOTED.sub("", first[0].decode("utf-8"))
-    found = [mark for mark in _SEPARATORS if mark in line]
-    if len(found) > 1:
-        words = " and ".join(_SEPARATORS[mark] for mark in found)
-        raise SweepError(f"the header of {name} holds {words}: the separator is not clear; save it with commas")
-    mark = found[0] if found else ","
-    options: dict[str, Any] = {"sep": mark, "encoding": "utf-8", "skip_blank_lines": True}
-    with strictly(name, f"{_SEPARATORS[mark]}-separated text"):
-        header = pd.read_csv(io.BytesIO(text), header=None, nrows=1, dtype=str, keep_default_na=False, **options)
-        names = [str(value).strip() for value in header.iloc[0]]
-        refuse_repeats(names, name)
-        frame = pd.read_csv(
-            io.BytesIO(text),
-            header=0,
-            index_col=False,
-            low_memory=False,
-            **_EXACT,
-            **options,
-        )
-        if len(frame.columns) != len(names):
-            raise SweepError(f"{name} has {len(names)} names in its header but {len(frame.columns)} columns")
-    frame.columns = pd.Index(names, dtype=object)
-    notes = []
-    if mark != "," and not name.lower().removesuffix(".gz").endswith((".tsv", ".tab")):
-        notes.append(Note("separator", f"{name} was read as {_SEPARATORS[mark]}-separated"))
-    return frame, notes
 
 
 def refuse_repeats(names: list[str], source: str) -> None:
@@ -121,27 +93,41 @@ def read_json(text: bytes, name: str) -> tuple[pd.DataFrame, list[Note]]:
     SweepError
         Naming the first line that is not one JSON object.
     """
-    whole = text.decode("utf-8").strip()
-    if half := _HALF.search(whole):
-        raise SweepError(f"{name} holds half a character ({half[0]}), which is no text; was it cut in the middle?")
-    if whole.startswith("["):
-        records = _load(whole, f"{name}")
+    limits.check_marks(sum(map(text.count, (b",", b"[", b"{"))), name, limits.MAX_VALUES, "values")
+    if half := _HALF.search(text):
+        shown = half[0].decode("utf-8", "replace")
+        raise SweepError(f"{name} holds half a character ({shown}), which is no text; was it cut in the middle?")
+    if text.lstrip().startswith(b"[") and not _is_lines(text):
+        records = _load(text.strip(), name)
     else:
-        lines = whole.split("\n")
-        records = [_load(line, f"line {i} of {name}") for i, line in enumerate(lines, 1) if line.strip()]
+        lines = enumerate(io.BytesIO(text), 1)
+        records = [_record(line, f"line {i} of {name}") for i, line in lines if line.strip()]
     return frame_of_records(records, name), []
 
 
-def _load(text: str, where: str) -> Any:
+def _is_lines(text: bytes) -> bool:
+    """Tell whether a text that starts with an array has one on each of several lines."""
+    lines = (line.strip() for line in io.BytesIO(text))
+    first, second = [*islice(filter(None, lines), 2), b"", b""][:2]
+    return first.endswith(b"]") and second.startswith((b"[", b"{"))
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    record = _load(line.strip(), where)
+    if not isinstance(record, dict):
+        raise SweepError(f"{where} holds {_KINDS.get(type(record), 'a value')}; {_EXPECTED}")
+    return record
+
+
+def _load(text: bytes, where: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text.decode("utf-8"), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        hint = "expected one JSON object a line"
-        raise SweepError(f"{where} is not JSON ({' '.join(str(error).split())[:120]}); {hint}") from None
+        raise SweepError(f"{where} is not JSON ({' '.join(str(error).split())[:120]}); {_EXPECTED}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
+    result = {sys.intern(key): value for key, value in pairs}  # else every row keeps its own copy of the names
     if len(result) != len(pairs):
         raise ValueError("one object has the same name twice")
     return result
@@ -153,17 +139,22 @@ def frame_of_records(records: Any, name: str) -> pd.DataFrame:
     Raises
     ------
     SweepError
-        If an element is not a dictionary.
+        If an element is not a dictionary, or rows times names are more cells than are read at once.
     """
+    names: set[Any] = set()
     for i, record in enumerate(records, 1):
         if not isinstance(record, dict):
-            raise SweepError(f"run {i} of {name} is {type(record).__name__}, expected an object with one value a name")
+            kind = _KINDS.get(type(record), type(record).__name__)
+            raise SweepError(f"run {i} of {name} is {kind}; {_EXPECTED}")
+        names.update(record)
+        limits.check_columns(len(names), name)
+    limits.check_cells(len(records), len(names), name)
     with strictly(name, "a list of runs"):
         return pd.DataFrame(records)
 
 
-def read_parquet(data: bytes, name: str, max_bytes: int) -> tuple[pd.DataFrame, list[Note]]:
-    """Read Parquet, refusing a file whose metadata promise more than `max_bytes`.
+def read_parquet(data: bytes, name: str) -> tuple[pd.DataFrame, list[Note]]:
+    """Read Parquet, refusing a file that would unpack to more than is read at once.
 
     Raises
     ------
@@ -174,8 +165,7 @@ def read_parquet(data: bytes, name: str, max_bytes: int) -> tuple[pd.DataFrame, 
 
     with strictly(name, "Parquet (was it cut short or damaged?)"):
         file = pq.ParquetFile(io.BytesIO(data))
-        if file.metadata.num_rows * max(file.metadata.num_columns, 1) * 8 > max_bytes:
-            raise SweepError(f"{name} holds {file.metadata.num_rows} rows, more than any table of runs")
+        check_size(data, file, name)
         refuse_repeats([str(field.name).strip() for field in file.schema_arrow], name)
         frame = file.read(use_threads=False).to_pandas()
     return frame, []

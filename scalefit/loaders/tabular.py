@@ -82,6 +82,13 @@ def read_sweep(
         If anything would have to be guessed or repaired: names the column, how many values, the first row, what
         to try.
 
+    Notes
+    -----
+    What is read is limited, so that no file can fill the memory: 512 MiB of text or of a packed Parquet file, 10,000
+    columns, 50 million cells (a million runs with fifty columns) from text, 20 million values from JSON, and Parquet
+    that unpacks to 1 GiB. Near these limits reading takes up to 4 GB. Larger tables are read as a list of files, or
+    put together as a DataFrame, which is not limited.
+
     Examples
     --------
     >>> same = {"bs": 64, "N": 1e8, "steps": 1000, "D": 65536e3}
