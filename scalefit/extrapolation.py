@@ -188,8 +188,9 @@ def backtest(
     Raises
     ------
     SweepError
-        If nothing is left to hold out or to train on, a cell would be split, two entrants share a name, or the sweep
-        varied neither setting. An entrant that cannot learn or predict is no error: its rows say why.
+        If nothing is left to hold out or to train on, a cell would be split, two entrants share a name, all runs
+        diverged, or the sweep varied neither setting. An entrant that cannot learn or predict is no error: its rows
+        say why.
 
     Examples
     --------
@@ -203,6 +204,7 @@ def backtest(
         raise SweepError(f"backtest expects a Sweep, found {type(sweep).__name__}: read_sweep(table, ...) makes one")
     if not 0 < level < 1:
         raise SweepError(f"level: expected a number between 0 and 1, found {level!r}")
+    sweep.require_losses("no prediction to score")
     keys, cell, grounds = terrains(sweep)
     folds = folds_of(sweep, keys, cell, holdout)
     chosen = line_up(laws, batch_law, methods, published) if entrants is None else tuple(entrants)

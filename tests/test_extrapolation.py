@@ -297,6 +297,12 @@ def test_condition_follows_levels_not_jitter():
     assert len(report.table) == 4
 
 
+def test_a_sweep_that_diverged_throughout_scores_nobody():
+    table = simulated().table.assign(loss=np.nan, diverged=True)
+    with pytest.raises(SweepError, match=r"all \d+ runs of table diverged: there is no prediction to score"):
+        backtest(Sweep.from_frame(table), "largest params")
+
+
 def test_a_fold_asked_for_in_two_ways_counts_its_cells_once():
     once = backtest(simulated(), "largest params")
     twice = backtest(simulated(), ["largest params", "params > 5e8"])
