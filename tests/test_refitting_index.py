@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import html
-import json
 import math
-import re
 
 import pytest
-from test_refitting_pages import browser, visit
+from browsing import browser, drive
 
 from scalefit.refitting.records import REPORT, Finding, Record
 from scalefit.refitting.report import write_index
@@ -45,20 +42,8 @@ def test_a_file_that_is_gone_is_counted():
     assert "1 done, 0 failed, 0 moved" in write_index(summarize([record("a", 1.0)], {}))
 
 
-DRIVER = """
-<script>
-"use strict";
-window.addEventListener("load", () => {
-  const rows = () => [...document.querySelectorAll("tbody tr")].filter(row => !row.hidden);
-  const names = () => rows().map(row => row.cells[0].textContent);
-  const head = title => [...document.querySelectorAll("th button")].find(button => button.textContent === title);
-  const choose = (id, value) => {
-    const field = document.getElementById(id);
-    field.value = value;
-    field.dispatchEvent(new Event(id === "filter" ? "input" : "change"));
-  };
+STEPS = """
   const box = name => rows().find(row => row.cells[0].textContent === name).cells[0];
-  const seen = {};
   seen.widths = rows().map(row => row.cells[0].offsetWidth);
   seen.laws = rows().map(row => row.querySelector("td.law")).filter(cell => cell).map(cell => cell.offsetWidth);
   seen.heights = Object.fromEntries(names().map(name => [name, box(name).firstElementChild.offsetHeight]));
@@ -66,19 +51,13 @@ window.addEventListener("load", () => {
   head("lr: a").click(); seen.down = names();
   choose("filter", "/D1/"); seen.path = names();
   choose("filter", ""); choose("status", "gone"); seen.gone = names();
-  document.title = JSON.stringify(seen);
-});
-</script>
 """
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
     place = tmp_path_factory.mktemp("index") / "driven.html"
-    place.write_text(page().replace("</body>", f"{DRIVER}</body>"))
-    document, console = visit(place, "--window-size=900,900")
-    assert console == ""
-    return json.loads(html.unescape(re.search(r"<title>(.*?)</title>", document, re.DOTALL)[1]))
+    return drive(page(), STEPS, place, "--window-size=900,900")
 
 
 @browser

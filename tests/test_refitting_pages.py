@@ -5,14 +5,12 @@ from __future__ import annotations
 import html.parser
 import json
 import re
-import shutil
-import subprocess
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from browsing import browser, drive, visit
 from refitting_samples import QUICK, runs, write_sweeps
 
 from scalefit.errors import FitError
@@ -26,8 +24,6 @@ from scalefit.refitting.study import study_sweep
 from scalefit.simulation import Design, simulate_sweep
 from scalefit.sweep import Sweep
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the pages in")
 WIDE = Design(params=(1e7, 1e8, 1e9), tokens=(1e9, 1.6e10), lr_levels=5, batch_levels=5)
 
 
@@ -182,19 +178,8 @@ def test_an_index_of_nothing_is_a_page():
     assert "0 done, 0 failed" in write_index(empty)
 
 
-DRIVER = """
-<script>
-"use strict";
-window.addEventListener("load", () => {
-  const rows = () => [...document.querySelectorAll("tbody tr")].filter(row => !row.hidden);
-  const names = () => rows().map(row => row.cells[0].textContent);
-  const head = title => [...document.querySelectorAll("th button")].find(button => button.textContent === title);
-  const choose = (id, value) => {
-    const field = document.getElementById(id);
-    field.value = value;
-    field.dispatchEvent(new Event(id === "filter" ? "input" : "change"));
-  };
-  const seen = {all: names()};
+STEPS = """
+  seen.all = names();
   head("name").click(); seen.up = names();
   head("name").click(); seen.down = names();
   head("lr: a").click(); seen.number = names();
@@ -204,29 +189,12 @@ window.addEventListener("load", () => {
   choose("status", "moved"); seen.moved = names();
   choose("status", ""); seen.again = names();
   seen.requests = performance.getEntriesByType("resource").length;
-  document.title = JSON.stringify(seen);
-});
-</script>
 """
-
-
-def visit(path: Path, *options: str) -> tuple[str, str]:
-    """Open a page in Chromium; return its document and what the console said."""
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
-    result = subprocess.run([*command, *options, path.as_uri()], capture_output=True, text=True, timeout=120)
-    console = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
-    return result.stdout, "\n".join(console)
 
 
 @browser
 def test_sorting_and_filtering_work_in_a_browser(out):
-    page = out / "driven.html"
-    page.write_text((out / "index.html").read_text().replace("</body>", f"{DRIVER}</body>"))
-    document, console = visit(page)
-    page.unlink()
-    assert console == ""
-    title = html.unescape(re.search(r"<title>(.*?)</title>", document, re.DOTALL)[1])
-    seen = json.loads(title)
+    seen = drive((out / "index.html").read_text(), STEPS, out / "driven.html")
     exponents = pd.read_parquet(out / "summary.parquet").set_index("name")["lr: a"].dropna().sort_values()
     assert seen["all"] == seen["up"] == ["bad", "sweep0", "sweep1", "wide"]
     assert seen["down"] == seen["up"][::-1]
