@@ -122,7 +122,7 @@ def _matches(pattern: str) -> list[str]:
         return sorted(glob.glob(pattern))
     fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
     base = Path(*parts[:fixed])
-    found = (path for path in base.glob(str(Path(*parts[fixed:]))))
+    found = base.glob(str(Path(*parts[fixed:])))
     return sorted(str(path) for path in found if not any(part[0] == "." for part in path.relative_to(base).parts))
 
 

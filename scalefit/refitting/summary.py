@@ -66,10 +66,7 @@ def summarize(records: Iterable[Record], failures: Failures, gone: Collection[st
     """
     records = list(records)
     lost = failures.keys() - {record.source for record in records}
-    rows = [_row(record, record.source, failures.get(record.source)) for record in records]
-    for row, record in zip(rows, records, strict=True):
-        if row["status"] == "ok" and record.source in gone:
-            row["status"] = "gone"
+    rows = [_row(record, record.source, failures.get(record.source), record.source in gone) for record in records]
     rows += [_row(None, source, failures[source]) for source in lost]
     rows.sort(key=lambda row: (row["name"], row["source"]))
     first = ["name", "status", "source", "n_runs", "n_cells", "n_cautions", "moved", "error", "report"]
@@ -78,9 +75,9 @@ def summarize(records: Iterable[Record], failures: Failures, gone: Collection[st
     return table.astype(dict.fromkeys(("n_runs", "n_cells", "n_cautions"), "Int64"))
 
 
-def _row(record: Record | None, source: str, failure: dict[str, str] | None) -> dict[str, Any]:
+def _row(record: Record | None, source: str, failure: dict[str, str] | None, gone: bool = False) -> dict[str, Any]:
     row: dict[str, Any] = {"name": record.name if record else printable(failure["name"]) if failure else ""}
-    row |= {"status": "failed" if failure else "ok", "source": printable(source)}
+    row |= {"status": "failed" if failure else "gone" if gone else "ok", "source": printable(source)}
     row |= {count: getattr(record, count, None) for count in ("n_runs", "n_cells", "n_cautions")}
     row["moved"] = "; ".join(map(str, record.drift)) if record else ""
     row["error"] = printable(failure["error"]) if failure else ""
