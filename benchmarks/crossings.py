@@ -15,8 +15,10 @@ import sys
 import numpy as np
 import pandas as pd
 
-from scalefit.collection import load_curves
-from scalefit.curves import Curves, Exponential, Gaussian, LocalLine, MovingAverage, read_curves
+from scalefit._datasets.load_dataset import load_curves
+from scalefit.curves.curves import Curves
+from scalefit.curves.smoothing import Exponential, Gaussian, LocalLine, MovingAverage
+from scalefit.loading.read_curves import read_curves
 
 PLACES = (0.1, 0.35, 0.7, 0.97, 1.05)
 KINDS = {

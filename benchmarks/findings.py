@@ -10,8 +10,7 @@ import warnings
 import numpy as np
 
 import scalefit as sf
-from scalefit.effective_entrant import EffectiveEntrant
-from scalefit.entrants import Entrant
+from scalefit.backtesting.competitors import EffectiveEntrant, Entrant
 
 FACTORS = {
     "B^g": "B**g",

@@ -11,9 +11,11 @@ import pandas as pd
 
 import scalefit as sf
 from scalefit import plots
-from scalefit.curves import Curves, read_curves
-from scalefit.entrants import Entrant, PublishedEntrant
-from scalefit.tradeoff import Tradeoff, fit_tradeoff
+from scalefit.backtesting.competitors import Entrant, PublishedEntrant
+from scalefit.batch_size.fit_tradeoff import fit_tradeoff
+from scalefit.batch_size.tradeoff import Tradeoff
+from scalefit.curves.curves import Curves
+from scalefit.loading.read_curves import read_curves
 
 SIZES, BUDGETS = (1e8, 2.7e8, 7e8, 2e9), (2e9, 8e9, 3.2e10)
 BATCHES = 2.0 ** np.arange(15, 22)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from scalefit.refitting import Refit, refit
+from scalefit.refitting._refit import refit
 from scalefit.refitting.discovery import Paths
+from scalefit.refitting.refit_result import Refit
 from scalefit.refitting.settings import Analysis, Settings
 from scalefit.simulation import Design, simulate_sweep
 

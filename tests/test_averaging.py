@@ -6,15 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit.entrants import Entrant, label
+from scalefit._fit import fit
+from scalefit.backtesting._backtest import averaged_surface, line_up
+from scalefit.backtesting.competitors import Entrant, label
 from scalefit.errors import ExtrapolationWarning, FitError, LawError
-from scalefit.extractors import Basin, GridMinimum, NearMinimum
-from scalefit.fitting import Fit
-from scalefit.lineup import averaged_surface, line_up
-from scalefit.optima import find_optima
-from scalefit.selection import Average, average_laws, fit
+from scalefit.fitting.fit_result import Fit
+from scalefit.optima.basin import Basin
+from scalefit.optima.find_optima import find_optima
+from scalefit.optima.grid_minimum import GridMinimum, NearMinimum
+from scalefit.selection.average_laws import Average, average_laws
 from scalefit.simulation import Design, Truth, simulate_sweep
-from scalefit.surface import fit_surface
+from scalefit.surface.fit_surface import fit_surface
 from scalefit.sweep import Sweep
 
 PLACE = {"params": 1e9, "tokens": 6e10}

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import scalefit as sf
-from scalefit.extractors.cells import pad
+from scalefit.optima.cells import pad
 from scalefit.simulation import Design, Truth, simulate_sweep
 
 

@@ -10,7 +10,8 @@ import pytest
 
 import scalefit as sf
 from scalefit import FitError
-from scalefit.selection import NestedTest, climb_ladder, nested_test
+from scalefit.selection.climb_ladder import climb_ladder
+from scalefit.selection.nested_test import NestedTest, nested_test
 
 BATCH = np.geomspace(1e4, 1e7, 10)
 TRUTHS = {

@@ -8,7 +8,7 @@ import pytest
 
 import scalefit as sf
 from scalefit import FitError, LawError, SweepError
-from scalefit.batch import batch_schedule
+from scalefit.batch_size.batch_schedule import batch_schedule
 
 TRUTH = {"B_star": 2e8, "alpha_B": 0.21}
 

@@ -10,8 +10,7 @@ import pytest
 
 import scalefit as sf
 from scalefit import FitError, LawError
-from scalefit.surge import fit_rate_curve
-from scalefit.surge.shapes import SHAPES
+from scalefit.batch_size.rate_curve import SHAPES, fit_rate_curve
 
 NOISE = 3e5
 BATCH = np.geomspace(1e4, 1e7, 10)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scalefit import LawError, laws
-from scalefit.surge import sgd_constants, sgd_optimum, sign_optimum, surge_constants
+from scalefit.theory import sgd_constants, sgd_optimum, sign_optimum, surge_constants
 
 DIMENSIONS = 24
 

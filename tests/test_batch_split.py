@@ -11,7 +11,7 @@ import pytest
 
 import scalefit as sf
 from scalefit import FitError, FitStatus, LawError
-from scalefit.batch import best_batch
+from scalefit.batch_size.best_batch import best_batch
 
 TRUTH = {"E": 1.6, "a": 400.0, "alpha": 0.35, "b": 8.0, "beta": 0.3, "c": 90.0, "gamma": 0.5}
 EXPONENT = 0.3 / 0.8

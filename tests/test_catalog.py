@@ -6,9 +6,9 @@ import pytest
 
 from scalefit import Law, laws
 from scalefit.errors import LawError
-from scalefit.laws import BUILT_IN, PUBLISHED, catalog, get_law, get_published
-from scalefit.laws.targets import READ_OFF, is_positive
-from scalefit.vocabulary import BY_COLUMN, BY_SYMBOL, quantity_of
+from scalefit.laws import BUILT_IN, catalog, get_law
+from scalefit.laws.published import PUBLISHED, get_published
+from scalefit.vocabulary import BY_COLUMN, BY_SYMBOL, READ_OFF, is_positive, quantity_of
 
 
 def test_names_are_unique_and_lead_back_to_the_law():

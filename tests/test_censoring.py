@@ -10,16 +10,18 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import norm
 
+from scalefit._bootstrap import bootstrap
+from scalefit._values import Observations
 from scalefit.errors import FitError, SweepError
-from scalefit.extractors import Basin, GridMinimum, NearMinimum
-from scalefit.fitting import Fit, fit
 from scalefit.fitting.censoring import estimate, log_likelihood
-from scalefit.observations import Observations
-from scalefit.optima import find_optima
-from scalefit.selection import compare
+from scalefit.fitting.fit_law import fit_law as fit
+from scalefit.fitting.fit_result import Fit
+from scalefit.optima.basin import Basin
+from scalefit.optima.find_optima import find_optima
+from scalefit.optima.grid_minimum import GridMinimum, NearMinimum
+from scalefit.selection.compare import compare
 from scalefit.solvers.losses import Huber
 from scalefit.sweep import Sweep
-from scalefit.uncertainty import bootstrap
 
 A, B = -0.65, 0.27
 

@@ -13,8 +13,8 @@ from refitting_samples import write_sweeps
 from typer.testing import CliRunner
 
 from scalefit.cli import app
-from scalefit.refitting.archive import read_fits
-from scalefit.refitting.watching import watch
+from scalefit.refitting._watch import watch
+from scalefit.refitting.fit_file import read_fits
 
 runner = CliRunner()
 
@@ -162,6 +162,6 @@ def test_an_interrupted_watch_ends_with_130(folder, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scalefit.cli.refitting.watch", partial(watch, sleep=interrupt))
+    monkeypatch.setattr("scalefit.cli.refit_command.watch", partial(watch, sleep=interrupt))
     result = run("refit", folder / "in", "--out", folder / "watched", "--watch")
     assert result.exit_code == 130

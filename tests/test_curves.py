@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from scalefit.collection import load_curves
-from scalefit.curves import Curves, read_curves
+from scalefit._datasets.load_dataset import load_curves
+from scalefit.curves.curves import Curves
 from scalefit.errors import SweepError
+from scalefit.loading.read_curves import read_curves
 
 
 def points(**columns: Any) -> pd.DataFrame:
@@ -91,7 +92,7 @@ def test_every_format_reads_alike(tmp_path: Path, ending: str) -> None:
 def test_parquet_reads_alike_by_column_and_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: int) -> None:
     table = points(host=np.repeat(["x", "y", None], 5), note=[f"n{i}" for i in range(15)])
     table.set_index("run").to_parquet(tmp_path / "a.parquet", row_group_size=4)
-    monkeypatch.setattr("scalefit.loaders.sources._LONG", long)
+    monkeypatch.setattr("scalefit.loading.frames._LONG", long)
     curves = read_curves(tmp_path / "a.parquet")
     assert curves.runs["host"].tolist()[:2] == ["x", "y"]
     assert curves.runs["host"].isna().tolist() == [False, False, True]
@@ -100,7 +101,7 @@ def test_parquet_reads_alike_by_column_and_at_once(tmp_path: Path, monkeypatch: 
 
 
 def test_long_parquet_files_are_joined_column_by_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scalefit.loaders.sources._LONG", 0)
+    monkeypatch.setattr("scalefit.loading.frames._LONG", 0)
     table = points(host=np.repeat(["x", "y", "y"], 5))
     table.iloc[:7].to_parquet(tmp_path / "a.parquet")
     table.iloc[7:].to_parquet(tmp_path / "b.parquet")
@@ -110,7 +111,7 @@ def test_long_parquet_files_are_joined_column_by_column(tmp_path: Path, monkeypa
 def test_numbers_written_as_text_are_read_once_a_text_and_refused_by_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scalefit.loaders.sources._LONG", 0)
+    monkeypatch.setattr("scalefit.loading.frames._LONG", 0)
     points(loss=[f"{v:.3f}" for v in points()["loss"]]).to_parquet(tmp_path / "a.parquet")
     assert_allclose(read_curves(tmp_path / "a.parquet").table["loss"], points()["loss"], atol=5e-4)
     points(loss=["3.0"] * 7 + ["high"] + ["3.0"] * 7).to_parquet(tmp_path / "b.parquet")

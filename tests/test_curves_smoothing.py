@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from scalefit.curves import Exponential, Gaussian, LocalLine, MovingAverage, read_curves
-from scalefit.curves.layout import Layout
-from scalefit.curves.smoothing import Smoother
+from scalefit.curves.smoothing import Exponential, Gaussian, Layout, LocalLine, MovingAverage, Smoother
 from scalefit.errors import SweepError
+from scalefit.loading.read_curves import read_curves
 
 METHODS: list[Smoother] = [
     MovingAverage(5),

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from scalefit.curves import Curves, LocalLine, read_curves
-from scalefit.curves.crossings import CROSSINGS, count_above, locate
-from scalefit.curves.layout import Layout
+from scalefit.curves.curves import CROSSINGS, Curves, count_above, locate
+from scalefit.curves.smoothing import Layout, LocalLine
 from scalefit.errors import SweepError
+from scalefit.loading.read_curves import read_curves
 
 
 def power_laws(batches: tuple[int, ...] = (1000, 4000), n: int = 50) -> Curves:

@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit.collection import datasets, load_dataset, registry, retrieval
-from scalefit.collection.notebooks import read_mup, read_zhang
-from scalefit.collection.readers import read_reference_points
+from scalefit._datasets import fetch as retrieval
+from scalefit._datasets import registry
+from scalefit._datasets.fetch import read_mup, read_reference_points, read_zhang
+from scalefit._datasets.load_dataset import datasets, load_dataset
 from scalefit.errors import SweepError
 from scalefit.sweep import Sweep
 
@@ -384,7 +385,7 @@ def test_the_list_states_source_commit_hash_and_licence_of_every_public_set():
 
 
 def test_importing_the_package_loads_no_downloader():
-    code = "import sys, scalefit.collection; print(sorted({'pooch', 'requests'} & set(sys.modules)))"
+    code = "import sys, scalefit._datasets; print(sorted({'pooch', 'requests'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -10,8 +10,9 @@ import pytest
 import sympy
 
 from scalefit import Law
-from scalefit.laws import BUILT_IN, PUBLISHED
+from scalefit.laws import BUILT_IN
 from scalefit.laws.derivation import Derivation
+from scalefit.laws.published import PUBLISHED
 from scalefit.vocabulary import column_of
 
 LAWS = BUILT_IN | {entry.name: entry.law for entry in PUBLISHED}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import scalefit
-from scalefit import plots, simulation
+from scalefit import plots, simulation, theory
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -26,10 +26,11 @@ def listed(module: str) -> set[str]:
 
 
 def test_the_reference_lists_every_public_name():
-    modules = {"laws", "plots"}  # listed by their own names
+    modules = {"laws", "plots", "simulation", "theory"}  # listed by their own names
     assert listed("scalefit") == set(scalefit.__all__) - modules
     assert listed("scalefit.plots") == set(plots.__all__)
     assert listed("scalefit.simulation") == set(simulation.__all__)
+    assert listed("scalefit.theory") == set(theory.__all__)
 
 
 def test_every_page_is_in_the_table_of_contents():

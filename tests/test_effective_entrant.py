@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import scalefit as sf
-from scalefit.effective_entrant import EffectiveEntrant
+from scalefit.backtesting.competitors import EffectiveEntrant
 from scalefit.errors import LawError, SweepError
 from scalefit.simulation import Design, Truth, simulate_sweep
 

@@ -10,7 +10,7 @@ import pytest
 
 import scalefit as sf
 from scalefit import FitError, SweepError
-from scalefit.effective_rates import effective_lr, from_effective
+from scalefit.optima.effective_lr import effective_lr, from_effective
 from scalefit.simulation import Design, Truth, simulate_sweep
 
 TRUTH = Truth(noise=0.0, cliff=1e6, lr_batch_power=0.0)

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit.entrants import (
+from scalefit.backtesting._backtest import line_up
+from scalefit.backtesting.competitors import (
     REFERENCES,
     Baseline,
     Custom,
@@ -18,11 +19,11 @@ from scalefit.entrants import (
     published_entrant,
 )
 from scalefit.errors import FitError, LawError, ScalefitError, SweepError
-from scalefit.extractors import GridMinimum, NearMinimum, Parabola
-from scalefit.fitting import fit
-from scalefit.laws import get_published
-from scalefit.lineup import line_up
-from scalefit.optima import find_optima
+from scalefit.fitting.fit_law import fit_law as fit
+from scalefit.laws.published import get_published
+from scalefit.optima.find_optima import find_optima
+from scalefit.optima.grid_minimum import GridMinimum, NearMinimum
+from scalefit.optima.parabola import Parabola
 from scalefit.simulation import Design, Truth, simulate_sweep
 from scalefit.sweep import Sweep
 

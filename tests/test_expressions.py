@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scalefit import Law
 from scalefit.errors import LawError
-from scalefit.expressions import CONSTANTS, FUNCTIONS, _walk, evaluate_condition, names, parse
+from scalefit.laws.expressions import CONSTANTS, FUNCTIONS, _walk, evaluate_condition, names, parse
 
 HOSTILE = [
     "",

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalefit.errors import SweepError
-from scalefit.extractors import Block, GridMinimum, NearMinimum, Parabola
-from scalefit.extractors.cells import average, pad, repeats
+from scalefit.optima.cells import Block, average, pad, repeats
+from scalefit.optima.grid_minimum import GridMinimum, NearMinimum
+from scalefit.optima.parabola import Parabola
 
 LR = 2.0 ** np.arange(-13, -6)
 METHODS = (GridMinimum(), NearMinimum(), Parabola())

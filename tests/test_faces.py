@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scalefit as sf
-from scalefit.faces import Face, Shown, to_html, to_latex, to_markdown, to_text
-from scalefit.faces.latex import latex_name, latex_number, latex_text
-from scalefit.notes import Note
+from scalefit._values import Note
+from scalefit.display import Face, Shown, latex_name, latex_number, latex_text, to_html, to_latex, to_markdown, to_text
 
 FACE = Face(
     "Sweep <b>",

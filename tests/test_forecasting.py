@@ -9,17 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit.entrants import Entrant
+from scalefit._values import Note
+from scalefit.backtesting._backtest import Backtest, backtest
+from scalefit.backtesting._extrapolate import Forecast, extrapolate
+from scalefit.backtesting.competitors import Entrant
 from scalefit.errors import ExtrapolationWarning, FitError, LawError
-from scalefit.extractors import Parabola
-from scalefit.extrapolation import Backtest, backtest
-from scalefit.fitting import Fit, FitStatus, fit
-from scalefit.forecasting import Forecast, extrapolate
-from scalefit.notes import Note
-from scalefit.optima import find_optima
-from scalefit.selection import average_laws
+from scalefit.fitting.fit_law import fit_law as fit
+from scalefit.fitting.fit_result import Fit
+from scalefit.fitting.fit_values import FitStatus
+from scalefit.optima.find_optima import find_optima
+from scalefit.optima.parabola import Parabola
+from scalefit.selection.average_laws import average_laws
 from scalefit.simulation import simulate_sweep
-from scalefit.surface import Surface, fit_surface
+from scalefit.surface.fit_surface import fit_surface
+from scalefit.surface.surface import Surface
 from scalefit.sweep import Sweep
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalefit.formatting import format_error, format_number, parse_number
-from scalefit.notes import Note, merge
+from scalefit._values import Note, merge
+from scalefit.vocabulary import format_error, format_number, parse_number
 
 
 @pytest.mark.parametrize(

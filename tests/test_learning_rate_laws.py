@@ -11,6 +11,7 @@ import pytest
 
 import scalefit as sf
 from scalefit import FitStatus, laws
+from scalefit._values import Observations
 
 POWER = {"c": 1e-3, "a": -0.7, "b": 0.2}
 
@@ -268,12 +269,12 @@ def test_laws_over_the_batch_are_found_without_a_start(name: str, truth: dict[st
 
 def test_a_critical_batch_is_fitted_in_logs_from_anything_that_offers_it() -> None:
     class Trade:
-        def observations(self, target: str) -> sf.observations.Observations:
+        def observations(self, target: str) -> Observations:
             assert target == "B_crit"
             loss = np.linspace(2.5, 3.5, 8)
             scatter = np.exp(0.05 * np.random.default_rng(0).normal(size=8))
             rows = pd.DataFrame({"loss": loss, "params": 1e8, "B_crit": 2e8 / loss ** (1 / 0.21) * scatter})
-            return sf.observations.Observations(rows, np.linspace(1, 2, 8))
+            return Observations(rows, np.linspace(1, 2, 8))
 
     fit = sf.fit("bcrit_loss", Trade())
     assert fit.space == "log"

@@ -158,7 +158,7 @@ def test_a_tie_survives_json_prediction_and_resampling(table: pd.DataFrame) -> N
     ],
 )
 def test_ties_that_mean_nothing(ties: dict[str, str], words: str) -> None:
-    from scalefit.fitting.ties import write_ties
+    from scalefit.fitting.parameters import write_ties
 
     with pytest.raises(FitError, match=words):
         write_ties(LAW, ties)

@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from scalefit.errors import SweepError
-from scalefit.loaders import read_sweep
+from scalefit.loading.read_sweep import read_sweep
 from scalefit.sweep import Sweep
 
 
@@ -448,7 +448,7 @@ def test_loading_needs_no_heavy_package() -> None:
     import subprocess
 
     heavy = ("scipy", "sympy", "lmfit", "matplotlib", "pyarrow.parquet")
-    code = f"import sys, scalefit.loaders; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, scalefit.loading; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

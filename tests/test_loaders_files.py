@@ -20,7 +20,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from scalefit.errors import SweepError
-from scalefit.loaders import files, limits, parquet_size, read_sweep
+from scalefit.loading import files
+from scalefit.loading import parquet as parquet_size
+from scalefit.loading import parsing as limits
+from scalefit.loading.read_sweep import read_sweep
 from scalefit.sweep import Sweep
 
 RUNS = pd.DataFrame(

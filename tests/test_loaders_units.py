@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from scalefit.entrants import published_entrant
+from scalefit.backtesting.competitors import published_entrant
 from scalefit.errors import LawError, SweepError
-from scalefit.extractors import NearMinimum
-from scalefit.fitting import Fit, fit
-from scalefit.laws import get_published
-from scalefit.loaders import read_sweep
-from scalefit.optima import find_optima
+from scalefit.fitting.fit_law import fit_law as fit
+from scalefit.fitting.fit_result import Fit
+from scalefit.laws.published import get_published
+from scalefit.loading.read_sweep import read_sweep
+from scalefit.optima.find_optima import find_optima
+from scalefit.optima.grid_minimum import NearMinimum
 from scalefit.sweep import Sweep
 
 

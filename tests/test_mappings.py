@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import scalefit as sf
-from scalefit.mappings import FrozenMap
+from scalefit._values import FrozenMap
 
 
 def pairs() -> pd.DataFrame:

@@ -19,11 +19,11 @@ from plot_samples import BATCHES, PICTURES, SIZES
 
 import scalefit as sf
 from scalefit import plots
-from scalefit.observations import Observations
-from scalefit.plots.panels import spread
+from scalefit._values import Observations
+from scalefit.batch_size.fit_tradeoff import fit_tradeoff
+from scalefit.plots.axes import spread
+from scalefit.plots.plot_law import slice_of
 from scalefit.plots.scales import count, label_of, log_axis, power, widen, write_value
-from scalefit.plots.slices import slice_of
-from scalefit.tradeoff import fit_tradeoff
 
 
 @pytest.fixture(autouse=True)

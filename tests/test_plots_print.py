@@ -21,8 +21,7 @@ from plot_samples import PICTURES, law, surface, sweep
 
 import scalefit as sf
 from scalefit import plots
-from scalefit.plots.palette import MARKERS, ROLES, family
-from scalefit.plots.paper import VENUES
+from scalefit.plots._style import MARKERS, ROLES, VENUES, family
 
 # Machado, Oliveira and Fernandes 2009, severity 1, in linear RGB
 EYES = {

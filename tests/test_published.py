@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from scalefit.errors import ExtrapolationWarning, LawError
-from scalefit.laws import BUILT_IN, PUBLISHED, get_published
+from scalefit.laws import BUILT_IN
+from scalefit.laws.published import PUBLISHED, get_published
 
 N, D = 1e9, 1e11
 

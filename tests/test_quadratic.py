@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from theory.expectations import expected_step, sgd_mean_loss, step_limits
+from theory.one_step import optimal_step
+from theory.optimizers import SGD, Adam, SignSGD
+from theory.paths import trace_run
+from theory.quadratic import NoisyQuadratic, from_gradient, mean_field
 
 from scalefit.errors import SweepError
-from scalefit.simulation import (
-    SGD,
-    Adam,
-    NoisyQuadratic,
-    SignSGD,
-    expected_step,
-    from_gradient,
-    mean_field,
-    optimal_step,
-    sgd_mean_loss,
-    step_limits,
-    trace_run,
-)
 
 
 def random_problem(kind: str, size: int = 24, seed: int = 5) -> NoisyQuadratic:

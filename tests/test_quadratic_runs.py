@@ -5,20 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.optimize import least_squares
+from theory.expectations import sgd_mean_loss, step_limits
+from theory.optimizers import SGD, Adam, SignSGD
+from theory.paths import trace_run
+from theory.quadratic import NoisyQuadratic, from_gradient, mean_field
+from theory.whole_runs import steps_to_target
 
 from scalefit.errors import SweepError
-from scalefit.simulation import (
-    SGD,
-    Adam,
-    NoisyQuadratic,
-    SignSGD,
-    from_gradient,
-    mean_field,
-    sgd_mean_loss,
-    step_limits,
-    steps_to_target,
-    trace_run,
-)
 
 
 def spread_out(size: int = 24, seed: int = 1) -> NoisyQuadratic:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import scalefit as sf
-from scalefit.recipes import fit_sweep
+from scalefit._fit import fit_sweep
 from scalefit.simulation import Design, simulate_sweep
 
 BUNDLE = Path(__file__).resolve().parents[1] / "data" / "simulated"

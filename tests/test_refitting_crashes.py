@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from refitting_samples import QUICK, contents, write_sweeps
 
-from scalefit.refitting import refit
+from scalefit.refitting._refit import refit
 
 COMMAND = [sys.executable, "-m", "scalefit.cli", "refit"]
 CONFIG = "[fit]\ndraws = 20\n"
@@ -41,7 +41,7 @@ def run(folder: Path, out: str, *more: str, **settings) -> subprocess.Popen:
 
 KILLS_ITSELF = """
 import os, signal
-from scalefit.refitting import refit
+from scalefit.refitting._refit import refit
 
 def tell(event):
     if event.status == "ok":

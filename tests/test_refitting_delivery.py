@@ -14,8 +14,8 @@ import pytest
 from refitting_samples import contents
 
 from scalefit.errors import RefitError
-from scalefit.refitting import delivery
-from scalefit.refitting.delivery import Outbox
+from scalefit.refitting import folders as delivery
+from scalefit.refitting.folders import Outbox
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
@@ -101,7 +101,7 @@ def test_no_path_leaves_the_output_folder(tmp_path, name):
 WRITER = """
 import sys
 from pathlib import Path
-from scalefit.refitting.delivery import Outbox
+from scalefit.refitting.folders import Outbox
 with Outbox(Path(sys.argv[1])) as outbox:
     print("open", flush=True)
     for n in range(10**6):

@@ -15,10 +15,10 @@ import pytest
 from refitting_samples import QUICK, contents, quickly, runs, write_sweeps
 
 from scalefit.refitting.records import Drift, Finding, drifted
+from scalefit.refitting.refit_result import guarded_csv
 from scalefit.refitting.settings import Analysis, Settings
 from scalefit.refitting.study import study_sweep
 from scalefit.refitting.summary import summarize
-from scalefit.refitting.tables import guarded_csv
 from scalefit.simulation import Design, Truth, simulate_sweep
 from scalefit.sweep import Sweep
 
@@ -103,7 +103,7 @@ def test_only_the_changed_file_is_done_again_even_if_size_and_time_are_the_same(
 
 
 def test_a_new_version_of_the_package_refits_all(copied, monkeypatch):
-    monkeypatch.setattr("scalefit.refitting.engine.__version__", "99.0")
+    monkeypatch.setattr("scalefit.refitting._refit.__version__", "99.0")
     assert set(statuses(quickly(*copied)).values()) == {"ok"}
 
 

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from scalefit.refitting import exchange
-from scalefit.refitting.exchange import swap
+from scalefit.refitting import folders as exchange
+from scalefit.refitting.folders import swap
 
 
 @pytest.fixture

@@ -10,12 +10,14 @@ import pytest
 from refitting_samples import QUICK, contents, quickly, runs, write_bad, write_readable, write_sweeps
 from typer.testing import CliRunner
 
-import scalefit.loaders.files
+import scalefit.loading.files
 from scalefit.cli import app
 from scalefit.errors import RefitError, SweepError
-from scalefit.fitting import Fit
-from scalefit.refitting import delivery, production, study
-from scalefit.refitting.archive import read_fits
+from scalefit.fitting.fit_result import Fit
+from scalefit.refitting import folders as delivery
+from scalefit.refitting import produce as production
+from scalefit.refitting import study
+from scalefit.refitting.fit_file import read_fits
 from scalefit.refitting.settings import Reading, Settings
 
 
@@ -28,7 +30,7 @@ def mixed(tmp_path_factory):
     (folder / "in" / "folder.csv").mkdir()
     write_sweeps(folder / "in" / "deep", 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scalefit.loaders.files, "MAX_BYTES", 4 << 20)
+        patch.setattr(scalefit.loading.files, "MAX_BYTES", 4 << 20)
         return quickly(folder / "in", folder / "out"), readable, bad
 
 
@@ -49,7 +51,7 @@ def check_lines(errors):
 
 
 def test_where_losses_may_diverge_every_bad_file_has_its_own_line_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(scalefit.loaders.files, "MAX_BYTES", 4 << 20)
+    monkeypatch.setattr(scalefit.loading.files, "MAX_BYTES", 4 << 20)
     (tmp_path / "in").mkdir()
     bad = write_bad(tmp_path / "in")
     config = Settings(reading=Reading(nonfinite="diverged"), analysis=QUICK.analysis)
@@ -99,7 +101,7 @@ def test_a_file_that_cannot_be_opened_is_listed(tmp_path, monkeypatch):
         return digest(path)
 
     digest = production.digest_file
-    monkeypatch.setattr("scalefit.refitting.engine.digest_file", closed)
+    monkeypatch.setattr("scalefit.refitting._refit.digest_file", closed)
     result = quickly(tmp_path / "in", tmp_path / "out")
     assert result.table["status"].tolist() == ["failed", "ok"]
     assert "Permission denied" in result.table["error"][0]

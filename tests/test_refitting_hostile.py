@@ -17,10 +17,9 @@ from typer.testing import CliRunner
 
 from scalefit.cli import app
 from scalefit.errors import RefitError, SweepError
-from scalefit.refitting import refit
-from scalefit.refitting.configuration import read_settings
+from scalefit.refitting._refit import refit
 from scalefit.refitting.discovery import discover
-from scalefit.refitting.settings import Analysis, Reading, Rule, Settings
+from scalefit.refitting.settings import Analysis, Reading, Rule, Settings, read_settings
 from scalefit.refitting.study import study_sweep
 from scalefit.refitting.workers import Workers
 from scalefit.sweep import Sweep

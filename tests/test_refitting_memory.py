@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from scalefit.extractors import Basin
-from scalefit.extractors.cells import Block
-from scalefit.refitting.memory import Remembered
+from scalefit.optima.basin import Basin
+from scalefit.optima.cells import Block
+from scalefit.refitting.study import Remembered
 
 
 @dataclass(frozen=True)

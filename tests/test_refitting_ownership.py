@@ -11,9 +11,9 @@ import pytest
 from refitting_samples import quickly, runs, write_sweeps
 
 from scalefit.errors import RefitError
-from scalefit.refitting import engine, intake
-from scalefit.refitting.delivery import Outbox
-from scalefit.refitting.ownership import foreign_files, is_free, is_results
+from scalefit.refitting import _refit as engine
+from scalefit.refitting import records as intake
+from scalefit.refitting.folders import Outbox, foreign_files, is_free, is_results
 
 GONE = "/nowhere/gone.csv"
 

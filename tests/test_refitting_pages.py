@@ -14,10 +14,10 @@ from browsing import browser, drive, visit
 from refitting_samples import QUICK, runs, write_sweeps
 
 from scalefit.errors import FitError
-from scalefit.extractors import Basin
-from scalefit.plots import basins
-from scalefit.refitting import refit
-from scalefit.refitting.pictures import draw, inline
+from scalefit.optima.basin import Basin
+from scalefit.plots.plot_optima import basins
+from scalefit.refitting._refit import refit
+from scalefit.refitting.figures import draw, inline
 from scalefit.refitting.report import write_index
 from scalefit.refitting.settings import Analysis
 from scalefit.refitting.study import study_sweep

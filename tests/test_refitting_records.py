@@ -12,10 +12,9 @@ import pytest
 from refitting_samples import QUICK, contents, quickly, runs, write_sweeps
 
 from scalefit.refitting import summary
-from scalefit.refitting.delivery import Outbox
-from scalefit.refitting.records import read_record, read_records
+from scalefit.refitting.folders import Outbox
+from scalefit.refitting.records import _MOST, read_record, read_records
 from scalefit.refitting.settings import Analysis, Settings
-from scalefit.refitting.soundness import _MOST
 
 LR = {"quantity": "lr: a", "value": -0.5, "stderr": 0.1, "law": "eta = c * N**a"}
 MOVED = {"quantity": "lr: a", "before": -0.5, "after": -0.25, "errors": 5.0}

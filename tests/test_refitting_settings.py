@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scalefit.errors import SweepError
-from scalefit.refitting.configuration import read_settings
-from scalefit.refitting.settings import Settings, digest
+from scalefit.refitting.settings import Settings, digest, read_settings
 
 GOOD = """
 [read]

@@ -11,8 +11,8 @@ from refitting_samples import quickly, runs
 from typer.testing import CliRunner
 
 from scalefit.cli import app
-from scalefit.fitting import FitStatus
-from scalefit.refitting import read_fits
+from scalefit.fitting.fit_values import FitStatus
+from scalefit.refitting.fit_file import read_fits
 from scalefit.refitting.records import Drift, Finding, drifted
 from scalefit.refitting.settings import Analysis
 from scalefit.refitting.study import study_sweep

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from refitting_samples import QUICK, runs
 
-from scalefit.refitting import watching
-from scalefit.refitting.engine import Plan
-from scalefit.refitting.watching import watch
+from scalefit.refitting import _watch as watching
+from scalefit.refitting._refit import Plan
+from scalefit.refitting._watch import watch
 from scalefit.refitting.workers import Workers
 
 

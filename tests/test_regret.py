@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scalefit.backtesting.regret import Terrain, regret, searched_axes, terrains
 from scalefit.errors import SweepError
-from scalefit.regret import Terrain, regret, searched_axes, terrains
 from scalefit.simulation import Design, Truth, simulate_sweep
 from scalefit.sweep import Sweep
 

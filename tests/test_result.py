@@ -11,7 +11,7 @@ import pytest
 
 import scalefit as sf
 from scalefit import FitError, FitStatus
-from scalefit.notes import Note
+from scalefit._values import Note
 
 TRUTH = {"E": 1.8, "A": 480.0, "alpha": 0.35, "B": 2100.0, "beta": 0.37}
 

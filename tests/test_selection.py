@@ -10,11 +10,12 @@ import pytest
 from scipy.integrate import quad
 
 from scalefit.errors import FitError
-from scalefit.fitting import Fit, fit
-from scalefit.optima import find_optima
-from scalefit.selection import Choice, Comparison, choose_law, compare
-from scalefit.selection.criteria import akaike_weights, criteria, log_likelihood
-from scalefit.selection.heldout import jackknife
+from scalefit.fitting.fit_law import fit_law as fit
+from scalefit.fitting.fit_result import Fit
+from scalefit.optima.find_optima import find_optima
+from scalefit.selection.choose_law import Choice, choose_law
+from scalefit.selection.compare import Comparison, compare
+from scalefit.selection.criteria import akaike_weights, criteria, jackknife, log_likelihood
 from scalefit.simulation import simulate_sweep
 from scalefit.solvers.losses import Huber, SoftL1, Squared
 from scalefit.sweep import Sweep

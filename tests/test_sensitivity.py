@@ -12,7 +12,8 @@ import pytest
 
 import scalefit as sf
 from scalefit import Basin, FitStatus, SweepError
-from scalefit.sensitivity import Sensitivity, lr_sensitivity, near_optimal
+from scalefit.optima.lr_sensitivity import Sensitivity, lr_sensitivity
+from scalefit.optima.near_optimal import near_optimal
 from scalefit.simulation import Design, Truth, simulate_sweep
 
 SMOOTH = Truth(noise=0.0, cliff=1e6, lr_batch_power=0.0)

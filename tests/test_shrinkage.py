@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scalefit._bootstrap import bootstrap
 from scalefit.errors import FitError
-from scalefit.fitting import Fit, fit
+from scalefit.fitting.fit_law import fit_law as fit
+from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.shrinkage import bends, posterior
 from scalefit.laws.formula import Law
-from scalefit.selection import compare
-from scalefit.uncertainty import bootstrap
+from scalefit.selection.compare import compare
 
 QUADRATIC = "lr_quadratic"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit.standings import Standings
+from scalefit.backtesting.scores import Standings
 
 
 def standings(**changes):

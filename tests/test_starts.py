@@ -9,7 +9,7 @@ import pytest
 import scalefit as sf
 from scalefit import FitError, FitStatus, Law
 from scalefit.fitting.problem import Problem
-from scalefit.fitting.starts import candidates, starting_points
+from scalefit.fitting.search import candidates, starting_points
 
 
 def problem(law: Law, table: pd.DataFrame, space: str = "plain") -> Problem:
@@ -82,7 +82,7 @@ def test_starts_are_the_same_every_time() -> None:
 def test_a_search_in_many_dimensions_stays_small() -> None:
     law = Law("y = a1*exp(-k1*x) + a2*exp(-k2*x) + a3*exp(-k3*x) + a4*exp(-(x - m)**2 / w**2)", inputs=("x",))
     posed = problem(law, decay())
-    from scalefit.fitting.starts import _LIMIT, _grid
+    from scalefit.fitting.search import _LIMIT, _grid
 
     assert len(_grid(posed, {}, np.array([0, 2, 4, 6]))) <= _LIMIT
 

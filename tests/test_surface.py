@@ -11,10 +11,10 @@ import pytest
 from scipy.interpolate import LinearNDInterpolator
 
 import scalefit as sf
-from scalefit.basin_shape import BasinShape, bend
+from scalefit.optima.basin_shape import BasinShape, bend
 from scalefit.simulation import Design, Truth, simulate_sweep
-from scalefit.surface.centres import between_cells, refit_law
 from scalefit.surface.joint import evaluate
+from scalefit.surface.surface import between_cells, refit_law
 
 TRUTH = Truth()
 

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scalefit.batch_size.estimators import Hyperbola, InverseSteps, Overhead, StepsLine
+from scalefit.batch_size.fit_tradeoff import fit_tradeoff
+from scalefit.batch_size.points import TradeoffPoints
 from scalefit.errors import FitError, SweepError
-from scalefit.fitting import fit
-from scalefit.tradeoff import Hyperbola, InverseSteps, Overhead, StepsLine, TradeoffPoints, fit_tradeoff
+from scalefit.fitting.fit_law import fit_law as fit
 
 METHODS = [Hyperbola(), StepsLine(), InverseSteps()]
 
@@ -391,7 +393,7 @@ def test_settings_that_mean_nothing_are_refused():
 
 
 def test_points_are_a_value_of_their_own():
-    from scalefit.tradeoff import tradeoff_points
+    from scalefit.batch_size.tradeoff_points import tradeoff_points
 
     points = tradeoff_points(noisy(0, 1 / 16, 16, reps=4).assign(params=1e8), data_unit="samples")
     assert isinstance(points, TradeoffPoints)

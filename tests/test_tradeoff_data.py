@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scalefit.batch_size.estimators import Hyperbola, InverseSteps, Overhead, StepsLine
+from scalefit.batch_size.fit_tradeoff import fit_tradeoff
+from scalefit.batch_size.tradeoff_points import tradeoff_points
 from scalefit.errors import ExtrapolationWarning
-from scalefit.fitting import fit
-from scalefit.loaders import read_sweep
-from scalefit.tradeoff import Hyperbola, InverseSteps, Overhead, StepsLine, fit_tradeoff, tradeoff_points
+from scalefit.fitting.fit_law import fit_law as fit
+from scalefit.loading.read_sweep import read_sweep
 
 SEQUENCE = 512
 ZHANG = Overhead(0.2, reference=256 * SEQUENCE)

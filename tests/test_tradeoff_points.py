@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit.curves import read_curves
+from scalefit.batch_size.final_losses import best_over_lr, fit_budgets
+from scalefit.batch_size.fit_tradeoff import fit_tradeoff
+from scalefit.batch_size.tradeoff_points import tradeoff_points
 from scalefit.errors import SweepError
+from scalefit.loading.read_curves import read_curves
 from scalefit.sweep import Sweep
-from scalefit.tradeoff import fit_tradeoff, tradeoff_points
-from scalefit.tradeoff.budgets import fit_budgets
-from scalefit.tradeoff.tuning import best_over_lr
 
 BATCHES = 1e4 * 4.0 ** np.arange(7)
 B_CRIT, FLOOR, SCALE, POWER = 1e6, 1.5, 20.0, 0.15

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit.tradeoff import fit_tradeoff
+from scalefit.batch_size.fit_tradeoff import fit_tradeoff
 
 TRUTH = {"B_crit": 1e6, "E_min": 1e10, "S_min": 1e4}
 DESIGNS = [

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 import scalefit as sf
-from scalefit import FitError, uncertainty
+from scalefit import FitError
+from scalefit import _bootstrap as uncertainty
 from scalefit.simulation import Design, Truth, simulate_sweep
 
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
@@ -230,7 +231,7 @@ def test_a_surface_counting_every_cell_once_is_itself(surface: sf.Surface, monke
 
 
 def test_refits_of_a_surface_do_not_depend_on_the_blocks(surface: sf.Surface, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scalefit.surface import resampling
+    from scalefit import _bootstrap as resampling
 
     first = sf.bootstrap(surface, n=10, seed=1).table
     monkeypatch.setattr(resampling, "_BLOCK", 3)

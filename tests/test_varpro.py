@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from scalefit.solvers.varpro import project
+from scalefit.solvers.linear import project
 
 X = np.linspace(0.1, 5, 30)
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from scalefit.expressions import CONSTANTS, FUNCTIONS, names, parse
+from scalefit.laws.expressions import CONSTANTS, FUNCTIONS, names, parse
 from scalefit.vocabulary import AXES, BY_COLUMN, BY_SYMBOL, QUANTITIES, column_of, latex_of, quantity_of
 
 

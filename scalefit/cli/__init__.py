@@ -1,5 +1,43 @@
-"""The shell: thin commands over the library's functions."""
+"""The shell: thin commands over the library's functions.
 
-from scalefit.cli.commands import app, main
+The commands of the shell, gathered.
+"""
 
-__all__ = ["app", "main"]
+from __future__ import annotations
+
+import io
+import sys
+
+import pandas as pd
+import typer
+
+from scalefit.cli.fit_commands import backtest_command, fit_command, laws_command, predict_command
+from scalefit.cli.list_commands import datasets_command
+from scalefit.cli.options import readable
+from scalefit.cli.refit_command import refit_command
+
+app = typer.Typer(
+    help="Scaling laws for learning rate, batch size and loss, from tables of smaller runs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for name, command in (
+    ("fit", fit_command),
+    ("predict", predict_command),
+    ("backtest", backtest_command),
+    ("refit", refit_command),
+    ("laws", laws_command),
+    ("datasets", datasets_command),
+):
+    app.command(name)(readable(command))
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show end no command
+    pd.set_option("display.width", 120)
+    app()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scalefit.cli.commands import main
+from scalefit.cli import main
 
 if __name__ == "__main__":
     main()

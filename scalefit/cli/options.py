@@ -10,10 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from scalefit.errors import ScalefitError, ScalefitWarning
-from scalefit.extractors import Basin, Extractor, GridMinimum, NearMinimum, Parabola
-from scalefit.formatting import parse_number
-from scalefit.loaders import read_sweep
+from scalefit.loading.read_sweep import read_sweep
+from scalefit.optima.basin import Basin
+from scalefit.optima.cells import Extractor
+from scalefit.optima.grid_minimum import GridMinimum, NearMinimum
+from scalefit.optima.parabola import Parabola
 from scalefit.sweep import Sweep
+from scalefit.vocabulary import parse_number
 
 Runs = Annotated[list[str], typer.Argument(help="Tables of runs: CSV, TSV, JSON lines, Parquet, or globs of them.")]
 Where = Annotated[str | None, typer.Option(help="Use only these runs, e.g. 'params < 1e9'.")]

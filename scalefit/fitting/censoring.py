@@ -9,12 +9,12 @@ import numpy as np
 
 from scalefit.errors import FitError
 from scalefit.fitting.covariance import Errors, invert, judge
-from scalefit.fitting.lmfit_bridge import Settings
+from scalefit.fitting.parameters import Settings
 from scalefit.fitting.problem import Problem
 from scalefit.fitting.search import refine, solve
 from scalefit.laws.formula import Law
+from scalefit.solvers.distributions import hazard, hazard_slope, log_tail
 from scalefit.solvers.levenberg import Solution
-from scalefit.solvers.tails import hazard, hazard_slope, log_tail
 
 Array = np.ndarray
 

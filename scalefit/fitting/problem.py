@@ -11,8 +11,8 @@ import numpy as np
 
 from scalefit.errors import FitError
 from scalefit.laws.formula import Law
+from scalefit.solvers.distributions import deviance
 from scalefit.solvers.losses import Loss
-from scalefit.solvers.tails import deviance
 
 if TYPE_CHECKING:
     from scalefit.laws.derivation import Derivation

@@ -7,9 +7,13 @@ import difflib
 import pandas as pd
 
 from scalefit.errors import LawError
-from scalefit.laws import batch_size, critical_batch, learning_rate, loss, noise_scale, published
+from scalefit.laws.batch_size import CRITICAL_LAWS as CRITICAL_BATCH
+from scalefit.laws.batch_size import LAWS as BATCH_SIZE
 from scalefit.laws.formula import Law
-from scalefit.laws.published import PUBLISHED, PublishedLaw, get_published
+from scalefit.laws.learning_rate import LAWS as LEARNING_RATE
+from scalefit.laws.learning_rate import LAWS_OVER_BATCH as NOISE_SCALE
+from scalefit.laws.loss import LAWS as LOSS
+from scalefit.laws.published import FORMS, PUBLISHED, PublishedLaw, get_published
 from scalefit.vocabulary import column_of, unit_of
 
 __all__ = ["BUILT_IN", "PUBLISHED", "Law", "PublishedLaw", "catalog", "get_law", "get_published"]
@@ -17,12 +21,12 @@ __all__ = ["BUILT_IN", "PUBLISHED", "Law", "PublishedLaw", "catalog", "get_law",
 BUILT_IN: dict[str, Law] = {
     law.name: law
     for law in (
-        *learning_rate.LAWS,
-        *noise_scale.LAWS,
-        *batch_size.LAWS,
-        *critical_batch.LAWS,
-        *loss.LAWS,
-        *published.FORMS,
+        *LEARNING_RATE,
+        *NOISE_SCALE,
+        *BATCH_SIZE,
+        *CRITICAL_BATCH,
+        *LOSS,
+        *FORMS,
     )
 }
 """Laws with free parameters, by name."""

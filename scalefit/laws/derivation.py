@@ -1,39 +1,121 @@
-"""What follows from a formula: log form, exact derivatives, LaTeX, linear parameters, natural scales (by sympy)."""
+"""Functions with a kink, for sympy: its own ask at length whether arguments are real, and how they are ordered.
+
+What follows from a formula: log form, exact derivatives, LaTeX, linear parameters, natural scales (by sympy).
+"""
 
 from __future__ import annotations
 
 import ast
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import sympy
 from sympy import Symbol
 
 from scalefit.errors import LawError
-from scalefit.expressions import FUNCTIONS
-from scalefit.laws import kinks
-from scalefit.laws.targets import is_positive
-from scalefit.vocabulary import latex_of, quantity_of
+from scalefit.laws.expressions import FUNCTIONS
+from scalefit.vocabulary import is_positive, latex_of, quantity_of
 
-if TYPE_CHECKING:
-    from scalefit.laws.formula import Law
+
+class Sign(sympy.Function):
+    """-1, 0 or 1; sympy.sign and sympy.Heaviside first ask at length whether their argument is real."""
+
+    nargs = 1
+
+    @classmethod
+    def eval(cls, a: sympy.Expr) -> sympy.Expr | None:
+        """Return the sign of a number; anything else stays as it is."""
+        return sympy.sign(a) if a.is_number else None
+
+
+class Larger(sympy.Function):
+    """The larger of two values; sympy.Max tries to order its arguments, which takes minutes when they are nested."""
+
+    nargs = 2
+
+    @classmethod
+    def eval(cls, a: sympy.Expr, b: sympy.Expr) -> sympy.Expr | None:
+        """Return the larger of two numbers; anything else stays as it is."""
+        return sympy.Max(a, b) if a.is_number and b.is_number else None
+
+    def fdiff(self, argindex: int = 1) -> sympy.Expr:
+        """Return the slope in an argument: 1 where it is the larger, a half where both are equal."""
+        a, b = self.args
+        return (1 + Sign(a - b if argindex == 1 else b - a)) / 2
+
+    def _latex(self, printer: Any, exp: str | None = None) -> str:
+        power = "" if exp is None else f"^{{{exp}}}"
+        return rf"\max{power}\left({', '.join(printer._print(a) for a in self.args)}\right)"
+
+
+class Size(sympy.Function):
+    """The absolute value of what may not be real, as a logarithm: sympy.Abs takes its slope by real parts."""
+
+    nargs = 1
+    is_extended_nonnegative = True
+
+    @classmethod
+    def eval(cls, a: sympy.Expr) -> sympy.Expr | None:
+        """Return sympy's own absolute value of what is known to be real."""
+        return sympy.Abs(a) if a.is_extended_real else None
+
+    def fdiff(self, argindex: int = 1) -> sympy.Expr:
+        """Return the slope."""
+        return Sign(self.args[0])
+
+    def _latex(self, printer: Any, exp: str | None = None) -> str:
+        power = "" if exp is None else f"^{{{exp}}}"
+        return rf"\left|{{{printer._print(self.args[0])}}}\right|{power}"
+
+
+COMPILED: Mapping[str, Callable[..., Any]] = {"Larger": np.maximum, "Size": np.abs, "Sign": np.sign}
+"""What they are compiled to, by the names under which sympy writes them."""
 
 Array = np.ndarray
+
+
+class Written(Hashable, Protocol):
+    """What a derivation asks of a law: a `Law` is one, and stands in the file above this one."""
+
+    @property
+    def formula(self) -> str:
+        """The line it was declared by."""
+
+    @property
+    def tree(self) -> ast.expr:
+        """The right side, parsed."""
+
+    @property
+    def target(self) -> str:
+        """The symbol on the left side."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Symbols and columns it reads."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """What is fitted."""
+
+    @property
+    def positive(self) -> Set[str]:
+        """Parameters declared positive."""
+
 
 _CALLS: Mapping[str, Callable[..., Any]] = {
     **{name: getattr(sympy, name) for name in FUNCTIONS if hasattr(sympy, name)},
     "log2": lambda x: sympy.log(x) / sympy.log(2),
     "log10": lambda x: sympy.log(x) / sympy.log(10),
-    "abs": kinks.Size,
+    "abs": Size,
     "arctan": sympy.atan,
-    "min": lambda a, b: -kinks.Larger(-a, -b),
-    "max": kinks.Larger,
+    "min": lambda a, b: -Larger(-a, -b),
+    "max": Larger,
 }
 _BINARY: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Add: lambda a, b: a + b,
@@ -60,7 +142,7 @@ class Scale:
     cofactor: Callable[[Sequence[Array]], Array]
 
 
-def derive(law: Law) -> Derivation:
+def derive(law: Written) -> Derivation:
     """Return the derivation of a law; laws with the same formula, inputs and signs share what is compiled."""
     twin = copy(_derive(law))
     twin.law = law  # not the law that was derived first, which may have another name or other bounds
@@ -68,7 +150,7 @@ def derive(law: Law) -> Derivation:
 
 
 @lru_cache(maxsize=256)
-def _derive(law: Law) -> Derivation:
+def _derive(law: Written) -> Derivation:
     return Derivation(law)
 
 
@@ -84,8 +166,8 @@ class Derivation:
         A law whose inputs are settled.
     """
 
-    def __init__(self, law: Law) -> None:
-        self.law = law
+    def __init__(self, law: Written) -> None:
+        self.law: Any = law
         self.parameters, self.inputs = law.parameters, law.inputs
         self.input_logged = tuple(quantity_of(name) is not None for name in self.inputs)
         # No name of a law has two underscores: nothing here can be mistaken for a parameter or a function of numpy.
@@ -216,7 +298,7 @@ def _powers_of_ten(latex: str) -> str:
 
 def _compile(arguments: list[Symbol], outputs: Sequence[sympy.Expr]) -> Callable[..., Any]:
     modules = [
-        kinks.COMPILED,
+        COMPILED,
         *(["scipy"] if any(o.has(sympy.erf) for o in outputs) else []),
         "numpy",
     ]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scalefit import expressions
 from scalefit.errors import LawError
+from scalefit.laws import expressions
 from scalefit.vocabulary import BY_COLUMN, BY_SYMBOL, column_of, quantity_of
 
 if TYPE_CHECKING:

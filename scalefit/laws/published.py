@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from scalefit._values import FrozenMap
 from scalefit.errors import ExtrapolationWarning, LawError
-from scalefit.formatting import format_number
 from scalefit.laws.formula import Law
-from scalefit.laws.noise_scale import SGD, SURGE
-from scalefit.laws.targets import READ_OFF
-from scalefit.mappings import FrozenMap
-from scalefit.vocabulary import column_of, quantity_of, unit_of
+from scalefit.laws.learning_rate import SGD, SURGE
+from scalefit.vocabulary import READ_OFF, column_of, format_number, quantity_of, unit_of
 
 
 @dataclass(frozen=True, eq=False)

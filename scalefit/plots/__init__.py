@@ -1,19 +1,18 @@
 """Pictures for notebooks and papers: axes in, axes out, nothing drawn unasked."""
 
-from scalefit.plots.budgets import isoflops
-from scalefit.plots.clouds import draws
-from scalefit.plots.contour_map import surface
-from scalefit.plots.counterparts import published
-from scalefit.plots.export import fingerprint, savefig
-from scalefit.plots.histories import curves
-from scalefit.plots.hyperbolas import bcrit, tradeoff
-from scalefit.plots.law_lines import compare, law
-from scalefit.plots.leftovers import residuals
-from scalefit.plots.minima import optima
-from scalefit.plots.panels import figure_grid
-from scalefit.plots.paper import style
-from scalefit.plots.prospects import backtest, forecast
-from scalefit.plots.valleys import basins
+from scalefit.plots._savefig import fingerprint, savefig
+from scalefit.plots._style import style
+from scalefit.plots.axes import figure_grid
+from scalefit.plots.plot_curves import curves
+from scalefit.plots.plot_draws import draws
+from scalefit.plots.plot_isoflops import isoflops
+from scalefit.plots.plot_law import compare, law
+from scalefit.plots.plot_optima import basins, optima
+from scalefit.plots.plot_predictions import backtest, forecast
+from scalefit.plots.plot_published import published
+from scalefit.plots.plot_residuals import residuals
+from scalefit.plots.plot_surface import surface
+from scalefit.plots.plot_tradeoff import bcrit, tradeoff
 
 __all__ = [
     "backtest",

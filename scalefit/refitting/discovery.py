@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalefit.errors import RefitError, SweepError
-from scalefit.refitting.ownership import is_output, is_results
+from scalefit.refitting.folders import is_output, is_results
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 """Tables of runs by their last suffix, or the one before .gz. A .json or .txt file is taken when it is named."""

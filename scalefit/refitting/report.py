@@ -12,16 +12,16 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from scalefit.faces import Shown, to_html
-from scalefit.formatting import format_error
-from scalefit.notes import Note
-from scalefit.refitting.orders import Order
-from scalefit.refitting.pictures import inline
+from scalefit._values import Note
+from scalefit._version import __version__
+from scalefit.display import Shown, to_html
+from scalefit.refitting.figures import inline
 from scalefit.refitting.records import Record
+from scalefit.refitting.refit_result import printable
+from scalefit.refitting.settings import Order
 from scalefit.refitting.study import Study
-from scalefit.refitting.tables import printable
-from scalefit.selection import Choice
-from scalefit.version import __version__
+from scalefit.selection.choose_law import Choice
+from scalefit.vocabulary import format_error
 
 _FRONT = ("name", "status", "n_runs", "n_cells", "n_cautions", "remark")
 _TITLES = {"n_runs": "runs", "n_cells": "cells", "n_cautions": "cautions", "remark": "what moved or failed"}

@@ -1,4 +1,7 @@
-"""Everything scalefit can say of one sweep, and what the sweep does not allow it to say."""
+"""An extractor that does not do the same cells twice.
+
+Everything scalefit can say of one sweep, and what the sweep does not allow it to say.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,66 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from scalefit._bootstrap import Draws, bootstrap
+from scalefit._fit import fit_sweep
+from scalefit._values import Note, merge
+from scalefit.backtesting._backtest import Backtest, backtest
+from scalefit.batch_size.fit_tradeoff import fit_tradeoff
+from scalefit.batch_size.tradeoff import Tradeoff
+from scalefit.batch_size.tradeoff_points import tradeoff_points
 from scalefit.errors import ScalefitError, ScalefitWarning, SweepError
-from scalefit.extractors import Basin
-from scalefit.extrapolation import Backtest, backtest
-from scalefit.fitting import Fit, FitStatus, fit
+from scalefit.fitting.fit_law import fit_law as fit
+from scalefit.fitting.fit_result import Fit
+from scalefit.fitting.fit_values import FitStatus
 from scalefit.laws.formula import Law
-from scalefit.notes import Note, merge
-from scalefit.optima import Optima, find_optima
-from scalefit.recipes import fit_sweep
-from scalefit.refitting.memory import Remembered
+from scalefit.optima.basin import Basin
+from scalefit.optima.cells import Block, Extraction
+from scalefit.optima.find_optima import Optima, find_optima
 from scalefit.refitting.records import Finding
 from scalefit.refitting.settings import Analysis
-from scalefit.selection import Choice, choose_law
-from scalefit.selection.candidates import usual_laws
+from scalefit.selection.choose_law import Choice, choose_law, usual_laws
 from scalefit.solvers.losses import Huber
-from scalefit.surface import Surface, fit_surface
+from scalefit.surface.fit_surface import fit_surface
+from scalefit.surface.surface import Surface
 from scalefit.sweep import Sweep
-from scalefit.tradeoff import Tradeoff, fit_tradeoff, tradeoff_points
-from scalefit.uncertainty import Draws, bootstrap
+
+
+@dataclass(frozen=True, repr=False)
+class Remembered:
+    """`Basin`, remembering its answer: a study and its backtest ask for the optima of the same cells.
+
+    Parameters
+    ----------
+    method : Basin
+    """
+
+    method: Basin
+    _known: list[tuple[Block, Extraction]] = field(default_factory=list, compare=False)
+
+    @property
+    def level(self) -> float:
+        """Coverage of the intervals."""
+        return self.method.level
+
+    def extract(self, block: Block) -> Extraction:
+        """Return what the method says of these cells."""
+        for asked, answer in self._known:
+            if _same(asked, block):
+                return answer
+        answer = self.method.extract(block)
+        self._known.append((block, answer))
+        return answer
+
+    def __repr__(self) -> str:
+        return repr(self.method)
+
+
+def _same(one: Block, other: Block) -> bool:
+    if one.tolerance != other.tolerance:
+        return False
+    pairs = ((getattr(block, name) for block in (one, other)) for name in ("x", "loss"))
+    return all(a.shape == b.shape and np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+
 
 Result = TypeVar("Result")
 

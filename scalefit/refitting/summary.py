@@ -12,12 +12,10 @@ from typing import Any
 import pandas as pd
 
 from scalefit.errors import RefitError
-from scalefit.refitting.delivery import Outbox
 from scalefit.refitting.discovery import FAILURES, INDEX, SUMMARY, SUMMARY_PARQUET
-from scalefit.refitting.intake import DamagedError, read_json
-from scalefit.refitting.outcome import Event
-from scalefit.refitting.records import REPORT, Finding, Record, read_records
-from scalefit.refitting.tables import guarded_csv, printable
+from scalefit.refitting.folders import Outbox
+from scalefit.refitting.records import REPORT, DamagedError, Finding, Record, read_json, read_records
+from scalefit.refitting.refit_result import Event, guarded_csv, printable
 
 Failures = dict[str, dict[str, str]]
 """Which files have no up-to-date result: by path, the name and the error. Kept in FAILURES, so that a later refit of

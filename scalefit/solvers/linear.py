@@ -1,7 +1,10 @@
-"""Linear least squares, many problems at once, with the columns scaled first."""
+"""Linear least squares, many problems at once: dense, arrow-shaped, and inside a nonlinear fit."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, combinations
 
 import numpy as np
@@ -95,3 +98,118 @@ def nonnegative(hessian: Array, gradient: Array, positive: Array) -> Array:
 
 def _quadratic(hessian: Array, gradient: Array, x: Array) -> Array:
     return 0.5 * np.einsum("ki,kij,kj->k", x, hessian, x) - np.einsum("ki,ki->k", gradient, x)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrow:
+    """The blocks of a symmetric matrix whose groups touch each other through the shared parameters only.
+
+    Parameters
+    ----------
+    own : ndarray (groups, m, m)
+        Blocks of each group's own parameters.
+    cross : ndarray (groups, m, q)
+        Blocks between a group's own parameters and the shared ones.
+    shared : ndarray (q, q)
+
+    Examples
+    --------
+    >>> arrow = Arrow(np.array([[[2.0]], [[4.0]]]), np.array([[[1.0]], [[0.0]]]), np.array([[2.5]]))
+    >>> own, shared = arrow.solve(np.array([[3.0], [4.0]]), np.array([3.5]))
+    >>> own.ravel().round(9).tolist(), shared.round(9).tolist()
+    ([1.0, 1.0], [1.0])
+    """
+
+    own: Array
+    cross: Array
+    shared: Array
+
+    @classmethod
+    def of(cls, own: Array, shared: Array, weight: Array) -> Arrow:
+        """Return the weighted products of Jacobians.
+
+        Parameters
+        ----------
+        own : ndarray (groups, m, n)
+        shared : ndarray (groups, q, n)
+        weight : ndarray (groups, n)
+        """
+        weighted = own * weight[:, None]
+        across = np.einsum("gan,gbn->ab", shared * weight[:, None], shared)
+        return cls(weighted @ own.transpose(0, 2, 1), weighted @ shared.transpose(0, 2, 1), across)
+
+    def plus(self, own: Array, shared: Array) -> Arrow:
+        """Add to the diagonals: own (m,) to that of every group, shared (q,)."""
+        return Arrow(self.own + np.diag(own), self.cross, self.shared + np.diag(shared))
+
+    def damped(self, factor: float) -> Arrow:
+        """Raise the diagonal by a fraction of itself, as Marquardt does."""
+        raised = self.own + factor * self.own * np.eye(self.own.shape[-1])
+        return Arrow(raised, self.cross, self.shared + factor * np.diag(np.diag(self.shared)))
+
+    def solve(self, own: Array, shared: Array) -> tuple[Array, Array]:
+        """Solve for right-hand sides (groups, m) and (q,)."""
+        forward = np.linalg.solve(self.own, own[..., None])[..., 0]
+        answer = np.linalg.solve(self.remainder, shared - np.einsum("gms,gm->s", self.cross, forward))
+        return forward - self.response @ answer, answer
+
+    @cached_property
+    def response(self) -> Array:
+        """How far a group's own parameters fall when a shared one rises, the rest at its best (groups, m, q)."""
+        return np.linalg.solve(self.own, self.cross)
+
+    @property
+    def remainder(self) -> Array:
+        """The matrix of the shared parameters once every group has followed (q, q): the Schur complement."""
+        return self.shared - np.einsum("gms,gmt->st", self.cross, self.response)
+
+
+def project(
+    model: Callable[[Array], tuple[Array, Array]],
+    phi: Array,
+    linear: Array,
+    logged: Array,
+    target: Array,
+    weights: Array,
+) -> Array:
+    """Replace the linear coordinates of every candidate by their least-squares values.
+
+    Parameters
+    ----------
+    model : callable
+        phi (K, p) -> values (K, n), Jacobian (K, p, n), affine in the natural values of the linear coordinates.
+    phi : ndarray (K, p)
+        Candidates; what stands in the linear coordinates is ignored.
+    linear : ndarray of int
+        Indices of the linear coordinates.
+    logged : ndarray of bool (p,)
+        Coordinates that are logs of positive parameters, which are then kept non-negative.
+    target : ndarray (n,)
+    weights : ndarray (n,)
+
+    Returns
+    -------
+    ndarray (K, p)
+    """
+    phi = phi.copy()
+    unit = np.where(logged[linear], 0.0, 1.0)  # the natural value one, where d/dphi equals d/dtheta
+    phi[:, linear] = unit
+    value, jacobian = model(phi)
+    basis = jacobian[:, linear]
+    offset = value - basis.sum(axis=1)
+    usable = np.isfinite(basis).all(axis=(1, 2)) & np.isfinite(offset).all(axis=1)
+    basis, offset = np.where(usable[:, None, None], basis, 0.0), np.where(usable[:, None], offset, 0.0)
+    weighted = basis * weights
+    hessian = weighted @ basis.transpose(0, 2, 1)
+    gradient = (weighted @ (target - offset)[:, :, None])[:, :, 0]
+    solved = nonnegative(hessian, gradient, logged[linear])
+    phi[:, linear] = np.where(logged[linear], _log_above_zero(solved, hessian, target, weights), solved)
+    phi[~usable] = np.nan
+    return phi
+
+
+def _log_above_zero(solved: Array, hessian: Array, target: Array, weights: Array) -> Array:
+    """Log of the coefficients; those that came out zero start a thousandth of what the data could hold."""
+    size = np.sqrt((weights * target**2).sum())
+    reach = size / np.sqrt(np.maximum(np.einsum("kii->ki", hessian), np.finfo(float).tiny))
+    return np.log(np.maximum(solved, 1e-3 * reach))

@@ -1,0 +1,1 @@
+"""How far off predictions were when they could be checked, and what that says of the next one."""

@@ -1,0 +1,265 @@
+"""The fitted trade-off between steps and examples: what it says, and what may be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scalefit._values import Note, Observations, merge
+from scalefit.batch_size.hyperbola import Curve, Estimator
+from scalefit.batch_size.points import TradeoffPoints, cell_text
+from scalefit.display import Face, Shown
+from scalefit.errors import FitError, SweepError
+from scalefit.vocabulary import column_of, format_error, format_number
+
+Array = np.ndarray
+
+_SHOWN = 12
+_TARGETS = ("B_crit", "S_min", "E_min")
+
+_ALIKE = 2.0
+"""Ratio of standard errors up to which fits count alike in a law."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tradeoff(Shown):
+    r"""Steps against examples, one fit a study and target; made by `fit_tradeoff`.
+
+    .. math:: S = S_{min}(1 + B_{crit}/B),\qquad E = E_{min}(1 + B/B_{crit}),\qquad B_{crit} = E_{min}/S_{min}
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        One row a fit: the columns of `by` and `target`; `S_min`, `E_min` and `B_crit`, each with `_stderr`, `_lo` and
+        `_hi` (where not identified: where the curve fits best, which may be 0 or inf, a standard error of NaN, and
+        bounds of which one is 0 or inf); `rms` of the residuals in ln examples;
+        `lack_of_fit`, the relative scatter of batch sizes beyond the noise of their runs; `n_batch` and `n_left_out`,
+        batch sizes fitted and left out; `excess`, the largest share of data that the smallest batch sizes need beyond
+        the hyperbola of the others, and `excess_p`, its chance (0 and 1 where none is called out); `identified`;
+        `status` (identified, no_S_min, no_E_min, unknown, too_few) and `verdict`, a sentence. Standard errors are
+        the longer side of the interval over the normal quantile, 1.96 for 95 %.
+    points : pandas.DataFrame
+        The points with `used` (whether fitted), `fitted` examples, `residual` (ln observed - ln fitted) and, for
+        bounds, `contradicts` (the bound lies above the curve's interval).
+    by : tuple of str
+    method : Estimator
+    level : float
+        Coverage of the intervals.
+    exponents : pandas.DataFrame or None
+        For tied fits: powers of the tied columns in `E_min`, `S_min` and `B_crit`, with standard errors.
+    data_unit, examples_unit : str
+        What batch and examples count.
+    unit_size : float or None
+        How much of `data_unit` one `examples_unit` holds.
+    notes : tuple of Note
+    source : str
+    """
+
+    _table: pd.DataFrame
+    _points: pd.DataFrame
+    _curves: Mapping[tuple[Any, ...], Curve]
+    _origin: TradeoffPoints
+    method: Estimator
+    level: float
+    _exponents: pd.DataFrame | None = None
+    notes: tuple[Note, ...] = field(default=())
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The fits, as a copy that can be changed without changing this result."""
+        return self._table.copy()
+
+    @property
+    def points(self) -> pd.DataFrame:
+        """The points, as a copy."""
+        return self._points.copy()
+
+    @property
+    def exponents(self) -> pd.DataFrame | None:
+        """The powers of the tied columns, as a copy; None where nothing is tied."""
+        return None if self._exponents is None else self._exponents.copy()
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """The columns that tell studies apart, `target` aside."""
+        return self._origin.by
+
+    @property
+    def data_unit(self) -> str:
+        """What the batch counts."""
+        return self._origin.data_unit
+
+    @property
+    def examples_unit(self) -> str:
+        """What the examples count."""
+        return self._origin.examples_unit
+
+    @property
+    def unit_size(self) -> float | None:
+        """How much of `data_unit` one `examples_unit` holds; None where unknown."""
+        return self._origin.unit_size
+
+    @property
+    def source(self) -> str:
+        """Where the points came from."""
+        return self._origin.source
+
+    def __len__(self) -> int:
+        """Return the number of fits."""
+        return len(self._table)
+
+    def predict(self, batch: Any, *, level: float | None = None, **where: Any) -> pd.DataFrame:
+        """Predict steps and examples to the target at other batch sizes.
+
+        Parameters
+        ----------
+        batch : float or array_like
+            In the unit of the points.
+        level : float, optional
+            Coverage of the intervals, which are for one more run: the curve's error, the lack of fit and the noise of a
+            run; by default that of the result.
+        **where : scalar
+            Study and target, ``params=1e9, target=3.0``; left out, every fit is used.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns of `by` and `target`, batch, steps, steps_lo, steps_hi, examples, examples_lo, examples_hi, and
+            reach: the factor by which the batch lies outside the batch sizes fitted (1 inside).
+
+        Raises
+        ------
+        FitError
+            If a batch is not positive, or no fit matches.
+        """
+        given = _batches(batch)
+        x = np.log(given)
+        level = self.level if level is None else level
+        if not 0 < level < 1:
+            raise FitError(f"level: expected a number between 0 and 1, found {level!r}")
+        chosen = self._select(where)
+        parts = []
+        for _, row in chosen.iterrows():
+            key = tuple(row[name] for name in self._origin.keys)
+            values = self._curves[key].examples(x, level)
+            part = pd.DataFrame({name: [row[name]] * len(x) for name in self._origin.keys} | {"batch": given})
+            size = np.nan if self.unit_size is None else np.log(self.unit_size)
+            for name, shift in (("steps", size - x), ("examples", 0.0)):
+                for end, value in zip(("", "_lo", "_hi"), values, strict=True):
+                    part[f"{name}{end}"] = np.exp(value + shift)
+            span = np.log([row["_first"], row["_last"]])
+            part["reach"] = np.exp(np.maximum(np.maximum(x - span[1], span[0] - x), 0.0))
+            parts.append(part)
+        return pd.concat(parts, ignore_index=True)
+
+    def _select(self, where: Mapping[str, Any]) -> pd.DataFrame:
+        keys = self._origin.keys
+        spans = self._points[self._points["used"]].groupby(keys or (lambda _: 0))["batch"].agg(["min", "max"])
+        table = self._table.assign(_first=spans["min"].to_numpy(), _last=spans["max"].to_numpy())
+        wanted = {column_of(name): value for name, value in where.items()}
+        unknown = [name for name in wanted if name not in keys]
+        if unknown:
+            raise FitError(
+                f"{unknown[0]} does not tell these fits apart; "
+                + (f"they differ by {', '.join(keys)}" if keys else "there is one, of all points: by= names studies")
+            )
+        for name, value in wanted.items():
+            same = table[name] == value
+            if isinstance(value, int | float | np.number):
+                same |= np.isclose(pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float), value, rtol=0.01)
+            if not same.any():
+                there = ", ".join(map(cell_text, table[name].unique()))
+                raise FitError(f"no fit has {name}={value!r}; there are {there}")
+            table = table[same]
+        return table
+
+    def observations(self, target: str) -> Observations:
+        """Return the rows a law for B_crit, S_min or E_min is fitted to: those that are identified.
+
+        Parameters
+        ----------
+        target : str
+            ``"B_crit"``, ``"S_min"`` or ``"E_min"``.
+
+        Raises
+        ------
+        SweepError
+            For another target, or if nothing is identified.
+
+        Notes
+        -----
+        The target loss becomes the column `loss`. Rows count by the inverse variance of the log where their standard
+        errors differ by more than a factor 2, and alike otherwise: errors estimated from few batch sizes are themselves
+        uncertain by a quarter or more, and studies also scatter about a law. (Predicting Zhang's largest size from
+        the four smaller errs by 16 % so, by 17 % with inverse variances.) Fits at several targets of one study share
+        its runs, so the errors of a law over targets are optimistic; a note says so.
+        """
+        if target not in _TARGETS:
+            raise SweepError(f"a trade-off is read for {', '.join(_TARGETS)}, not {target!r}")
+        kept = self._table["identified"].to_numpy(dtype=bool) & self._table[target].notna().to_numpy()
+        if not kept.any():
+            told = "; ".join(self._table["verdict"].unique()[:3])
+            raise SweepError(f"{target} is identified by none of the {len(self)} fits of {self.source}: {told}")
+        notes = list(self.notes)
+        if not kept.all():
+            text = f"{int((~kept).sum())} of {len(kept)} fits do not identify {target}; left out of the law"
+            notes.append(Note("left_out", text, caution=True))
+        rows = self._table.loc[kept, [*self._origin.keys, *_TARGETS]].reset_index(drop=True)
+        if "target" in rows and (rows.groupby(list(self.by) or (lambda _: 0))["target"].nunique() > 1).any():
+            text = "targets of one study share its runs: errors of a law over them are optimistic"
+            notes.append(Note("shared_runs", text, caution=True))
+        relative = (self._table.loc[kept, f"{target}_stderr"] / self._table.loc[kept, target]).to_numpy(dtype=float)
+        table = rows.rename(columns={"target": "loss"}).dropna(axis=1, how="all")
+        return Observations(table, _weights(relative), merge(notes), self.source, data_unit=self.data_unit)
+
+    def _face(self) -> Face:
+        table = self._table.head(_SHOWN)
+        shown = pd.DataFrame({name: [cell_text(value) for value in table[name]] for name in self._origin.keys})
+        for name in _TARGETS:
+            shown[name] = [_told(row, name) for _, row in table.iterrows()]
+        shown["95 %" if self.level == 0.95 else f"{100 * self.level:g} %"] = [
+            f"{format_number(low, 3)} .. {format_number(high, 3)}"
+            for low, high in zip(table["B_crit_lo"], table["B_crit_hi"], strict=True)
+        ]
+        shown["misfit"] = [f"{100 * value:.1f} %" for value in table["rms"]]
+        shown["batches"] = table["n_batch"].astype(str)
+        shown["status"] = table["status"]
+        facts = [
+            ("method", repr(self.method)),
+            ("units", f"batch in {self.data_unit}, examples in {self.examples_unit}"),
+            ("source", self.source),
+        ]
+        more = len(self) - _SHOWN
+        notes = (*self.notes, Note("shown", f"{more} more fits in .table")) if more > 0 else self.notes
+        return Face("Trade-off of steps and examples", tuple(facts), shown, notes)
+
+
+def _weights(relative: Array) -> Array | None:
+    usable = np.isfinite(relative).all() and (relative > 0).all()
+    if not usable or relative.max() <= _ALIKE * relative.min():
+        return None
+    return np.asarray(1 / relative**2)
+
+
+def _told(row: pd.Series, name: str) -> str:
+    value, error = row[name], row[f"{name}_stderr"]
+    if np.isfinite(error):
+        return format_error(value, error)
+    low, high = row[f"{name}_lo"], row[f"{name}_hi"]
+    if np.isfinite(high) and high > 0:
+        return f"< {format_number(high, 3)}"
+    return f"> {format_number(low, 3)}" if low > 0 else "?"
+
+
+def _batches(batch: Any) -> Array:
+    try:
+        values = np.atleast_1d(np.asarray(batch, dtype=float)).ravel()
+    except (TypeError, ValueError):
+        raise FitError(f"batch: expected numbers to predict at, found {batch!r}") from None
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        raise FitError(f"batch: expected positive numbers to predict at, found {values.min()}")
+    return values

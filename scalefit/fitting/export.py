@@ -1,0 +1,262 @@
+"""Fits for others: as JSON that is read back through checks, and as lmfit's own results."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from scalefit._values import Note
+from scalefit.errors import FitError, ScalefitError
+from scalefit.fitting.fit_values import FitStatus, FitValues
+from scalefit.laws.formula import Law
+from scalefit.solvers.losses import loss_from_dict, loss_to_dict
+from scalefit.vocabulary import check_data_unit, column_of
+
+if TYPE_CHECKING:
+    import lmfit
+
+SCHEMA = 2
+"""Version of the file format; files of a newer version are refused."""
+
+
+def to_json(fit: FitValues, path: str | Path | None) -> str:
+    """Do the work of `Fit.to_json`."""
+    text = json.dumps(to_record(fit), indent=1, allow_nan=False)
+    if path is not None:
+        write_atomically(Path(path), text)
+    return text
+
+
+def to_record(fit: FitValues) -> dict[str, Any]:
+    """Return a fit as what JSON can hold."""
+    table = fit.table
+    return {
+        "schema": SCHEMA,
+        "kind": "scalefit.Fit",
+        "law": fit.law.to_dict(),
+        "ties": dict(fit.ties),
+        "space": fit.space,
+        "loss": loss_to_dict(fit.loss),
+        "status": fit.status.name,
+        "values": _numbers(fit.values),
+        "stderr": _numbers(dict(zip(table["parameter"], table["stderr"], strict=True))),
+        "phi": _list(fit.phi),
+        "covariance": _list(fit.covariance),
+        "states": list(fit.states),
+        "lower": _list(fit.lower),
+        "upper": _list(fit.upper),
+        "objective": _number(fit.objective),
+        "scale": _number(fit.scale),
+        "dof": fit.dof,
+        "condition": _number(fit.condition),
+        "rows": {name: _list(column.to_numpy(dtype=float)) for name, column in fit.rows.items()},
+        "weights": _list(fit.weights),
+        "cells": fit.cells.tolist(),
+        "notes": [{"code": note.code, "text": note.text, "caution": note.caution} for note in fit.notes],
+        "source": fit.source,
+        "data_unit": fit.data_unit,
+        "censored": None if fit.censored is None else fit.censored.tolist(),
+        "shrinkage": fit.shrinkage,
+    }
+
+
+def read_record(source: str | Path) -> dict[str, Any]:
+    """Return the fields of a fit read from a file or from JSON text, checked to belong together."""
+    record = _read(source)
+    try:
+        fields: dict[str, Any] = {
+            "law": Law.from_dict(record["law"]),
+            "space": {"log": "log", "plain": "plain"}[record["space"]],
+            "loss": loss_from_dict(record["loss"]),
+            "status": FitStatus[record["status"]],
+            "phi": _array(record["phi"]),
+            "covariance": np.array([_array(row) for row in record["covariance"]]),
+            "states": tuple(map(str, record["states"])),
+            "lower": _array(record["lower"]),
+            "upper": _array(record["upper"]),
+            "objective": float(record["objective"]),
+            "scale": float(_float(record["scale"])),
+            "dof": int(record["dof"]),
+            "condition": float(_float(record["condition"])),
+            "ties": {str(name): str(text) for name, text in record["ties"].items()},
+            "_rows": pd.DataFrame({str(name): _array(column) for name, column in record["rows"].items()}),
+            "weights": _array(record["weights"]),
+            "cells": np.array(record["cells"], dtype=int),
+            "notes": tuple(Note(str(n["code"]), str(n["text"]), bool(n["caution"])) for n in record["notes"]),
+            "source": str(record["source"]),
+            "data_unit": check_data_unit(record["data_unit"]),
+            "censored": None if record["censored"] is None else np.array(record["censored"], dtype=int),
+            "shrinkage": float(record["shrinkage"]),
+        }
+        fit = FitValues(**fields)
+        _check_whole(fit)
+        _check_values(fit, record["values"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ScalefitError) as error:
+        raise FitError(f"this is not a complete fit: {type(error).__name__}: {error}") from error
+    return fields
+
+
+def _check_whole(fit: FitValues) -> None:
+    """Raise ValueError unless the parts of a fit belong together."""
+    p, n = len(fit.law.parameters), fit.n
+    columns = [column_of(name) for name in (*fit.law.inputs, fit.law.target)]
+    promises = {
+        "rows": list(fit.rows) == columns and bool(np.isfinite(fit.rows.to_numpy()).all()),
+        "phi": fit.phi.shape == (p,) and bool(np.isfinite(fit.phi).all()),
+        "covariance": fit.covariance.shape == (p, p),
+        "bounds": fit.lower.shape == fit.upper.shape == (p,) and bool((fit.lower <= fit.upper).all()),
+        "states": len(fit.states) == p and set(fit.states) <= {"free", "fixed", "at bound", "unidentified"},
+        "weights": fit.weights.shape == (n,) and bool((fit.weights >= 0).all()),
+        "censored": fit.censored is None or (fit.censored.shape == (n,) and set(fit.censored) <= {-1, 0, 1}),
+        "scale": fit.censored is None or fit.scale > 0,
+        "shrinkage": 0 <= fit.shrinkage < np.inf,
+        "cells": fit.cells.shape == (n,) and bool(((fit.cells >= 0) & (fit.cells < max(n, 1))).all()),
+        "ties": all(set(law.parameters) <= set(fit.law.parameters) for law in fit.tied_laws.values()),
+        "space": fit.space == "plain" or bool((fit.rows[columns[-1]] > 0).all()),
+    }
+    broken = [name for name, kept in promises.items() if not kept]
+    if broken:
+        raise ValueError(f"{', '.join(broken)} cannot be those of {fit.law.formula!r} on {n} rows")
+
+
+def _check_values(fit: FitValues, written: Any) -> None:
+    """Raise ValueError unless the values that a reader of the file sees are those that are computed with."""
+    told = {str(name): _float(value) for name, value in written.items()}
+    values = dict(fit.values)
+    if told.keys() != values.keys() or not all(
+        np.isclose(told[name], value, rtol=1e-9, atol=0.0, equal_nan=True) for name, value in values.items()
+    ):
+        raise ValueError("values are not those of phi")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never half of one."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise FitError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(source: str | Path) -> dict[str, Any]:
+    is_text = isinstance(source, str) and source.lstrip().startswith("{")
+    if not is_text and Path(source).exists() and not Path(source).is_file():
+        raise FitError(f"cannot read the fit {source}: it is a folder, a pipe or a device")
+    try:
+        text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
+        record = json.loads(text)
+    except OSError as error:
+        raise FitError(f"cannot read the fit {source}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise FitError(f"{'the text' if is_text else source} is not JSON: {error}") from error
+    if not isinstance(record, dict) or record.get("kind") != "scalefit.Fit":
+        raise FitError("expected a fit written by Fit.to_json, found other JSON")
+    if type(record.get("schema")) is not int or record["schema"] != SCHEMA:
+        raise FitError(
+            f"expected schema version {SCHEMA}, found {record.get('schema')!r}; "
+            "read it with the version of scalefit that wrote it, or fit again"
+        )
+    return record
+
+
+_SPECIAL = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
+
+
+def _number(value: float) -> float | str:
+    """Return a number JSON can hold; infinities and NaN become words."""
+    return float(value) if np.isfinite(value) else str(float(value))
+
+
+def _float(value: Any) -> float:
+    return _SPECIAL[value] if isinstance(value, str) else float(value)
+
+
+def _numbers(named: Any) -> dict[str, float | str]:
+    return {name: _number(value) for name, value in named.items()}
+
+
+def _list(array: np.ndarray) -> list[Any]:
+    return [_list(row) for row in array] if array.ndim > 1 else [_number(value) for value in array]
+
+
+def _array(values: Any) -> np.ndarray:
+    return np.array([_float(value) for value in values], dtype=float)
+
+
+Array = np.ndarray
+
+
+def to_parameters(fit: FitValues) -> lmfit.Parameters:
+    """Return the fitted parameters as lmfit.Parameters with stderr, correl, bounds and ties."""
+    import lmfit
+
+    made = lmfit.Parameters()
+    natural = fit.law.derivation.to_natural
+    low, high = natural(fit.lower), natural(fit.upper)
+    for j, name in enumerate(fit.law.parameters):
+        vary = fit.states[j] != "fixed"
+        limits = {"min": float(low[j]), "max": float(high[j])} if vary else {}
+        made.add(name, value=fit.values[name], vary=vary, **limits)
+    for name, text in fit.ties.items():
+        made.add(name, expr=text)
+    _attach_errors(made, fit.table, fit.natural_covariance)
+    return made
+
+
+def _attach_errors(params: lmfit.Parameters, table: pd.DataFrame, covariance: pd.DataFrame) -> None:
+    errors = dict(zip(table["parameter"], table["stderr"], strict=True))
+    known = [name for name, error in errors.items() if np.isfinite(error) and error > 0]
+    for name in known:
+        others = [other for other in known if other != name]
+        params[name].stderr = float(errors[name])
+        params[name].correl = {o: float(covariance.at[name, o] / errors[name] / errors[o]) for o in others}
+
+
+def to_model_result(fit: FitValues) -> lmfit.model.ModelResult:
+    """Return the fit as an lmfit ModelResult.
+
+    Its model maps x (rows, inputs), the columns in the order of `Fit.rows`, to the target as the residuals see it: its
+    log for a fit in log space. A robust loss is handed over as the signed root of twice the loss, so that lmfit's sum
+    of squares is twice the objective; standard errors and correlations are scalefit's, since lmfit's assume squared
+    residuals.
+    """
+    import lmfit
+
+    if fit.is_bound.any() or fit.shrinkage > 0:
+        what = "rows that are bounds" if fit.is_bound.any() else "a prior on its curvature"
+        raise FitError(
+            f"this fit has {what}, for which an lmfit ModelResult has no place; fit without, or use Fit.params"
+        )
+    law, rows = fit.law, fit.rows
+    observed, given = fit.problem.observed, rows.iloc[:, :-1].to_numpy(dtype=float)
+
+    def function(x: Array, **values: float) -> Array:
+        table = pd.DataFrame(x, columns=list(rows.columns[:-1]), index=range(len(x)))
+        value = np.broadcast_to(law({name: values[name] for name in law.parameters}, table), len(x))
+        with np.errstate(all="ignore"):
+            value = np.log(value) if fit.space == "log" else value
+        if not fit.loss.robust or not np.array_equal(x, given):
+            return value
+        residual = value - observed
+        return observed + np.sign(residual) * np.sqrt(2 * fit.loss.value(residual))
+
+    arguments = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("x", *fit.values)]
+    function.__signature__ = inspect.Signature(arguments)  # type: ignore[attr-defined]  # lmfit reads names from it
+    model = lmfit.Model(function, independent_vars=["x"], name=law.formula)
+    tight = {"xtol": 1e-12, "ftol": 1e-12, "gtol": 0.0}
+    result = model.fit(observed, to_parameters(fit), x=given, weights=np.sqrt(fit.weights), fit_kws=tight)
+    _attach_errors(result.params, fit.table, fit.natural_covariance)
+    return result

@@ -1,0 +1,203 @@
+"""The fitted law: values with errors, what they rest on, and what may be asked of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from scalefit._values import Note
+from scalefit.display import Face, Shown, latex_text
+from scalefit.fitting.export import read_record, to_json, to_model_result, to_parameters
+from scalefit.fitting.fit_values import FitStatus, FitValues
+from scalefit.fitting.predict import predict
+from scalefit.vocabulary import column_of, format_error, format_number
+
+if TYPE_CHECKING:
+    import lmfit
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Fit(FitValues, Shown):
+    """A law fitted to a table.
+
+    Made by `scalefit.fit`; frozen. Inside, parameters live in fit coordinates phi: the log of a positive parameter,
+    the parameter itself otherwise. Everything public speaks natural units.
+
+    Parameters
+    ----------
+    law : Law
+        The fitted law, its inputs settled and ties written in.
+    space : {"log", "plain"}
+        Whether residuals are differences of logs or of values.
+    loss : Loss
+        The loss whose sum was minimised.
+    status : FitStatus
+        How it ended; `status.sentence` and `status.remedy` say it in words.
+    phi, covariance : ndarray (p,), (p, p)
+        Solution and its covariance in fit coordinates.
+    states : tuple of str
+        For every parameter: "free", "fixed", "at bound" or "unidentified".
+    lower, upper : ndarray (p,)
+        Bounds in fit coordinates.
+    objective : float
+        Sum over rows of weight times loss of the residual.
+    scale : float
+        Residual scatter of a row of weight one (nats of log target in log space).
+    dof : int
+        Degrees of freedom.
+    condition : float
+        Condition number of the scaled Jacobian.
+    ties : mapping of str to str
+        Parameters written as expressions of others.
+    weights : ndarray (n,)
+    cells : ndarray of int (n,)
+        Which (params, tokens) cell each row belongs to, for resampling.
+    notes : tuple of Note
+    source : str
+    data_unit : str
+        What `tokens` and `batch` count.
+    censored : ndarray of int (n,) or None
+        Where the truth of a row lies: at its target (0), at or below it (-1), at or above it (+1). None: all points.
+    shrinkage : float
+        Prior scale towards the straight law, see `scalefit.fitting.shrinkage`; 0 for none.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self.to_json(),)
+
+    @property
+    def params(self) -> lmfit.Parameters:
+        """The parameters as lmfit.Parameters with errors, correlations, bounds and ties; made anew at every access."""
+        return to_parameters(self)
+
+    def predict(self, table: pd.DataFrame | None = None, *, level: float = 0.95, **inputs: Any) -> pd.DataFrame:
+        """Predict the target with intervals for a new observation, one of the median weight of the rows fitted.
+
+        The interval holds parameter covariance and residual scatter: value -/+ t sqrt(j C j' + s**2), in logs when the
+        law was fitted in logs.
+
+        Parameters
+        ----------
+        table : DataFrame, optional
+            Inputs as columns; or give them by name.
+        level : float
+            Coverage of the interval.
+        **inputs : float or array_like
+            Inputs by column (``params=7e9``) or symbol (``N=7e9``); they broadcast.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The inputs, prediction, lo, hi, and reach: by what factor the point lies outside the fitted range of an
+            input (1 inside).
+
+        Raises
+        ------
+        LawError
+            An input is missing, unknown, not finite or not positive.
+
+        Warns
+        -----
+        ExtrapolationWarning
+            When a point lies beyond the fitted range; the message gives the reach.
+        """
+        return predict(self, table, inputs, level)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return the fit as JSON text, and write it to `path` if given (whole or not at all).
+
+        Raises
+        ------
+        FitError
+            If the file cannot be written.
+        """
+        return to_json(self, path)
+
+    @classmethod
+    def from_json(cls, source: str | Path) -> Fit:
+        """Read a fit back from a file or from JSON text.
+
+        Raises
+        ------
+        FitError
+            If it cannot be read, is of another schema version, or does not hold together.
+        """
+        return cls(**read_record(source))
+
+    def to_lmfit(self) -> lmfit.model.ModelResult:
+        """Return the same fit as an lmfit ModelResult, for conf_interval, eval_uncertainty and plots."""
+        return to_model_result(self)
+
+    def with_notes(self, *notes: Note) -> Fit:
+        """Return the fit with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def _face(self) -> Face:
+        return describe(self)
+
+    def to_latex(self, *, caption: str | None = None, label: str | None = None) -> str:
+        r"""Return the parameters as value(error) in a LaTeX table, the law in its caption; needs the package booktabs.
+
+        Parameters
+        ----------
+        caption : str, optional
+            LaTeX; by default the law and how many rows it was fitted to.
+        label : str, optional
+            For ``\ref``.
+        """
+        if caption is None:
+            law, source = self.law.to_latex(), latex_text(self.source)
+            caption = f"${law}$, fitted to {self.n} rows of {source}: values with standard errors, 95\\% intervals."
+        return super().to_latex(caption=caption, label=label)
+
+
+def _rebuild(text: str) -> Fit:
+    return Fit.from_json(text)
+
+
+def _told(fit: Fit) -> str:
+    bounds = f", {int(fit.is_bound.sum())} of them bounds," if fit.is_bound.any() else ""
+    return f"{fit.n} rows{bounds} from {fit.source}" + (f", in {fit.data_unit}" if fit.data_unit != "tokens" else "")
+
+
+def describe(fit: Fit) -> Face:
+    """Decide what a fit shows; text and HTML only lay it out."""
+    table = fit.table
+    shown = pd.DataFrame(
+        {
+            "parameter": table["parameter"],
+            "value": [
+                format_error(v, e) if s != "fixed" else format_number(v, 6)
+                for v, e, s in zip(table["value"], table["stderr"], table["status"], strict=True)
+            ],
+            "lo 95%": table["lo"].map(format_number),
+            "hi 95%": table["hi"].map(format_number),
+            "status": table["status"],
+        }
+    )
+    meanings = [fit.law.meanings.get(name, "") for name in table["parameter"]]
+    if any(meanings):
+        shown["meaning"] = meanings
+    unit = "of log " + fit.law.target if fit.space == "log" else "of " + fit.law.target
+    facts = [
+        ("law", fit.law.written(fit.values) if np.isfinite(fit.phi).all() else fit.law.formula),
+        ("status", f"{fit.status}: {fit.status.sentence}"),
+        ("data", _told(fit)),
+        ("loss", f"{fit.loss!r} in {fit.space} space, sum {fit.objective:.6g}"),
+        ("scatter", f"{format_number(fit.scatter, 3)} {unit}"),
+        (
+            "inputs",
+            ", ".join(f"{name} = {column_of(name)}" if column_of(name) != name else name for name in fit.law.inputs),
+        ),
+    ]
+    if fit.status is not FitStatus.CONVERGED:
+        facts.insert(2, ("remedy", fit.status.remedy))
+    label = f" ({fit.law.name})" if fit.law.name else ""
+    names = frozenset((*fit.law.parameters, *fit.ties))
+    return Face(f"Fit of {fit.law.formula}{label}", tuple(facts), shown, fit.notes, names)

@@ -1,0 +1,273 @@
+"""What a fit found, and how it ended: values with errors in fit coordinates and natural ones, and a status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scalefit._values import Note
+from scalefit.errors import FitError
+from scalefit.fitting.problem import Problem
+from scalefit.laws.formula import Law
+from scalefit.solvers.losses import Loss
+from scalefit.vocabulary import column_of
+
+
+class FitStatus(Enum):
+    """The outcome of a fit.
+
+    Examples
+    --------
+    >>> FitStatus.ILL_CONDITIONED.remedy
+    'vary the inputs more independently, fix or tie a parameter, or fit a law with fewer parameters'
+    """
+
+    CONVERGED = (
+        "the minimum was found and every parameter is identified by the data",
+        "none needed",
+    )
+    AT_BOUND = (
+        "the minimum lies at the bound of a parameter, whose error is therefore not given",
+        "drop the parameter (a simpler law says the same), widen its bound, or bring data that need it",
+    )
+    ILL_CONDITIONED = (
+        "the data do not identify every parameter; the ones marked have no meaningful value or error",
+        "vary the inputs more independently, fix or tie a parameter, or fit a law with fewer parameters",
+    )
+    NOT_CONVERGED = (
+        "the solver stopped before it reached a minimum; no number here should be used",
+        "give a start close to the answer, scale the inputs, or fit a law with fewer parameters",
+    )
+
+    def __init__(self, sentence: str, remedy: str) -> None:
+        self.sentence = sentence
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FitValues:
+    """What a fit found, and all that follows from it alone.
+
+    Inside, parameters live in fit coordinates phi: the log of a positive parameter,
+    the parameter itself otherwise. Everything public speaks natural units.
+
+    Parameters
+    ----------
+    law : Law
+        The fitted law, its inputs settled and ties written in.
+    space : {"log", "plain"}
+        Whether residuals are differences of logs or of values.
+    loss : Loss
+        The loss whose sum was minimised.
+    status : FitStatus
+        How it ended; `status.sentence` and `status.remedy` say it in words.
+    phi, covariance : ndarray (p,), (p, p)
+        Solution and its covariance in fit coordinates.
+    states : tuple of str
+        For every parameter: "free", "fixed", "at bound" or "unidentified".
+    lower, upper : ndarray (p,)
+        Bounds in fit coordinates.
+    objective : float
+        Sum over rows of weight times loss of the residual.
+    scale : float
+        Residual scatter of a row of weight one (nats of log target in log space).
+    dof : int
+        Degrees of freedom.
+    condition : float
+        Condition number of the scaled Jacobian.
+    ties : mapping of str to str
+        Parameters written as expressions of others.
+    weights : ndarray (n,)
+    cells : ndarray of int (n,)
+        Which (params, tokens) cell each row belongs to, for resampling.
+    notes : tuple of Note
+    source : str
+    data_unit : str
+        What `tokens` and `batch` count.
+    censored : ndarray of int (n,) or None
+        Where the truth of a row lies: at its target (0), at or below it (-1), at or above it (+1). None: all points.
+    shrinkage : float
+        Prior scale towards the straight law, see `scalefit.fitting.shrinkage`; 0 for none.
+    """
+
+    law: Law
+    space: str
+    loss: Loss
+    status: FitStatus
+    phi: Array
+    covariance: Array
+    states: tuple[str, ...]
+    lower: Array
+    upper: Array
+    objective: float
+    scale: float
+    dof: int
+    condition: float
+    ties: Mapping[str, str]
+    _rows: pd.DataFrame
+    weights: Array
+    cells: Array
+    notes: tuple[Note, ...] = field(default=())
+    source: str = "table"
+    data_unit: str = "tokens"
+    censored: Array | None = None
+    shrinkage: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ties", MappingProxyType(dict(self.ties)))
+        for array in (self.phi, self.covariance, self.lower, self.upper, self.weights, self.cells, self.censored):
+            if array is not None:
+                array.flags.writeable = False
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The rows fitted, as a copy: input columns and the target, named in words."""
+        return self._rows.copy()
+
+    @cached_property
+    def values(self) -> Mapping[str, float]:
+        """Value of every parameter, tied ones included."""
+        return MappingProxyType(self.natural(self.phi))
+
+    @property
+    def typical_weight(self) -> float:
+        """Median weight of the rows that count."""
+        return float(np.median(self.weights[self.weights > 0]))
+
+    @property
+    def scatter(self) -> float:
+        """Residual scatter of a row of typical weight; with equal weights of one it is `scale`."""
+        return float(self.scale / np.sqrt(self.typical_weight))
+
+    def natural(self, phi: Array) -> dict[str, Any]:
+        """Turn fit coordinates, shape (..., p), into named values; ties are evaluated."""
+        theta = self.law.derivation.to_natural(phi)
+        named = {name: theta[..., j] for j, name in enumerate(self.law.parameters)}
+        for name, law in self.tied_laws.items():
+            arguments = {key: named[key] for key in law.parameters}
+            named[name] = law.derivation.evaluate(list(arguments.values()), [])
+        return {name: float(v) if np.ndim(v) == 0 else np.asarray(v) for name, v in named.items()}
+
+    @cached_property
+    def tied_laws(self) -> dict[str, Law]:
+        """Every tie as a little law of the free parameters."""
+        return {name: Law(f"{name} = {text}", inputs=()) for name, text in self.ties.items()}
+
+    @property
+    def natural_covariance(self) -> pd.DataFrame:
+        """Covariance in natural units, tied parameters included (first order)."""
+        names = list(self.values)
+        return pd.DataFrame(self._natural_covariance.copy(), index=names, columns=names)
+
+    @cached_property
+    def _natural_covariance(self) -> Array:
+        active = np.diag(self.covariance) != 0  # held parameters may have run to where natural units overflow
+        slopes, covariance = self._natural_slopes()[:, active], self.covariance[np.ix_(active, active)]
+        unknown = ~np.isfinite(np.diag(covariance))
+        with np.errstate(all="ignore"):
+            matrix = np.nan_to_num(slopes @ np.where(np.isfinite(covariance), covariance, 0.0) @ slopes.T, nan=0.0)
+        infinite = (slopes[:, unknown] != 0).any(axis=1)
+        infinite[: len(active)] |= ~np.isfinite(np.diag(self.covariance))
+        matrix[infinite, infinite] = np.inf
+        return matrix
+
+    def _natural_slopes(self) -> Array:
+        """d(natural values)/d(phi), tied parameters last."""
+        own = self.law.derivation.to_natural(self.phi)
+        slopes = np.diag(np.where(self.law.derivation.logged, own, 1.0))
+        tied = [self._tie_slope(law, slopes) for law in self.tied_laws.values()]
+        return np.vstack([slopes, *tied]) if tied else slopes
+
+    def _tie_slope(self, law: Law, slopes: Array) -> Array:
+        derivation = law.derivation
+        point = derivation.to_fit(np.array([self.values[name] for name in law.parameters]))
+        _, jacobian = derivation.function("plain")(point[None], [])
+        per_natural = jacobian[0, :, 0] / np.where(derivation.logged, derivation.to_natural(point), 1.0)
+        index = [self.law.parameters.index(name) for name in law.parameters]
+        return per_natural @ slopes[index]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Parameter, value, standard error, 95 % interval and status, one row a parameter."""
+        return self.intervals(0.95)
+
+    def intervals(self, level: float = 0.95) -> pd.DataFrame:
+        """Return the parameter table with intervals of another level.
+
+        Intervals use Student's t; those of positive parameters are symmetric in the log.
+        """
+        quantile = t_quantile(level, self.dof)
+        error = np.sqrt(np.diag(self._natural_covariance))
+        error = np.where(self._has_error, error, np.nan)
+        value = np.array(list(self.values.values()))
+        logged = np.concatenate([self.law.derivation.logged, np.zeros(len(self.ties), dtype=bool)])
+        with np.errstate(all="ignore"):
+            factor = np.exp(quantile * error / np.where(logged, value, 1.0))
+            low = np.where(logged, value / factor, value - quantile * error)
+            high = np.where(logged, value * factor, value + quantile * error)
+        states = [*self.states, *(f"= {text}" for text in self.ties.values())]
+        columns = {
+            "parameter": list(self.values),
+            "value": value,
+            "stderr": error,
+            "lo": low,
+            "hi": high,
+            "status": states,
+        }
+        return pd.DataFrame(columns)
+
+    @property
+    def _has_error(self) -> Array:
+        own = [state in ("free", "unidentified") for state in self.states]
+        return np.array([*own, *(True for _ in self.ties)])
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The arrays the solvers saw."""
+        derivation = self.law.derivation
+        target = self._rows[column_of(self.law.target)].to_numpy(dtype=float)
+        entered = derivation.enter(self.law.read_inputs(self._rows))
+        arrays = (derivation, entered, target, self.weights, self.space, self.loss, self.lower, self.upper)
+        return Problem(*arrays, self.censored, self.scale)
+
+    @property
+    def residuals(self) -> Array:
+        """Observed (or the bound) minus fitted, in the space of the fit."""
+        return self.problem.observed - self.problem.values(self.space)(self.phi[None])[0][0]
+
+    @property
+    def is_bound(self) -> Array:
+        """Which rows are bounds, not points."""
+        return self.problem.bounds
+
+    @property
+    def n(self) -> int:
+        """Number of rows fitted."""
+        return len(self._rows)
+
+
+def check_level(level: float) -> None:
+    """Raise FitError unless a level is a share between 0 and 1."""
+    if not 0 < level < 1:
+        raise FitError(f"level: expected a number between 0 and 1, found {level!r}")
+
+
+def t_quantile(level: float, dof: int) -> float:
+    """Two-sided Student quantile; infinite without degrees of freedom."""
+    from scipy.special import stdtrit
+
+    check_level(level)
+    return float(stdtrit(dof, 0.5 + level / 2)) if dof > 0 else np.inf

@@ -1,0 +1,1 @@
+"""Tables and curves from anywhere: read, recognised, checked and converted."""

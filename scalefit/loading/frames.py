@@ -1,0 +1,258 @@
+"""Where each row of a combined table came from, so that an error can name the file and the row in it.
+
+Nested dictionaries in a table, as W&B's `config` and `summary`, spread into columns with dotted names.
+
+Whatever holds runs, as raw tables: files, globs, frames, lists of dictionaries, and lists of these.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scalefit._values import Note
+from scalefit.errors import SweepError
+from scalefit.loading.files import find_files, read_file
+from scalefit.loading.parquet import ParquetTable, open_parquet
+from scalefit.loading.parsing import MAX_NAME, check_cells, check_columns, frame_of_records, refuse_repeats
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The origin of the rows of a table.
+
+    Parameters
+    ----------
+    names : tuple of str
+        The name of each source.
+    ends : numpy.ndarray of int
+        Where each source ends in the table that was put together.
+    kept : numpy.ndarray of int or None
+        Which rows of that table are left, in their order; None means all.
+    """
+
+    names: tuple[str, ...]
+    ends: np.ndarray
+    kept: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, names: Sequence[str], lengths: Sequence[int]) -> Rows:
+        """Number the rows of sources that are put under each other."""
+        return cls(tuple(names), np.cumsum(lengths, dtype=np.int64))
+
+    @property
+    def _positions(self) -> np.ndarray:
+        return np.arange(self.ends[-1]) if self.kept is None else self.kept
+
+    @property
+    def source(self) -> np.ndarray:
+        """Which source each row came from."""
+        return np.searchsorted(self.ends, self._positions, "right")
+
+    def keep(self, chosen: np.ndarray) -> Rows:
+        """Return the origin of the rows that a mask keeps, or of rows in the order in which they are numbered."""
+        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        return Rows(self.names, self.ends, chosen if self.kept is None else self.kept[chosen])
+
+    def name(self, row: int) -> str:
+        """Say where a row is, in words; the first row of data is 1.
+
+        Examples
+        --------
+        >>> Rows.of(["a.csv", "b.csv"], [3, 2]).name(4)
+        'row 2 of b.csv'
+        """
+        position = row if self.kept is None else int(self.kept[row])
+        source = int(np.searchsorted(self.ends, position, "right"))
+        return f"row {position - (int(self.ends[source - 1]) if source else 0) + 1} of {self.names[source]}"
+
+
+_MAX_DEPTH = 20
+
+
+def flatten(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Return the table with every column of dictionaries replaced by one column per name in them.
+
+    Raises
+    ------
+    SweepError
+        If one run has two values for a dotted name, dictionaries are nested more than 20 deep, or there are more or
+        longer names than a table of runs has.
+
+    Examples
+    --------
+    >>> flatten(pd.DataFrame({"config": [{"lr": 0.1, "model": {"layers": 2}}]}), "runs").columns.tolist()
+    ['config.lr', 'config.model.layers']
+    """
+    nested = [
+        name
+        for name in frame.columns
+        if frame[name].dtype == object and any(isinstance(value, dict) for value in frame[name])
+    ]
+    if not nested:
+        return frame
+    names: dict[str, str] = {}
+    flat = [[_flatten({name: value}, source, names) for value in frame[name]] for name in nested]
+    check_cells(len(frame), len(names), source)
+    tables = [pd.DataFrame(records, index=frame.index) for records in flat]
+    return pd.concat([frame.drop(columns=nested), *tables], axis=1)
+
+
+def _flatten(
+    record: dict[Any, Any], source: str, names: dict[str, str], prefix: str = "", depth: int = 0
+) -> dict[str, Any]:
+    """Spread one dictionary; `names` holds the dotted names of all rows, each once however many rows have it."""
+    if depth > _MAX_DEPTH:
+        raise SweepError(f"{source} nests objects more than {_MAX_DEPTH} deep")
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        path = f"{prefix}{str(key).strip()}"
+        if isinstance(value, dict):
+            inner = _flatten(value, source, names, f"{path}.", depth + 1)
+        else:
+            inner = {_known(path, source, names): value}
+        if not flat.keys().isdisjoint(inner):
+            raise SweepError(f"{source} has one run with two values for {path!r}")
+        flat |= inner
+    return flat
+
+
+def _known(path: str, source: str, names: dict[str, str]) -> str:
+    """Return a dotted name as it was first met, and refuse more or longer ones than a table has."""
+    if len(path) > MAX_NAME:
+        raise SweepError(
+            f"{source} has a name of {len(path)} characters in nested objects, expected at most {MAX_NAME}; "
+            f"it starts {path[:40]!r}"
+        )
+    known = names.setdefault(path, path)
+    check_columns(len(names), source)
+    return known
+
+
+_KINDS = "a path, a glob, a DataFrame, a list of dictionaries (one a run), or a list of these"
+_LONG = 100_000  # rows from which reading a file column by column is worth opening it again for each
+_UNNAMED = re.compile(r"(Unnamed: \d+)?\Z")
+
+
+@dataclass(frozen=True, eq=False)
+class RawTable:
+    """A table as it was found, with the name errors call it by.
+
+    Parameters
+    ----------
+    name : str
+        The file's path, or a word for a table in memory.
+    frame : pandas.DataFrame
+        Text columns names without repeats, rows numbered from 0, no nested dictionaries.
+    notes : tuple of Note
+        How it was understood.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.frame.columns)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.frame)
+
+    def column(self, name: str) -> pd.Series:
+        """Return one column."""
+        return self.frame[name]
+
+
+def gather(source: Any) -> list[RawTable]:
+    """Read every table that a source names.
+
+    Raises
+    ------
+    SweepError
+        If a source is of no kind that holds runs, is empty, or cannot be read.
+    """
+    if isinstance(source, str | os.PathLike):
+        return [_tidy(str(path), *read_file(path)) for path in find_files(source)]
+    if isinstance(source, pd.DataFrame):
+        return [_tidy("the table", _without_index(source), [])]
+    if not isinstance(source, list | tuple):
+        hint = "; a dictionary of columns becomes one by pandas.DataFrame(...)" if isinstance(source, Mapping) else ""
+        raise SweepError(f"expected {_KINDS}; found {type(source).__name__}{hint}")
+    if not source:
+        raise SweepError(f"expected {_KINDS}; found an empty {type(source).__name__}")
+    if isinstance(source[0], dict):
+        return [_tidy("the list of runs", frame_of_records(source, "the list"), [])]
+    parts = [part for item in source for part in _gather_item(item)]
+    tables = iter(range(1, len(parts) + 1))
+    return [
+        RawTable(f"table {next(tables)}", part.frame, part.notes) if part.name == "the table" else part
+        for part in parts
+    ]
+
+
+def gather_by_column(source: Any) -> Sequence[RawTable | ParquetTable]:
+    """Read every table that a source names, Parquet files one column at a time when it is asked for.
+
+    Raises
+    ------
+    SweepError
+        As `gather` does.
+    """
+    if isinstance(source, str | os.PathLike):
+        return [_by_column(path) for path in find_files(source)]
+    if isinstance(source, list | tuple) and source and all(isinstance(item, str | os.PathLike) for item in source):
+        return [table for item in source for table in gather_by_column(item)]
+    return gather(source)
+
+
+def _by_column(path: Path) -> RawTable | ParquetTable:
+    table = open_parquet(path)
+    return _tidy(str(path), *read_file(path)) if table is None or len(table) < _LONG else table
+
+
+def _gather_item(item: Any) -> list[RawTable]:
+    if isinstance(item, list | tuple):
+        raise SweepError("a list of lists is not a list of tables; make it one flat list")
+    return gather(item)
+
+
+def _without_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """Turn named index levels into columns; an index without a name only counts rows."""
+    if isinstance(frame.columns, pd.MultiIndex):
+        raise SweepError("the table has column names of several levels; flatten them to one name a column")
+    named = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    return frame.reset_index(level=named).reset_index(drop=True) if named else frame.reset_index(drop=True)
+
+
+def _tidy(name: str, frame: pd.DataFrame, notes: list[Note]) -> RawTable:
+    names = [str(column).strip() for column in frame.columns]
+    refuse_repeats(names, name)
+    frame = flatten(frame.set_axis(names, axis=1), name)
+    refuse_repeats([str(column) for column in frame.columns], name)
+    if not len(frame.columns):
+        raise SweepError(f"{name} has no columns")
+    if not len(frame):
+        raise SweepError(f"{name} has a header but no runs; its columns are: {', '.join(names)}")
+    unnamed = [column for column in frame.columns if _UNNAMED.match(column)]
+    counters = [
+        column
+        for column in unnamed
+        if pd.api.types.is_integer_dtype(frame[column]) and frame[column].is_unique and column == unnamed[0]
+    ]
+    if counters:
+        notes = [
+            *notes,
+            Note("index", f"the column without a name in {name} only numbers the rows and was left out"),
+        ]
+        frame = frame.drop(columns=counters)
+    return RawTable(name, frame, tuple(notes))

@@ -1,0 +1,378 @@
+"""A table of runs that goes with the curves: settings that a tracker keeps apart from the history.
+
+`read_curves`: long tables of losses along training, from anywhere, recognised, checked and converted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scalefit._values import Note, merge
+from scalefit.curves.curves import Curves
+from scalefit.errors import SweepError
+from scalefit.loading.columns import recognise, rename
+from scalefit.loading.curve_rows import (
+    RESTARTS,
+    Identity,
+    arrange,
+    by_columns,
+    by_file,
+    by_proof,
+    numbers,
+    settle_nonfinite,
+    settle_units,
+    split,
+)
+from scalefit.loading.doubts import NONFINITE, check_numbers, to_numbers
+from scalefit.loading.frames import RawTable, Rows, gather, gather_by_column
+from scalefit.loading.parquet import ParquetTable
+from scalefit.loading.read_sweep import CONVENTIONS, one_of
+from scalefit.loading.units import units
+from scalefit.vocabulary import BY_COLUMN, check_data_unit
+
+_OUTCOMES = ("loss", "steps", "tokens", "weight_norm")
+"""What the curves themselves tell; the totals and last values of the table are kept under other names."""
+
+
+def read_roster(source: Any, names: list[str]) -> tuple[pd.DataFrame, list[Note]]:
+    """Return the settings of the named runs, in their order.
+
+    Parameters
+    ----------
+    source : path, DataFrame or list of dictionaries
+        One row a run, with a column that names it.
+    names : list of str
+        The runs of the curves.
+
+    Raises
+    ------
+    SweepError
+        If it is no such table, names a run twice, or lacks one.
+    """
+    raws = gather(source)
+    if len(raws) != 1:
+        raise SweepError(f"runs= should be one table with a row a run, found {len(raws)} tables")
+    raw, columns = raws[0], raws[0].columns
+    found, notes = recognise(columns, None)
+    if "run" not in found:
+        raise SweepError(f"runs= has no column that names the run; its columns are: {', '.join(columns)}")
+    rows = Rows.of([raw.name], [len(raw)])
+    numbers = {
+        name: to_numbers(raw.column(stored), name, rows) for name, stored in found.items() if BY_COLUMN[name].numeric
+    }
+    known = {name: values for name, values in numbers.items() if name not in _OUTCOMES}
+    check_numbers(pd.DataFrame(known, index=raw.frame.index), rows, "raise")
+    table = rename(raw.frame, found)[0].assign(**numbers)
+    table = table.rename(columns={name: f"input_{name}" for name in _OUTCOMES})
+    table["run"] = table["run"].astype(str)
+    place = _match(table["run"], names, rows)
+    left = len(table) - len(names)
+    text = f"settings from {raw.name}, matched by run"
+    text += f"; {left} of its {len(table)} runs have no curve" if left else ""
+    settings = table.drop(columns=["run", "diverged"], errors="ignore").iloc[place].reset_index(drop=True)
+    return settings, [Note("runs", text), *notes]
+
+
+def _match(listed: pd.Series, names: list[str], rows: Rows) -> np.ndarray:
+    """Return the row of every named run."""
+    if listed.duplicated().any():
+        row = int(np.flatnonzero(listed.duplicated())[0])
+        raise SweepError(f"runs= names the run {listed.iloc[row]!r} twice, the second time in {rows.name(row)}")
+    place = pd.Index(listed).get_indexer(pd.Index(names))
+    if (place < 0).any():
+        lacking = [name for name, at in zip(names, place, strict=True) if at < 0]
+        raise SweepError(
+            f"runs= lacks {len(lacking)} of {len(names)} runs, first {lacking[0]!r}; it names {listed.iloc[0]!r}"
+        )
+    return place
+
+
+Array = np.ndarray
+
+_AXES = ("steps", "tokens")
+_COUNTERS = ("step", "steps", "global_step", "trainer_global_step", "iteration", "iter")
+_LOGGED = "_step"  # counts calls of a tracker, which are steps when nothing else counts them
+_CURVE = ("run", "steps", "tokens", "loss")
+
+
+def read_curves(
+    source: Any,
+    *,
+    columns: Mapping[str, str | None] | None = None,
+    run: str | Sequence[str] | None = None,
+    runs: Any = None,
+    extras: Sequence[str] | None = None,
+    batch_unit: str | None = None,
+    seq_len: float | None = None,
+    nonfinite: str = "raise",
+    restarts: str = "raise",
+    params_convention: str | None = None,
+    data_unit: str = "tokens",
+) -> Curves:
+    """Read loss curves: one row a point, from one file or thousands.
+
+    Parameters
+    ----------
+    source : path, str, DataFrame, or list
+        What `scalefit.read_sweep` takes: a file or a glob of files (CSV, TSV, JSON lines, Parquet; gzip of these), a
+        DataFrame, a list of dictionaries, or a list of files and frames. Each row has a loss, the step or the tokens so
+        far, and whatever else is known of the run or was logged along it.
+    columns : mapping of str to str or None, optional
+        Which column holds which quantity, where the usual names do not say it; None sets a quantity aside.
+    run : str or sequence of str, optional
+        The column, or the columns together, that tell runs apart. Without it: a column with a usual name (`run`,
+        `run_id`, `run_name`, ...); else each of several files is one run; else the columns that change exactly where
+        the steps go back, if there are such.
+    runs : path, DataFrame or list of dictionaries, optional
+        A table of settings, one row a run, matched by the name of the run. Its losses, steps and tokens are kept as
+        `input_loss`, `input_steps` and `input_tokens`.
+    extras : sequence of str, optional
+        Which further columns to read; all by default, none if empty.
+    batch_unit : {"tokens", "sequences"} or the data unit, optional
+        The unit of the batch column. Without it, steps, batch and tokens at the end of every run must prove the unit.
+    seq_len : float, optional
+        Tokens (or whatever the data unit is) per sequence, for a batch in sequences.
+    nonfinite : {"raise", "diverged", "drop"}
+        What to do with losses that are NaN or infinite: refuse the table, end the run there and mark it as diverged, or
+        leave out these points alone (a loss that is only logged now and then).
+    restarts : {"raise", "later", "sort"}
+        What to do where the steps of a run go back: refuse the table, take what was logged later (a restart from a
+        checkpoint), or sort (rows that are in no order). A step that a run has twice is refused unless "later".
+    params_convention : {"non_embedding", "total"}, optional
+        What `params` counts; recorded, not converted.
+    data_unit : str
+        What the data are counted in, as a plural noun: "tokens", "images", "samples", "epochs", ...
+
+    Returns
+    -------
+    Curves
+        With notes on all that was recognised, converted, marked or left out.
+
+    Raises
+    ------
+    SweepError
+        If anything would have to be guessed or repaired: names the column, how many values, the run and the first row,
+        what to try.
+
+    Notes
+    -----
+    Steps and tokens are converted into each other when the batch is known. A learning rate that changes along the runs
+    is a schedule: the run's `lr` is its peak, and the schedule stays in the curves' table under its own name. A
+    batch or model size that changes along a run is refused. Tokens or steps that do not change along any run are
+    totals, and kept as `input_tokens` or `input_steps`.
+
+    Ten million rows of Parquet with eight columns take about 2 s of processor time and 1 GB
+    (``benchmarks/read_curves.py``).
+
+    Examples
+    --------
+    >>> rows = [{"run": run, "step": s, "lr": lr, "loss": 3 + lr * 100 / s} for run, lr in [("a", 0.1), ("b", 0.2)]
+    ...         for s in (10, 20, 40)]
+    >>> curves = read_curves(rows)
+    >>> curves.runs[["run", "lr"]].to_dict("records")
+    [{'run': 'a', 'lr': 0.1}, {'run': 'b', 'lr': 0.2}]
+    >>> curves.final().table[["lr", "steps", "loss"]].to_dict("records")
+    [{'lr': 0.1, 'steps': 40.0, 'loss': 3.25}, {'lr': 0.2, 'steps': 40.0, 'loss': 3.5}]
+    """
+    check_data_unit(data_unit)
+    one_of("batch_unit", batch_unit, units(data_unit))
+    one_of("nonfinite", nonfinite, NONFINITE)
+    one_of("restarts", restarts, RESTARTS)
+    one_of("params_convention", params_convention, CONVENTIONS)
+    stack = _Stack.of(gather_by_column(source))
+    found, notes = _recognise(stack, columns, run, data_unit)
+    x: dict[str, Array] = {name: _positions(stack, found[name], name) for name in _AXES if name in found}
+    loss = numbers(stack.column(found["loss"]), "loss", stack.rows)
+    _check_losses(loss, stack.rows)
+    others = _others(stack.columns, found, run, extras)
+    code, names, told = _identify(stack, found, run, x, others)
+    x, others, totals = _without_totals(code, x, others, found)
+    arranged = arrange(code, names, x, loss, stack.rows, restarts)
+    del code, loss
+    parted = split(arranged, others, stack.column)
+    settings, added = _settings(parted.runs, runs, names)
+    x, settings, told_units = settle_units(arranged, settings, batch_unit, seq_len, data_unit)
+    keep, diverged, lost = settle_nonfinite(arranged, nonfinite)
+    table = pd.DataFrame({**x, "loss": arranged.loss, **parted.points}, copy=False)
+    settings = settings.assign(run=arranged.names, diverged=diverged)
+    layout = arranged.layout.select(keep)
+    if diverged.any():
+        starts = arranged.layout.starts
+        at = table["tokens" if "tokens" in x else "steps"].to_numpy()[starts + np.where(diverged, layout.counts, 0)]
+        settings["diverged_at"] = np.where(diverged, at, np.nan)
+    table = table if keep.all() else table[keep].reset_index(drop=True)
+    remarks = merge(stack.notes, notes, told, totals, parted.notes, added, told_units, lost)
+    return Curves.of(table, settings, layout, remarks, stack.source, data_unit, params_convention)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stack:
+    """Tables under each other, of which only the columns asked for are put together."""
+
+    tables: Sequence[RawTable | ParquetTable]
+    columns: list[str]
+    rows: Rows
+    notes: tuple[Note, ...]
+
+    @classmethod
+    def of(cls, tables: Sequence[RawTable | ParquetTable]) -> _Stack:
+        shared = set.intersection(*(set(table.columns) for table in tables))
+        every = dict.fromkeys(name for table in tables for name in table.columns)
+        notes = [note for table in tables for note in table.notes]
+        if partial_names := [name for name in every if name not in shared]:
+            shown = ", ".join(partial_names[:10]) + (", ..." if len(partial_names) > 10 else "")
+            text = f"not every one of {len(tables)} sources has these columns, which are left out: {shown}"
+            notes.append(Note("files", text, caution=True))
+        rows = Rows.of([table.name for table in tables], [len(table) for table in tables])
+        return cls(tables, [name for name in every if name in shared], rows, tuple(notes))
+
+    @property
+    def source(self) -> str:
+        first = self.tables[0].name.removeprefix("the ")
+        return first if len(self.tables) == 1 else f"{first} and {len(self.tables) - 1} more"
+
+    def column(self, name: str) -> pd.Series:
+        parts = [table.column(name) for table in self.tables]
+        if len(parts) == 1:  # a frame of the user's may change later
+            return parts[0] if isinstance(self.tables[0], ParquetTable) else parts[0].copy()
+        if any(isinstance(part.dtype, pd.CategoricalDtype) for part in parts):
+            parts = [part.astype("category") for part in parts]
+            return pd.Series(pd.api.types.union_categoricals(parts), name=name)
+        return pd.concat(parts, ignore_index=True)
+
+
+def _recognise(
+    stack: _Stack, columns: Mapping[str, str | None] | None, run: str | Sequence[str] | None, data_unit: str
+) -> tuple[dict[str, str], list[Note]]:
+    """Find the columns of the curve and of the run's settings."""
+    names = stack.columns
+    try:
+        wanted = _wanted(names, columns, run)
+        found, notes = recognise(names, wanted, data_unit)
+    except SweepError as error:
+        raise SweepError(f"{stack.source}: {error}") from None
+    _, moved = rename(pd.DataFrame(columns=names), found)
+    lacking = [] if "loss" in found else ["loss"]
+    lacking += [] if {"steps", "tokens"} & set(found) else ["steps or tokens"]
+    if lacking:
+        raise SweepError(
+            f"{stack.source} has no column for {' nor '.join(lacking)}; its columns are: {', '.join(names)}. Name it: "
+            f"read_curves(..., columns={{{lacking[0].split()[0]!r}: '<its name>'}})"
+        )
+    return found, [*notes, *moved]
+
+
+def _wanted(names: Sequence[str], columns: Any, run: Any) -> Any:
+    """Add the column that counts steps along the run to what was asked for; names such as total_steps do not."""
+    if not isinstance(columns or {}, Mapping):
+        return columns  # which is refused by name
+    wanted = dict(columns or {})
+    if run is not None:
+        wanted["run"] = run if isinstance(run, str) and run in names else None
+    taken = {*map(str, wanted), *wanted.values()}
+    counters = [name for name in names if re.sub(r"[\s\-/]+", "_", name.lower()) in _COUNTERS]
+    counters = counters or [name for name in names if name == _LOGGED]
+    if {"steps", "S"} & taken or not (counters := [name for name in counters if name not in taken]):
+        return wanted
+    if len(counters) > 1:
+        shown = " and ".join(map(repr, counters))
+        raise SweepError(
+            f"{len(counters)} columns could be steps along the run: {shown}. Choose one: "
+            f"read_curves(..., columns={{'steps': {counters[0]!r}}})"
+        )
+    return {**wanted, "steps": counters[0]}
+
+
+def _positions(stack: _Stack, stored: str, name: str) -> Array:
+    values = numbers(stack.column(stored), name, stack.rows)
+    bad = ~((values >= 0) & np.isfinite(values))
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        shown = "missing" if np.isnan(values[row]) else f"{values[row]:g}"
+        raise SweepError(
+            f"{name} (column {stored!r}) should be finite and not negative: {int(bad.sum())} of {len(values)} values "
+            f"are not, first {shown} in {stack.rows.name(row)}; correct or remove these rows"
+        )
+    return values
+
+
+def _check_losses(loss: Array, rows: Rows) -> None:
+    bad = loss <= 0
+    bad &= np.isfinite(loss)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise SweepError(
+            f"loss should be positive: {int(bad.sum())} of {len(loss)} values are not, first {loss[row]:g} in "
+            f"{rows.name(row)}; a loss in nats is above zero"
+        )
+
+
+def _identify(
+    stack: _Stack,
+    found: Mapping[str, str],
+    run: str | Sequence[str] | None,
+    x: Mapping[str, Array],
+    others: Mapping[str, str],
+) -> Identity:
+    if run is not None:
+        asked = [run] if isinstance(run, str) else list(run)
+        absent = [name for name in asked if name not in stack.columns]
+        if absent or not asked:
+            raise SweepError(f"run={run!r} names no columns; there are: {', '.join(stack.columns)}")
+        return by_columns(asked, stack.column, stack.rows)
+    if "run" in found:
+        return by_columns([found["run"]], stack.column, stack.rows)
+    if len(stack.tables) > 1:
+        return by_file(stack.rows)
+    what, values = next(iter(x.items()))
+    return by_proof(values, what, list(others.values()), stack.column, stack.source)
+
+
+def _settings(found: Mapping[str, pd.Series], roster: Any, names: list[str]) -> tuple[pd.DataFrame, list[Note]]:
+    """Put together what the curves say of the runs and what their own table says; the two must agree."""
+    runs = pd.DataFrame(found, index=range(len(names)))
+    if roster is None:
+        return runs, []
+    settings, notes = read_roster(roster, names)
+    both = [str(name) for name in settings if name in runs]
+    differ = [name for name in both if not runs[name].equals(settings[name].astype(runs[name].dtype, errors="ignore"))]
+    if differ:
+        raise SweepError(f"the curves and runs= do not agree on {', '.join(differ)}; leave it out of one of them")
+    return pd.concat([runs, settings.drop(columns=both)], axis=1), notes
+
+
+def _without_totals(
+    code: Array, x: dict[str, Array], others: dict[str, str], found: Mapping[str, str]
+) -> tuple[dict[str, Array], dict[str, str], list[Note]]:
+    """Set aside the steps or tokens that every run has only one value of, when the others count along it."""
+    if len(x) < 2:
+        return x, others, []
+    first = np.flatnonzero(np.diff(np.maximum.accumulate(code), prepend=-1))  # runs are numbered as they appear
+    fixed = [name for name, values in x.items() if np.array_equal(values[first][code], values)]
+    if len(fixed) != 1:
+        return x, others, []
+    name = fixed[0]
+    text = f"{found[name]!r} is the same at all points of a run: a total, kept as input_{name}"
+    left = {key: values for key, values in x.items() if key != name}
+    return left, {**others, f"input_{name}": found[name]}, [Note("totals", text)]
+
+
+def _others(
+    names: Sequence[str], found: Mapping[str, str], run: str | Sequence[str] | None, extras: Sequence[str] | None
+) -> dict[str, str]:
+    """Return the columns beside the curve, from their name in the result to their name in the input."""
+    renamed, _ = rename(pd.DataFrame(columns=list(names)), found)
+    wanted = {new: old for new, old in zip(renamed.columns, names, strict=True) if new not in _CURVE}
+    if extras is None:
+        return wanted
+    absent = [name for name in extras if name not in names]
+    if absent or isinstance(extras, str):
+        raise SweepError(f"extras={extras!r} should list columns; there are: {', '.join(names)}")
+    asked = {*extras, *((run,) if isinstance(run, str) else run or ())}
+    return {new: old for new, old in wanted.items() if old in asked or new in found}

@@ -1,0 +1,143 @@
+"""The picture of training: loss along the data of every run, and where it reaches its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from scalefit._levels import group_levels
+from scalefit.curves.curves import Curves
+from scalefit.errors import SweepError
+from scalefit.plots._style import QUIET, ROLES, Look, family, size
+from scalefit.plots.axes import axes_of, expect, key, label_ends
+from scalefit.plots.scales import label_of, log_axis, widen, write_value
+from scalefit.vocabulary import column_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MOST_LEVELS = 8
+
+
+def curves(
+    curves: Curves, targets: float | Sequence[float] = (), *, by: str | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw the loss of every run along its training, with target losses and where each run reaches them.
+
+    Parameters
+    ----------
+    curves : Curves
+    targets : float or sequence of float
+        Losses to mark.
+    by : str, optional
+        A column of the runs that gives lines their colour: batch, lr, params ...; eight levels at most. By default the
+        one of these with most levels, if it has no more than eight.
+    ax : Axes, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    SweepError
+        If the runs have no such column, or too many levels of it.
+
+    Notes
+    -----
+    Small marks are where `Curves.tokens_to_target` says a run reaches a target. The loss axis is logarithmic; runs that
+    diverged end in a cross.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from scalefit.loading.read_curves import read_curves
+    >>> tokens = np.geomspace(1e8, 1e10, 20)
+    >>> table = pd.DataFrame({"run": "a", "tokens": tokens, "loss": 30 * tokens**-0.1})
+    >>> ax = curves(read_curves(table), [3.2], ax=Figure().subplots())
+    >>> [text.get_text() for text in ax.texts]
+    ['$L$ = 3.2']
+    """
+    expect(curves, Curves, "curves")
+    wanted = np.atleast_1d(np.asarray(targets, dtype=float))
+    table, runs = curves.table, curves.runs
+    x = "tokens" if "tokens" in table else "steps"
+    column = _column(runs, by)
+    level = group_levels(runs[column].to_numpy(dtype=float), 0.01) if column else np.zeros(len(runs))
+    levels = np.unique(level)
+    looks = family(len(levels)) if column else [ROLES["points"]]
+    ax = axes_of(ax)
+    log_axis(ax, "x", x, curves.data_unit)
+    log_axis(ax, "y", "loss", curves.data_unit)
+    look_of = {run: looks[int(np.searchsorted(levels, own))] for run, own in zip(runs["run"], level, strict=True)}
+    for run, points in table.groupby("run", sort=False, observed=True):
+        ax.plot(points[x], points["loss"], color=look_of[run].color, linewidth=0.8, alpha=0.85, zorder=2)
+    _mark_lost(ax, table, runs, x)
+    finite = table[np.isfinite(table["loss"]) & (table[x] > 0)]
+    ax.set_xlim(*widen(finite[x], 0.03))
+    ax.set_ylim(*widen([*finite["loss"], *wanted], 0.05))
+    if len(wanted):
+        _mark_targets(ax, curves, wanted, x, look_of)
+    _explain(ax, column, levels, looks, curves.data_unit, bool(runs["diverged"].any()))
+    return ax
+
+
+def _column(runs: pd.DataFrame, by: str | None) -> str | None:
+    """Return the column that tells the lines apart, or None."""
+    counts = {
+        name: len(np.unique(group_levels(runs[name].to_numpy(dtype=float), 0.01)))
+        for name in ("batch", "lr", "params", *([column_of(by)] if by else []))
+        if name in runs and pd.api.types.is_numeric_dtype(runs[name]) and runs[name].notna().all()
+    }
+    if by is not None:
+        name = column_of(by)
+        if name not in counts or counts[name] > _MOST_LEVELS:
+            found = f"{counts[name]} levels" if name in counts else "no such column of numbers"
+            raise SweepError(
+                f"by={by!r}: expected a column of the runs with {_MOST_LEVELS} levels at most, found {found}"
+            )
+        return name
+    fitting = [name for name, n in counts.items() if 1 < n <= _MOST_LEVELS]
+    return max(fitting, key=counts.__getitem__) if fitting else None
+
+
+def _mark_lost(ax: Axes, table: pd.DataFrame, runs: pd.DataFrame, x: str) -> None:
+    lost = table[table["run"].isin(runs.loc[runs["diverged"], "run"]) & np.isfinite(table["loss"])]
+    ends = lost.groupby("run", observed=True).last()
+    ax.plot(ends[x], ends["loss"], **ROLES["diverged"].points())
+
+
+def _mark_targets(ax: Axes, curves: Curves, targets: np.ndarray, x: str, look_of: dict[Any, Look]) -> None:
+    reached = curves.tokens_to_target(list(targets))
+    reached = reached[reached["status"] == "reached"]
+    for target in targets:
+        ax.axhline(target, color=QUIET, linewidth=0.7, linestyle=(0, (1, 1.6)), zorder=1)
+    for run, own in reached.groupby("run", observed=True):
+        look = look_of[run]
+        ax.plot(
+            own[x], own["target"], **look.points(markersize=size(0.95), markeredgecolor="white", markeredgewidth=0.4)
+        )
+    label_ends(ax, [(float(target), f"$L$ = {target:.3g}", QUIET) for target in targets])
+
+
+def _explain(
+    ax: Axes, column: str | None, levels: np.ndarray, looks: Sequence[Look], unit: str, diverged: bool
+) -> None:
+    from matplotlib.lines import Line2D
+
+    entries: list[tuple[Any, str]] = []
+    if column is not None:
+        entries = [
+            (
+                Line2D([], [], color=look.color, marker=look.marker, markersize=size(0.9)),
+                write_value(column, float(level)),
+            )
+            for look, level in zip(looks, levels, strict=True)
+        ]
+    if diverged:
+        entries.append((Line2D([], [], **ROLES["diverged"].points()), "diverged"))
+    if entries:
+        key(ax, entries, label_of(column, unit) if column is not None else "")

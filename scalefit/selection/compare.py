@@ -1,0 +1,251 @@
+"""Laws side by side: what each costs, what it explains, and how it does on cells it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from scalefit._values import FrozenMap, Note
+from scalefit.display import Face, Shown
+from scalefit.fitting.fit_result import Fit
+from scalefit.fitting.fit_values import FitStatus
+from scalefit.selection.criteria import (
+    Errors,
+    Growth,
+    akaike_weights,
+    criteria,
+    growths,
+    held_out_errors,
+    jackknife,
+    match,
+    parameters_of,
+)
+from scalefit.vocabulary import format_error, format_number
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Shown):
+    """Fits of one target to the same rows, ranked by their error on rows held out; made by `compare`.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        One row a fit, best first: `law`, `parameters` (those not fixed), `status`, `aicc`, `bic`, `akaike_weight`;
+        `lost`, how many held-out predictions could not be made because the other rows do not identify the law;
+        `leave_out`, the error on cells left out one by one; `grow_params`, `grow_tokens`, the error on the largest
+        cells, predicted from the smaller; `error`, which is what they are ranked by; `behind`, its distance to the best
+        fit's. Each with its standard error, ``..._stderr``.
+    fits : tuple of Fit
+        In the order of the table.
+    growths : mapping of str to (int, float)
+        Per direction of growth, how many cells were held out and how far they reach beyond the others.
+    space : {"log", "plain"}
+        Errors are root mean squares of differences of log target, or of the target itself.
+    notes : tuple of Note
+    source : str
+
+    Notes
+    -----
+    The rule of the ranking: `error` is the root mean square of all predictions of held-out rows, those of the cells
+    left out one by one and those of the growths; every prediction counts once, with the weight of its row. Fits that
+    cannot be refitted without some cell, or on the smaller cells alone, come last. How well a law fits the rows it has
+    seen plays no part.
+    """
+
+    _table: pd.DataFrame
+    fits: tuple[Fit, ...]
+    growths: Mapping[str, tuple[int, float]]
+    space: str
+    notes: tuple[Note, ...] = field(default=())
+    source: str = "table"
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The comparison, as a copy."""
+        return self._table.copy()
+
+    @property
+    def best(self) -> Fit:
+        """The fit with the smallest error on rows held out."""
+        return self.fits[0]
+
+    def _face(self) -> Face:
+        table, target = self._table, self.fits[0].law.target
+        unit = f"log {target}" if self.space == "log" else target
+        facts = [("rows", f"{self.fits[0].n} from {self.source}"), ("errors", f"root mean square of {unit}")]
+        facts += [
+            (f"grow {name}", f"{cells} largest cells, {format_number(reach, 3)}x beyond those fitted")
+            for name, (cells, reach) in self.growths.items()
+        ]
+        shown = pd.DataFrame({"law": table["law"], "free": table["parameters"]})
+        best = table["aicc"].min()
+        shown["AICc"] = [_number(value - best, "+.1f") for value in table["aicc"]]
+        shown["BIC"] = [_number(value - table["bic"].min(), "+.1f") for value in table["bic"]]
+        shown["weight"] = [_number(value, ".2f") for value in table["akaike_weight"]]
+        for name in ("leave_out", *(f"grow_{axis}" for axis in self.growths), "error", "behind"):
+            pairs = zip(table[name], table[f"{name}_stderr"], strict=True)
+            shown[name.replace("_", " ")] = [format_error(value, error) for value, error in pairs]
+        return Face(f"Comparison of {len(self.fits)} laws for {target}", tuple(facts), shown, self.notes)
+
+
+def compare(fits: Sequence[Fit]) -> Comparison:
+    r"""Compare fits of one target to the same rows.
+
+    Parameters
+    ----------
+    fits : sequence of Fit
+        Same target, rows, weights and space; laws and losses may differ.
+
+    Returns
+    -------
+    Comparison
+        Ranked by prediction error on cells held out, never by the fit to the rows seen.
+
+    Raises
+    ------
+    FitError
+        If the fits differ in target, space, rows or weights; the message says in which.
+
+    Notes
+    -----
+    *Held out.* A law is refitted without each (params, tokens) cell, and to the cells below the largest levels of
+    params and of tokens (levels are taken from the top until a tenth of the cells is held out, and two). Errors are
+    weighted means, with the weights of the fits. Parameters that a fit holds are held in its refits.
+
+    *Standard errors* are a jackknife over cells. For the growths the smaller cells are refitted without each cell,
+    because the cells of a level share the error of the law that predicts them; the refits of the cells left out are
+    not redone. `behind_stderr` is that of the difference: both laws face the same cells, so it is usually the smaller
+    and the one to look at. In 250 simulated sweeps (`lr_power` and `lr_curved`, 17 and 40 cells, with and without an
+    interaction) the root mean square of `error_stderr` was 1.00 to 1.09 times the true spread, that of `behind_stderr`
+    1.1 to 1.6 times (1.0 to 1.3 in the median): the difference is rather called smaller than it is.
+
+    *Bounds* (optima at the edge of their grid) are learnt from as bounds. Their error is the least it can be: nothing
+    when the prediction lies on the side of the truth. Fits must agree on which rows are bounds.
+
+    *AICc and BIC* rest on the likelihood that the fit maximises: normal for the squared loss; for `Huber` and `SoftL1`
+    the density proportional to exp(-tau rho(r)), tau fitted, which is normal in the middle and exponential outside.
+    They are comparable across losses. They take rows for independent.
+
+    References
+    ----------
+    Burnham and Anderson, Model Selection and Multimodel Inference (2002), sections 2.4 and 2.9; Stone 1974, J. R.
+    Stat. Soc. B 36, 111, for leaving out.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from scalefit.fitting.fit_law import fit_law as fit
+    >>> table = pd.DataFrame({"tokens": [1e9, 2e9, 4e9, 8e9, 16e9, 32e9], "lr": [4.1, 3.2, 2.9, 2.3, 2.0, 1.6]})
+    >>> straight, bent = fit("eta = c * D**b", table), fit("eta = c * D**(b + f * ln(D/1e10))", table)
+    >>> list(compare([bent, straight]).table["parameters"])
+    [2, 3]
+    """
+    matched = match(fits)
+    given = list(fits)
+    splits = growths(matched)
+    errors = [held_out_errors(fit, matched, splits) for fit in matched.fits]
+    hopeless = [split.column for j, split in enumerate(splits) if np.isnan([error.grow[j] for error in errors]).all()]
+    if hopeless:  # a direction that no law can learn says nothing about any of them
+        splits = tuple(split for split in splits if split.column not in hopeless)
+        errors = [held_out_errors(fit, matched, splits) for fit in matched.fits]
+    names = labels(given)
+    table = _tabulate(given, names, errors, splits)
+    order = np.lexsort([table["error"], table["lost"]])
+    table = table.iloc[order].reset_index(drop=True)
+    gaps = _behind([errors[k] for k in order])
+    table = table.assign(behind=gaps[0], behind_stderr=gaps[1])
+    notes = (
+        *_remarks(given, names, errors, splits, int(matched.cells.max()) + 1),
+        *(Note("no_growth", f"{name}: the smaller cells identify no law; nothing is grown", True) for name in hopeless),
+    )
+    ranked = tuple(given[k] for k in order)
+    reaches = FrozenMap({split.column: (split.cells, split.reach) for split in splits})
+    return Comparison(table, ranked, reaches, given[0].space, notes, given[0].source)
+
+
+def labels(fits: Sequence[Fit]) -> list[str]:
+    """Return a name for every fit, no two the same."""
+    names = [fit.law.name or fit.law.formula for fit in fits]
+    if len(set(names)) < len(names):
+        names = [f"{name}, {fit.loss!r}" for name, fit in zip(names, fits, strict=True)]
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return unique
+
+
+def _tabulate(fits: list[Fit], names: list[str], errors: list[Errors], splits: Sequence[Growth]) -> pd.DataFrame:
+    found = [criteria(fit) for fit in fits]
+    aicc = np.array([one.aicc for one in found])
+    columns: dict[str, object] = {
+        "law": names,
+        "parameters": [parameters_of(fit) for fit in fits],
+        "status": [fit.status.name for fit in fits],
+        "aicc": aicc,
+        "bic": [one.bic for one in found],
+        "akaike_weight": akaike_weights(aicc),
+    }
+    columns["lost"] = [error.lost for error in errors]
+    columns |= _with_error("leave_out", [e.leave for e in errors], [e.leave_without for e in errors])
+    for j, split in enumerate(splits):
+        grown = [e.grow[j] for e in errors], [e.grow_without[:, j] for e in errors]
+        columns |= _with_error(f"grow_{split.column}", *grown)
+    columns |= _with_error("error", [e.total for e in errors], [e.total_without for e in errors])
+    return pd.DataFrame(columns)
+
+
+def _with_error(name: str, squares: Sequence[float], without: Sequence[Array]) -> dict[str, Array]:
+    return {name: np.sqrt(np.array(squares)), f"{name}_stderr": jackknife(np.sqrt(np.array(without)))}
+
+
+def _behind(errors: Sequence[Errors]) -> tuple[Array, Array]:
+    """Return how far each law is behind the first, and the standard error of that."""
+    root = np.sqrt([error.total for error in errors])
+    without = np.sqrt([error.total_without for error in errors])
+    return root - root[0], jackknife(without - without[0])
+
+
+def _remarks(
+    fits: list[Fit], names: list[str], errors: list[Errors], splits: Sequence[Growth], cells: int
+) -> tuple[Note, ...]:
+    """Return what a reader of the table should know."""
+    rule = "ranked by error: the root mean square over cells left out and the largest cells predicted from the smaller"
+    notes = [Note("rule", rule if splits else "ranked by the error on cells left out one by one: nothing grows here")]
+    for fit, name, error in zip(fits, names, errors, strict=True):
+        if fit.status is not FitStatus.CONVERGED:
+            notes.append(Note("status", f"{name}: {fit.status}: {fit.status.sentence}", caution=True))
+        if parameters_of(fit) == 0:
+            text = f"{name}: every parameter is fixed; its errors are a test only if these rows had no part in that"
+            notes.append(Note("fixed", text, caution=True))
+        if error.lost:
+            text = f"{name}: {error.lost} held-out prediction(s) cannot be made, the other cells do not identify it"
+            notes.append(Note("lost", f"{text}; it is ranked last", caution=True))
+        if error.guessed:
+            text = f"{name}: without {error.guessed} cell(s) in turn the smaller cells do not identify it"
+            notes.append(Note("stderr", f"{text}; its standard errors are too small", caution=True))
+    for loss in dict.fromkeys(fit.loss for fit in fits if fit.loss.robust):
+        text = f"AICc and BIC for {loss!r} are those of the density exp(-tau rho(r)), tau fitted"
+        notes.append(Note("likelihood", text))
+    rows = int((fits[0].weights > 0).sum())
+    if rows > cells:
+        text = (
+            f"AICc and BIC take {rows} rows for independent, but they share {cells} cells; the held-out errors do not"
+        )
+        notes.append(Note("dependent", text, caution=True))
+    if count := int(fits[0].is_bound.sum()):
+        text = f"{count} of {fits[0].n} rows are bounds; the error of one is the least it can be"
+        notes.append(Note("bounds_scored", text, caution=True))
+    if cells < 6:
+        notes.append(Note("few", f"{cells} cells are few: the standard errors are rough", caution=True))
+    return tuple(notes)
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if np.isfinite(value) else "nan"

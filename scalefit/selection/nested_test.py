@@ -1,0 +1,309 @@
+"""Is the simpler of two nested laws enough? An F test whose p value is simulated, so that it holds for few rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from scalefit._values import Note
+from scalefit.display import Face, Shown
+from scalefit.errors import FitError
+from scalefit.fitting.fit_result import Fit
+from scalefit.fitting.problem import Problem
+from scalefit.fitting.search import starting_points
+from scalefit.selection.criteria import match, parameters_of
+from scalefit.solvers.levenberg import minimize
+from scalefit.vocabulary import format_number
+
+Array = np.ndarray
+
+_FEWEST = 99
+_SCOUTS, _STARTS = 12, 8
+_SCOUT_STEPS, _STEPS, _FINALISTS = 8, 60, 2
+_WITHIN = 1e-4
+"""A law holds another when it reproduces its fitted values to this share of the residual sum of squares."""
+_FLAT = 1e-5
+"""Smallest singular value of the scaled Jacobian below which the restriction lies at the border."""
+
+
+@dataclass(frozen=True, repr=False)
+class NestedTest(Shown):
+    """A simpler law tested within a larger one; made by `nested_test`.
+
+    Attributes
+    ----------
+    small, large : str
+        Names or formulas of the laws.
+    statistic : float
+        F: the fall of the sum of squares for each parameter added, over the large law's mean square.
+    restrictions, dof : int
+        Parameters added, and degrees of freedom that the large law leaves.
+    p : float
+        Share of simulated data sets, made by the small law, with a larger statistic.
+    p_f : float
+        The same from the F distribution, which holds for laws linear in their parameters, away from a border.
+    rejected : bool
+        Whether p is below the level.
+    level : float
+    border : bool
+        The small law is a limit of the large one (a parameter at infinity or zero), not a point inside.
+    notes : tuple of Note
+    """
+
+    small: str
+    large: str
+    statistic: float
+    restrictions: int
+    dof: int
+    p: float
+    p_f: float
+    rejected: bool
+    level: float
+    border: bool
+    notes: tuple[Note, ...] = field(default=())
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        numbers = f"F({self.restrictions}, {self.dof}) = {format_number(self.statistic, 3)}, p = {self.p:.2g}"
+        if self.rejected:
+            return f"the data reject {self.small} within {self.large}: {numbers}"
+        return f"the data do not contradict {self.small} within {self.large}: {numbers}"
+
+    def _face(self) -> Face:
+        facts = (("verdict", self.verdict), ("p by F", f"{self.p_f:.2g}"), ("level", format_number(self.level)))
+        return Face(f"{self.small} within {self.large}", facts, None, self.notes)
+
+
+def nested_test(small: Fit, large: Fit, *, level: float = 0.05, n: int = 999, seed: int = 0) -> NestedTest:
+    r"""Test whether the data need the larger of two nested laws.
+
+    .. math:: F = \frac{(Q_{small} - Q_{large})/q}{Q_{large}/(n - p_{large})}
+
+    with the weighted sums of squared residuals Q. The p value is the share of data sets made by the small law, with
+    normal errors of its scatter, whose F is as large: both laws are fitted to each of them.
+
+    Parameters
+    ----------
+    small, large : Fit
+        Fits of one target to the same rows, in the same space, both with the squared loss. Which parameters are fixed
+        or bounded is kept.
+    level : float
+        Below which p rejects the small law.
+    n : int
+        Simulated data sets, at least 99.
+    seed : int
+
+    Returns
+    -------
+    NestedTest
+
+    Raises
+    ------
+    FitError
+        If the small law is not nested in the large one (the large one cannot reproduce its fitted values), the fits
+        differ in more than the law, the loss is robust, or no degree of freedom is left.
+
+    Notes
+    -----
+    The F distribution does not hold where the small law is a limit of the large one, such as the square-root rule in
+    ``eta_max / sqrt(1 + B_noise/B)`` as B_noise goes to infinity: half of all data sets then give F = 0, and other
+    parameters of the large law may have no value at all under the small one. `border` and a note say so; the
+    simulated p holds there too. Not to be rejected is not to be right: with few rows little is.
+
+    References
+    ----------
+    Self and Liang 1987, J. Am. Stat. Assoc. 82, 605, for restrictions at the border; Davison and Hinkley, Bootstrap
+    Methods and their Application (1997), section 4.2.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from scalefit.fitting.fit_law import fit_law as fit
+    >>> pairs = pd.DataFrame({"batch": [1e5, 2e5, 4e5, 8e5, 1.6e6], "lr": [1.0e-3, 1.45e-3, 1.9e-3, 2.9e-3, 3.9e-3]})
+    >>> nested_test(fit("lr_sqrt", pairs), fit("lr_batch_power", pairs), n=199).rejected
+    False
+    """
+    _check(level, n)
+    less, more = match([small, large]).fits
+    added = _check_fits(less, more)
+    noise = np.random.default_rng(seed).normal(size=(n, less.n)) * less.scale / np.sqrt(less.weights)
+    with np.errstate(all="ignore"):
+        middle = less.problem.observed - less.residuals
+        border = _border(less, more, middle)
+        observed = np.vstack([less.problem.observed[None], middle + noise])
+        unknown = np.full(n, np.inf)
+        simple = np.minimum(_lowest(less, middle, observed), np.append(less.objective, unknown))
+        wide = np.minimum(_lowest(more, middle, observed), np.append(more.objective, unknown))
+        wide = np.minimum(wide, simple)
+        statistics = (simple - wide) / added / (wide / more.dof)
+    p = (1 + int((statistics[1:] >= statistics[0]).sum())) / (n + 1)
+    return NestedTest(
+        small=_name(small),
+        large=_name(large),
+        statistic=float(statistics[0]),
+        restrictions=added,
+        dof=more.dof,
+        p=p,
+        p_f=_f_tail(float(statistics[0]), added, more.dof),
+        rejected=p < level,
+        level=level,
+        border=border,
+        notes=_remarks(border, more, _name(small)),
+    )
+
+
+def _check(level: float, n: int) -> None:
+    if not 0 < level < 1:
+        raise FitError(f"level: expected a number between 0 and 1, found {level!r}")
+    if n < _FEWEST or 1 / (n + 1) >= level:
+        raise FitError(f"n: expected at least {max(_FEWEST, int(1 / level))} simulated data sets, found {n!r}")
+
+
+def _check_fits(less: Fit, more: Fit) -> int:
+    """Return how many parameters the large law adds."""
+    for fit in (less, more):
+        if fit.loss.robust:
+            raise FitError(f"{_name(fit)} was fitted with {fit.loss!r}; the test needs Squared()")
+        if fit.is_bound.any() or fit.shrinkage > 0:
+            raise FitError(
+                f"{_name(fit)} has rows that are bounds or a prior on its curvature, for which the test does not hold; "
+                "fit with bounds='drop' and without shrink"
+            )
+        if not np.isfinite(fit.phi).all():
+            raise FitError(f"{_name(fit)} was not fitted: {fit.status.sentence}", partial=fit)
+    added = parameters_of(more) - parameters_of(less)
+    if added < 1:
+        raise FitError(
+            f"{_name(more)} has {parameters_of(more)} free parameters and {_name(less)} {parameters_of(less)}: "
+            "the second fit must be the larger law"
+        )
+    if less.n - parameters_of(more) < 1:
+        raise FitError(f"{less.n} rows leave {_name(more)} no degree of freedom; bring more")
+    if less.objective <= less.problem.rounding():
+        raise FitError(f"{_name(less)} fits the rows exactly: there is nothing left to test")
+    return added
+
+
+def _border(less: Fit, more: Fit, middle: Array) -> bool:
+    """Tell whether the small law is a limit of the large one; raise if it is not inside at all."""
+    problem, linear = _posed(more, middle), more.problem.is_linear()
+    phi = more.phi[None] if linear else _starts(more, middle)[:1]
+    nearest = _lowest(more, middle, middle[None]) if linear else problem.objective(phi)
+    if nearest[0] > _WITHIN * less.objective:
+        raise FitError(
+            f"{_name(less)} is not nested in {_name(more)}: the second cannot reproduce the fitted values of the first"
+        )
+    if linear:
+        return False
+    free = problem.lower < problem.upper
+    columns = problem.model()(phi)[1][0, free] * np.sqrt(problem.weights)
+    length = np.linalg.norm(columns, axis=1)
+    if (length <= _FLAT * length.max()).any():
+        return True
+    singular = np.linalg.svd(columns / length[:, None], compute_uv=False)
+    return bool(singular[-1] < _FLAT * singular[0])
+
+
+def _lowest(fit: Fit, middle: Array, observed: Array) -> Array:
+    """Return the lowest weighted sum of squares of the law, (K,), for every observed target (K, n)."""
+    problem = fit.problem
+    if not problem.is_linear():
+        return _search(problem, observed, _starts(fit, middle))[0]
+    free = problem.lower < problem.upper
+    value, jacobian = problem.values(problem.space)(fit.phi[None])
+    root = np.sqrt(problem.weights)
+    basis = np.linalg.qr((jacobian[0, free] * root).T)[0]
+    residual = (observed - value) * root
+    return fit.loss.value(residual - (residual @ basis) @ basis.T).sum(axis=1)
+
+
+def _posed(fit: Fit, observed: Array) -> Problem:
+    target = np.exp(observed) if fit.space == "log" else observed
+    return replace(fit.problem, target=target)
+
+
+def _starts(fit: Fit, middle: Array) -> Array:
+    """Return where every search starts: the fit's end, where the small law's values lead, the best scouts."""
+    problem = _posed(fit, middle)
+    scouts = np.concatenate([starting_points(p, {}, _SCOUTS) for p in (problem, fit.problem)])
+    scouts = np.concatenate([fit.phi[None], scouts])
+    scouts = scouts[np.isfinite(problem.objective(scouts))]
+    ended = minimize(
+        problem.model(),
+        scouts,
+        loss=fit.loss,
+        weights=problem.weights,
+        lower=problem.lower,
+        upper=problem.upper,
+        iterations=_STEPS,
+    )
+    best = ended.phi[np.argsort(ended.objective, kind="stable")[:1]]
+    order = np.argsort(fit.problem.objective(scouts), kind="stable")
+    return np.concatenate([best, fit.phi[None], scouts[order[: _STARTS - 2]]])
+
+
+def _search(problem: Problem, observed: Array, starts: Array) -> tuple[Array, Array]:
+    """Return the lowest objective, (K,), and where it is, (K, p), for every observed target (K, n)."""
+    count = len(observed)
+    everyone = np.tile(starts, (count, 1))
+    scouted, phi = _descend(problem, observed, everyone, _SCOUT_STEPS)
+    ahead = np.argsort(scouted, axis=1, kind="stable")[:, :_FINALISTS]
+    rows = np.arange(count)[:, None]
+    found, phi = _descend(problem, observed, phi[rows, ahead].reshape(-1, starts.shape[1]), _STEPS)
+    best = found.argmin(axis=1)
+    return found[rows[:, 0], best], phi[rows[:, 0], best]
+
+
+def _descend(problem: Problem, observed: Array, phi: Array, steps: int) -> tuple[Array, Array]:
+    """Return objectives (K, m) and ends (K, m, p) of m descents for each of K targets; `phi` has shape (K m, p)."""
+    values, count = problem.values(problem.space), len(observed)
+    which = np.repeat(np.arange(count), len(phi) // count)
+
+    def model(live: Array) -> Callable[[Array], tuple[Array, Array]]:
+        target = observed[which[live]]
+
+        def residuals(phi: Array) -> tuple[Array, Array]:
+            value, jacobian = values(phi)
+            return value - target, jacobian
+
+        return residuals
+
+    solution = minimize(
+        model(np.arange(len(which))),
+        phi,
+        loss=problem.loss,
+        weights=problem.weights,
+        lower=problem.lower,
+        upper=problem.upper,
+        iterations=steps,
+        tolerance=1e-8,
+        subset=model,
+    )
+    found = np.where(np.isfinite(solution.objective), solution.objective, np.inf)
+    return found.reshape(count, -1), solution.phi.reshape(count, -1, phi.shape[1])
+
+
+def _f_tail(statistic: float, restrictions: int, dof: int) -> float:
+    from scipy.special import fdtrc
+
+    return float(fdtrc(restrictions, dof, max(statistic, 0.0)))
+
+
+def _name(fit: Fit) -> str:
+    return fit.law.name or fit.law.formula
+
+
+def _remarks(border: bool, more: Fit, small: str) -> tuple[Note, ...]:
+    notes = []
+    if border:
+        text = (
+            f"{small} is a limit of {_name(more)}, not a point inside: p is simulated, the F distribution is not right"
+        )
+        notes.append(Note("border", text))
+    if more.dof < 4:
+        text = f"{more.dof} degrees of freedom are few: only large departures would be seen"
+        notes.append(Note("few", text, caution=True))
+    return tuple(notes)
