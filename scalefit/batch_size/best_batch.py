@@ -14,8 +14,9 @@ from scalefit._values import Note, merge
 from scalefit.display import Face, Shown
 from scalefit.errors import FitError, LawError
 from scalefit.fitting.fit_result import Fit
-from scalefit.fitting.fit_values import t_quantile
+from scalefit.fitting.fit_values import check_level
 from scalefit.laws import get_law
+from scalefit.solvers.students_t import t_quantile
 from scalefit.vocabulary import format_error
 
 Array = np.ndarray
@@ -71,6 +72,7 @@ class BestBatch(Shown):
             low, high = np.quantile(self.draws @ design.T, [0.5 - level / 2, 0.5 + level / 2], axis=0)
         else:
             spread = np.sqrt(np.einsum("ij,jk,ik->i", design, self.covariance, design))
+            check_level(level)
             half = t_quantile(level, self.fit.dof) * spread
             low, high = center - half, center + half
         return pd.DataFrame({"tokens": data, "batch": np.exp(center), "lo": np.exp(low), "hi": np.exp(high)})

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from scalefit.batch_size.hyperbola import Array, Estimate, Profile, Study, Value, bend, fit_hyperbola, t_quantile
+from scalefit.batch_size.hyperbola import Array, Estimate, Profile, Study, Value, bend, fit_hyperbola
 from scalefit.errors import FitError, SweepError
 from scalefit.solvers.levenberg import minimize
 from scalefit.solvers.losses import Squared
+from scalefit.solvers.students_t import t_quantile
 
 _OPEN = (-np.inf, np.inf)
 

@@ -16,6 +16,8 @@ from typing import Protocol
 
 import numpy as np
 
+from scalefit.solvers.students_t import t_quantile
+
 Array = np.ndarray
 
 _FAR = 12.0
@@ -156,16 +158,6 @@ class Profile:
         half = np.sqrt(room * (1 / self.weight.sum() + noise))
         middle = self.at(place)[0] + shifts
         return (middle - half).min(axis=1), (middle + half).max(axis=1)
-
-
-def t_quantile(level: float, dof: float) -> float:
-    """Two-sided quantile of Student's t; normal for infinite, infinite without degrees of freedom."""
-    from scipy.special import ndtri, stdtrit
-
-    share = 0.5 + level / 2
-    if np.isinf(dof):
-        return float(ndtri(share))
-    return float(stdtrit(dof, share)) if dof > 0 else np.inf
 
 
 def bend(x: Array, critical: Array | float) -> Array:

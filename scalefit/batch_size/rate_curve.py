@@ -14,9 +14,10 @@ from scalefit._values import Note, merge
 from scalefit.batch_size.critical import NoiseScale, read_noise
 from scalefit.display import Face, Shown
 from scalefit.errors import FitError
-from scalefit.fitting.fit_values import t_quantile
+from scalefit.fitting.fit_values import check_level
 from scalefit.fitting.rows import Rows, collect
 from scalefit.laws import get_law
+from scalefit.solvers.students_t import t_quantile
 from scalefit.vocabulary import format_error, format_number
 
 Floats = NDArray[np.float64]
@@ -168,6 +169,7 @@ class RateCurve(Shown):
         # The height was fitted with the same noise scale, so part of that error cancels.
         slope = shape.slope(new) - self.weights @ shape.slope(own) / len(own)
         spread = row["scatter"] ** 2 * (1 + 1 / len(own)) + (slope * self.noise.log_stderr) ** 2
+        check_level(level)
         half = t_quantile(level, len(own) - 1) * np.sqrt(spread)
         reach = np.maximum.reduce([sizes / self.batch.max(), self.batch.min() / sizes, np.ones(len(sizes))])
         columns = {"batch": sizes, "lr": np.exp(center), "lo": np.exp(center - half), "hi": np.exp(center + half)}

@@ -14,7 +14,7 @@ import typer
 from scalefit.cli.fit_commands import backtest_command, fit_command, laws_command, predict_command
 from scalefit.cli.list_commands import datasets_command
 from scalefit.cli.options import readable
-from scalefit.cli.refit_command import refit_command
+from scalefit.cli.refit_commands import refit_command
 
 app = typer.Typer(
     help="Scaling laws for learning rate, batch size and loss, from tables of smaller runs.",

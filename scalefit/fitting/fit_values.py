@@ -17,6 +17,7 @@ from scalefit.errors import FitError
 from scalefit.fitting.problem import Problem
 from scalefit.laws.formula import Law
 from scalefit.solvers.losses import Loss
+from scalefit.solvers.students_t import t_quantile
 from scalefit.vocabulary import column_of
 
 
@@ -209,6 +210,7 @@ class FitValues:
 
         Intervals use Student's t; those of positive parameters are symmetric in the log.
         """
+        check_level(level)
         quantile = t_quantile(level, self.dof)
         error = np.sqrt(np.diag(self._natural_covariance))
         error = np.where(self._has_error, error, np.nan)
@@ -263,11 +265,3 @@ def check_level(level: float) -> None:
     """Raise FitError unless a level is a share between 0 and 1."""
     if not 0 < level < 1:
         raise FitError(f"level: expected a number between 0 and 1, found {level!r}")
-
-
-def t_quantile(level: float, dof: int) -> float:
-    """Two-sided Student quantile; infinite without degrees of freedom."""
-    from scipy.special import stdtrit
-
-    check_level(level)
-    return float(stdtrit(dof, 0.5 + level / 2)) if dof > 0 else np.inf

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from scalefit.errors import ExtrapolationWarning, LawError
-from scalefit.fitting.fit_values import FitValues, t_quantile
+from scalefit.fitting.fit_values import FitValues, check_level
+from scalefit.solvers.students_t import t_quantile
 from scalefit.vocabulary import column_of, format_number
 
 Array = np.ndarray
@@ -18,6 +19,7 @@ Array = np.ndarray
 
 def predict(fit: FitValues, table: pd.DataFrame | None, named: Mapping[str, Any], level: float) -> pd.DataFrame:
     """Do the work of `Fit.predict`; see there."""
+    check_level(level)
     quantile = t_quantile(level, fit.dof)
     inputs = _collect(fit, table, named)
     arrays = fit.law.read_inputs(inputs)

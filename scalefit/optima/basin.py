@@ -11,12 +11,12 @@ from scalefit.errors import SweepError
 from scalefit.optima.cells import MIN_LEVELS, Block, Extraction, Floats, finish, some
 from scalefit.optima.parabola import (
     edges,
+    errors_within,
     fit_quadratic,
     misfits,
     noise_scale,
     range_is_noise,
     read_vertices,
-    t_quantile,
     window_weights,
 )
 from scalefit.optima.pooled_fit import PooledBasins, fit_basins
@@ -184,7 +184,7 @@ def _read_centres(block: Block, fit: PooledBasins, settings: Basin) -> Extractio
     edge = low_edge | high_edge
     first, last = block.extent(block.finished)
     point = np.select([low_edge, high_edge], [first, last], value)
-    half = t_quantile(fit.dof, settings.level)[:, None] * fit.stderr
+    half = errors_within(settings.level, fit.dof)[:, None] * fit.stderr
     below, above = block.neighbours(point)
     plain = edge | ~np.isfinite(half)
     found = Extraction(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scalefit._values import Note
 from scalefit.errors import SweepError
 from scalefit.optima.cells import MIN_LEVELS, Block, Extraction, Floats, every, finish
+from scalefit.solvers.students_t import t_quantile
 
 PRIOR_DOF = 4.0
 """How many degrees of freedom the noise pooled over cells counts for in each cell's own."""
@@ -344,7 +345,7 @@ def read_vertices(block: Block, fit: Quadratic, level: float, asymmetry: float =
     extra : float
         Standard error, in logs, shared by all cells, that widens stderr and interval.
     """
-    quantile = t_quantile(fit.dof, level)
+    quantile = errors_within(level, fit.dof)
     warp = _warp(asymmetry * fit.scale)
     basin = _is_basin(fit)
     vertex = np.where(basin[:, None], _vertex(fit), np.nan)
@@ -405,11 +406,9 @@ def _curvature(fit: Quadratic, bend: Floats) -> Floats:
     )
 
 
-def t_quantile(dof: Floats, level: float) -> Floats:
-    """Return Student's t that leaves (1 - level)/2 above it; NaN where there are no degrees of freedom."""
-    from scipy.special import stdtrit
-
-    return np.where(dof > 0, stdtrit(np.maximum(dof, 0.1), (1 + level) / 2), np.nan)
+def errors_within(level: float, dof: Floats) -> Floats:
+    """Return how many standard errors an interval reaches; NaN where there are no degrees of freedom."""
+    return np.where(dof > 0, t_quantile(level, np.maximum(dof, 0.1)), np.nan)
 
 
 def _is_basin(fit: Quadratic) -> NDArray[np.bool_]:

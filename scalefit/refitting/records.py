@@ -229,7 +229,7 @@ class Drift:
     def __str__(self) -> str:
         """Say it in a line."""
         far = f" ({format_number(self.errors, 2)} errors)" if self.errors == self.errors else ""
-        return f"{self.quantity} {_shown(self.before)} -> {_shown(self.after)}{far}"
+        return f"{self.quantity} {_sizes_shown(self.before)} -> {_sizes_shown(self.after)}{far}"
 
 
 def _sizes_shown(value: float | str) -> str:

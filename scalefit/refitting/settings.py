@@ -328,7 +328,7 @@ def read_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_FILE:
-            raise SweepError(f"the settings {path} should be a file of at most {_LARGEST:,} bytes")
+            raise SweepError(f"the settings {path} should be a file of at most {_LARGEST_FILE:,} bytes")
         record = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SweepError(f"cannot read the settings {path}: {error.strerror or error}") from error

@@ -14,10 +14,11 @@ from scalefit._values import Note, Observations, merge
 from scalefit.display import Face, Shown
 from scalefit.errors import ExtrapolationWarning, FitError
 from scalefit.fitting.fit_result import Fit
-from scalefit.fitting.fit_values import t_quantile
+from scalefit.fitting.fit_values import check_level
 from scalefit.laws.formula import Law
 from scalefit.selection.choose_law import fit_each, target_of, usual_laws
 from scalefit.selection.compare import Comparison, compare
+from scalefit.solvers.students_t import t_quantile
 from scalefit.vocabulary import column_of, format_error, format_number
 
 Array = np.ndarray
@@ -107,6 +108,7 @@ class Average(Shown):
         share = self.weights[:, None]
         middle = (share * values[:, :, 0]).sum(axis=0)
         apart = np.sqrt((share * (values[:, :, 0] - middle) ** 2).sum(axis=0))
+        check_level(level)
         quantile = float(self.weights @ [t_quantile(level, fit.dof) for fit in self.fits])
         own = (share * ((values[:, :, 2] - values[:, :, 1]) / 2) ** 2).sum(axis=0)
         half = np.sqrt(own + (quantile * apart) ** 2)

@@ -13,11 +13,12 @@ from scalefit.display import Face, Shown
 from scalefit.errors import FitError, LawError
 from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
-from scalefit.fitting.fit_values import t_quantile
+from scalefit.fitting.fit_values import check_level
 from scalefit.fitting.shrinkage import refits
 from scalefit.laws.formula import Law
 from scalefit.optima.basin_shape import BasinShape
 from scalefit.optima.parabola import pool_noise
+from scalefit.solvers.students_t import t_quantile
 from scalefit.surface.joint import Problem, State, equations, evaluate
 from scalefit.vocabulary import column_of, format_number
 
@@ -342,6 +343,7 @@ class Surface(Shown):
         floor = floor_fit.predict(place[["params", "tokens"]], level=level)
         height, gradient = self._rise(place, [best[name] for name in self.laws])
         loss = floor["prediction"].to_numpy() + height
+        check_level(level)
         halves = [(floor["hi"] - floor["lo"]) / 2, t_quantile(level, floor_fit.dof) * self.noise * np.ones(len(place))]
         for slope, name in zip(gradient, self.laws, strict=True):
             halves.append(slope * np.log(best[f"{name}_hi"] / best[f"{name}_lo"]) / 2)

@@ -162,6 +162,6 @@ def test_an_interrupted_watch_ends_with_130(folder, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scalefit.cli.refit_command.watch", partial(watch, sleep=interrupt))
+    monkeypatch.setattr("scalefit.cli.refit_commands.watch", partial(watch, sleep=interrupt))
     result = run("refit", folder / "in", "--out", folder / "watched", "--watch")
     assert result.exit_code == 130

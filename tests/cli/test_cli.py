@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import scalefit as sf
 from scalefit.cli import app
 
-RUNS = str(Path(__file__).resolve().parents[1] / "data" / "simulated" / "runs.csv")
+RUNS = str(Path(__file__).resolve().parents[2] / "data" / "simulated" / "runs.csv")
 runner = CliRunner()
 
 

@@ -11,7 +11,7 @@ from matplotlib import pyplot
 
 import scalefit as sf
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def test_the_examples_run(tmp_path, monkeypatch):

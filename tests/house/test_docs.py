@@ -13,7 +13,7 @@ import pytest
 import scalefit
 from scalefit import plots, simulation, theory
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 

@@ -16,7 +16,7 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[1] / "data" / "tiny_lm"
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "tiny_lm"
 COLUMNS = [
     "run",
     "lr",
