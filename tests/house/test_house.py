@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import graphlib
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
+import house
 import pytest
+from house import module_name, room, tree
 
 import scalefit
 
@@ -33,37 +33,11 @@ MODULES = sorted(ROOT.rglob("*.py"))
 HEAVY = {"sympy", "lmfit", "matplotlib", "rich", "typer", "scipy", "pyarrow", "jinja2"}
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def room(module: str) -> str:
-    """Return the room a module is in; the package's own front door has none."""
-    return module.split(".")[1] if "." in module else ""
-
-
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def targets(path: Path, node: ast.AST) -> list[str]:
-    """Return the full names of the modules of ours that an import statement may load."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names if alias.name.split(".")[0] == "scalefit"]
-    if not isinstance(node, ast.ImportFrom):
-        return []
-    assert node.level == 0, f"{path} imports relatively"
-    if not node.module or node.module.split(".")[0] != "scalefit":
-        return []
-    known = {module_name(p) for p in MODULES}
-    inner = [f"{node.module}.{alias.name}" for alias in node.names]
-    return [name if name in known else node.module for name in inner]
-
-
-def imports(path: Path) -> set[str]:
-    return {name for node in ast.walk(tree(path)) for name in targets(path, node)}
+def targets(path: Path) -> set[str]:
+    """Return the modules of ours that a file imports; relative imports are refused."""
+    relative = [node for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom) and node.level]
+    assert not relative, f"{path} imports relatively"
+    return house.imports(path)
 
 
 def test_every_module_has_a_floor():
@@ -77,14 +51,14 @@ def test_imports_point_down_or_stay_on_the_floor(path):
     here = room(module_name(path))
     if here not in FLOORS:
         return  # the front door; a room without a floor fails above
-    upward = {name for name in imports(path) if FLOORS.get(room(name), 0) > FLOORS[here]}
+    upward = {name for name in targets(path) if FLOORS.get(room(name), 0) > FLOORS[here]}
     assert not upward, f"{module_name(path)} (floor {FLOORS[here]}) imports {sorted(upward)} from above"
-    assert "scalefit" not in imports(path), f"{module_name(path)} imports the front door"
+    assert "scalefit" not in targets(path), f"{module_name(path)} imports the front door"
 
 
 def test_solvers_know_arrays_and_laws_know_no_solver():
     for path in MODULES:
-        found = {room(name) for name in imports(path)}
+        found = {room(name) for name in targets(path)}
         if room(module_name(path)) == "solvers":
             assert found <= {"solvers"}, path
             text = {
@@ -100,13 +74,15 @@ def test_solvers_know_arrays_and_laws_know_no_solver():
 
 def test_importing_never_runs_in_circles():
     """Imports inside functions and for type checking count as well."""
-    graph = {module_name(path): imports(path) - {module_name(path)} for path in MODULES}
-    assert list(graphlib.TopologicalSorter(graph).static_order())
+    assert not house.circles()
 
 
 def test_no_file_name_occurs_twice():
-    names = [path.name.lstrip("_") for path in MODULES if not path.name.startswith("__")]
-    assert sorted(names) == sorted(set(names))
+    assert not house.repeated_names()
+
+
+def test_every_public_name_has_a_running_example():
+    assert not house.without_example()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
