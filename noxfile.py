@@ -19,8 +19,7 @@ def tests(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest versions that pyproject.toml allows; pictures are compared with newer ones only."""
     session.install("--resolution", "lowest-direct", "-e", ".[test]")
-    plain = ["-o", "addopts=--doctest-modules", "-o", "filterwarnings=default"]  # their own warnings are not ours to mend
-    session.run("pytest", *plain, "-m", "not slow", *session.posargs, env=QUIET)
+    session.run("pytest", "-o", "filterwarnings=default", *session.posargs, env=QUIET)  # old warnings are not ours to mend
 
 
 @nox.session
