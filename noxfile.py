@@ -17,9 +17,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python="3.11", venv_backend="uv")
 def lowest(session: nox.Session) -> None:
-    """Run the tests with the oldest versions that pyproject.toml allows; pictures are compared with newer ones only."""
+    """Run the tests with the oldest versions that pyproject.toml allows, whose warnings are not ours to mend."""
     session.install("--resolution", "lowest-direct", "-e", ".[test]")
-    session.run("pytest", "-o", "filterwarnings=default", *session.posargs, env=QUIET)  # old warnings are not ours to mend
+    session.run("pytest", "-o", "filterwarnings=default", *session.posargs, env=QUIET)
 
 
 @nox.session
