@@ -8,15 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit.backtesting._backtest import line_up
-from scalefit.backtesting.competitors import (
+from scalefit.backtesting.competitors import Custom, Entrant, LawPair
+from scalefit.backtesting.usual_competitors import (
     REFERENCES,
     Baseline,
-    Custom,
-    Entrant,
-    LawPair,
     PublishedEntrant,
     published_entrant,
+    usual_competitors,
 )
 from scalefit.errors import FitError, LawError, ScalefitError, SweepError
 from scalefit.fitting.fit_law import fit_law as fit
@@ -182,10 +180,12 @@ def test_custom_recipe_is_called_with_the_training_runs():
 
 
 def test_line_up_holds_every_pair_once():
-    names = [entrant.name for entrant in line_up(["lr_power", "lr_curved"], "batch_power", None, ["steplaw2025"])]
+    names = [
+        entrant.name for entrant in usual_competitors(["lr_power", "lr_curved"], "batch_power", None, ["steplaw2025"])
+    ]
     assert len(set(names)) == len(names) == 9
     assert {"grid minimum + OLS", "within 0.25 % + OLS", "steplaw2025", "Parabola: lr_curved"} <= set(names)
-    twins = line_up(["lr_power"], "batch_power", [NearMinimum(0.001), NearMinimum(0.005)], [])
+    twins = usual_competitors(["lr_power"], "batch_power", [NearMinimum(0.001), NearMinimum(0.005)], [])
     assert [entrant.name for entrant in twins[4:]] == [
         "NearMinimum(excess=0.001): lr_power",
         "NearMinimum(excess=0.005): lr_power",
