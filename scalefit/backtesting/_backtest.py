@@ -243,8 +243,9 @@ def backtest(
     tables, draws, fold_notes = zip(*(score_fold(setup, fold) for fold in folds), strict=True)
     scores = Scores(pd.concat(tables, ignore_index=True), np.concatenate(draws), axes)
     names = tuple(fold.name for fold in folds)
-    doubted = (note for note in found.notes if note.caution and note.code in _OF_METHOD)
-    doubts = [Note(note.code, f"observed optima: {note.text}", True) for note in doubted]
+    doubts = [
+        Note(n.code, f"observed optima: {n.text}", True) for n in found.notes if n.caution and n.code in _OF_METHOD
+    ]
     # Of notes that differ from fold to fold in their numbers only, the last is kept.
     once = {(note.code, re.sub(r"\d+", "", note.text)): note for notes in fold_notes for note in notes}
     notes = merge(sweep.notes, _notes(scores, names), doubts, once.values())
@@ -271,9 +272,9 @@ class Scores:
         """One row per kind of extrapolation and competitor; see `Backtest.by_axis`."""
         found = []
         for (beyond, name), rows in self.table.groupby(["beyond", "entrant"], sort=False):
-            mean, stderr = self._mean_regret(rows)
             row = {"beyond": beyond, "entrant": name, "cells": int(rows["regret_pct"].notna().sum())}
-            row |= {"reach": np.exp(np.log(rows["reach"]).mean()), "regret_pct": mean, "regret_stderr": stderr}
+            row["reach"] = np.exp(np.log(rows["reach"]).mean())
+            row["regret_pct"], row["regret_stderr"] = self._mean_regret(rows)
             found.append(row | {f"{axis}_log2": _point_errors(rows, axis).abs().mean() for axis in self.axes})
         return pd.DataFrame(found)
 

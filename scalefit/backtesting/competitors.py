@@ -89,7 +89,7 @@ class Rule(Protocol):
         """The law, for its inputs."""
         ...
 
-    def predict(self, table: pd.DataFrame | None = None, *, level: float = 0.95) -> pd.DataFrame:
+    def predict(self, table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
         """Return prediction, lo and hi, one row a row of the table."""
         ...
 
@@ -151,15 +151,15 @@ class LawPair:
         result: dict[str, np.ndarray] = {}
         waiting = dict(self.rules)
         while waiting:
-            name = next((name for name, rule in waiting.items() if set(inputs_of(rule.law)) <= set(given)), None)
-            if name is None:
-                name, rule = next(iter(waiting.items()))
-                lacking = ", ".join(sorted(set(inputs_of(rule.law)) - set(given)))
-                raise LawError(f"{rule.law.formula!r} needs {lacking}, unknown when {name} is to be predicted")
+            ready = [name for name, rule in waiting.items() if set(_inputs(rule.law)) <= set(given)]
+            name = next(iter(ready or waiting))
             rule = waiting.pop(name)
+            if not ready:
+                lacking = ", ".join(sorted(set(_inputs(rule.law)) - set(given)))
+                raise LawError(f"{rule.law.formula!r} needs {lacking}, unknown when {name} is to be predicted")
             with warnings.catch_warnings():  # every held-out cell lies beyond the training range
                 warnings.simplefilter("ignore", ScalefitWarning)
-                found = rule.predict(given[inputs_of(rule.law)], level=level)[["prediction", "lo", "hi"]]
+                found = rule.predict(given[_inputs(rule.law)], level=level)[["prediction", "lo", "hi"]]
             result |= dict(zip((name, f"{name}_lo", f"{name}_hi"), found.to_numpy(dtype=float).T, strict=True))
             given[name] = result[name]
         return pd.DataFrame(result, index=given.index)
@@ -222,14 +222,13 @@ class Entrant:
             fixed = [axis for axis in axes if axis not in over]
             return find_optima(sweep, over=over, by=(*cell_axes(sweep), *fixed), method=self.method)
 
-        rules: dict[str, Rule] = {}
+        asked: dict[str, tuple[Law | None, Optima]] = {}
         for name in axes:
-            asked = self.lr_law if name == "lr" else self.batch_law
-            law = None if asked == AUTO else get_law(asked)
+            wanted = self.lr_law if name == "lr" else self.batch_law
+            law = None if wanted == AUTO else get_law(wanted)
             # A law with the other setting as an input holds at fixed values of it, so it is searched alone.
-            found = optima((name,) if law and set(axes) & set(inputs_of(law)) else axes)
-            rules[name] = fit_rule(self.fitter, law, found) if law else average_laws(found, target=name)
-        return pair_up(rules)
+            asked[name] = law, optima((name,) if law and set(axes) & set(_inputs(law)) else axes)
+        return fit_pair(self.fitter, asked)
 
 
 @dataclass(frozen=True)
@@ -324,7 +323,7 @@ class EffectiveEntrant:
         keys, cell = sweep.group(cell_axes(sweep))
         good = near_lowest(cell, sweep.table["loss"].to_numpy(), len(keys), self.near)
         norm, rate = fit(self.norm_law, sweep.table[good].reset_index(drop=True)), pair.rules["lr"]
-        if lacking := set(inputs_of(norm.law)) - {"lr", *inputs_of(rate.law)}:
+        if lacking := set(_inputs(norm.law)) - {"lr", *_inputs(rate.law)}:
             needs = ", ".join(sorted(lacking))
             raise LawError(f"{self.name}: the norm law needs {needs}, which the law for lr does not")
         return LawPair({**pair.rules, "lr": _Converted(rate.law, rate, norm)}, merge(pair.notes, norm.notes))
@@ -344,34 +343,31 @@ class _Converted:
     effective: Rule
     norm: Fit
 
-    def predict(self, table: pd.DataFrame | None = None, *, level: float = 0.95) -> pd.DataFrame:
+    def predict(self, table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
         found = self.effective.predict(table, level=level)
         return from_effective(found, weight_norm=self.norm, level=level)
 
 
-def fit_rule(fitter: Callable[[Law, Any], Rule], law: Law, data: Any) -> Rule:
-    """Fit, and refuse a fit whose prediction would be arbitrary."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ScalefitWarning)
-        found = fitter(law, data)
-    status = getattr(found, "status", FitStatus.CONVERGED)
-    # An ill-conditioned fit may only be imprecise; its prediction is arbitrary when the design itself is singular.
-    singular = getattr(found, "condition", 0.0) * RANK_TOLERANCE > 1
-    if status is FitStatus.NOT_CONVERGED or (status is FitStatus.ILL_CONDITIONED and singular):
-        raise FitError(f"{law.formula!r} on the training cells: {status}: {status.sentence}", found)
-    return found
+def fit_pair(fitter: Callable[[Law, Any], Rule], asked: Mapping[str, tuple[Law | None, Any]]) -> LawPair:
+    """Fit a law, or without one the average of the usual ones, for each setting; refuse arbitrary predictions."""
+    rules: dict[str, Rule] = {}
+    imprecise = []
+    for name, (law, data) in asked.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ScalefitWarning)
+            rules[name] = found = fitter(law, data) if law else average_laws(data, target=name)
+        status, formula = getattr(found, "status", FitStatus.CONVERGED), found.law.formula
+        # An ill-conditioned fit may only be imprecise; its prediction is arbitrary when the design itself is singular.
+        singular = getattr(found, "condition", 0.0) * RANK_TOLERANCE > 1
+        if status is FitStatus.NOT_CONVERGED or (status is FitStatus.ILL_CONDITIONED and singular):
+            raise FitError(f"{formula!r} on the training cells: {status}: {status.sentence}", found)
+        if status is FitStatus.ILL_CONDITIONED:
+            text = "the training cells hardly determine this law; it predicts, but without an interval"
+            imprecise.append(Note("imprecise", f"{formula}: {text}", caution=True))
+    return LawPair(rules, merge(*(getattr(rule, "notes", ()) for rule in rules.values()), imprecise))
 
 
-def pair_up(rules: Mapping[str, Rule]) -> LawPair:
-    """Join fitted rules with their notes, and say which are too imprecise for an interval."""
-    loose = [rule for rule in rules.values() if getattr(rule, "status", None) is FitStatus.ILL_CONDITIONED]
-    text = "the training cells hardly determine this law; it predicts, but without an interval"
-    doubts = (Note("imprecise", f"{rule.law.formula}: {text}", caution=True) for rule in loose)
-    return LawPair(rules, merge(*(getattr(rule, "notes", ()) for rule in rules.values()), doubts))
-
-
-def inputs_of(law: Law) -> list[str]:
-    """Return the columns a law reads."""
+def _inputs(law: Law) -> list[str]:
     return [column_of(name) for name in law.inputs]
 
 

@@ -124,7 +124,7 @@ def _rolling(keys: pd.DataFrame, name: str, values: Floats, text: str) -> list[F
     return folds
 
 
-def _values(keys: pd.DataFrame, column: str, text: str) -> NDArray[np.float64]:
+def _values(keys: pd.DataFrame, column: str, text: str) -> Floats:
     if column not in keys.columns:
         raise SweepError(f"{text!r}: expected one of {', '.join(keys.columns)}, which tell the cells apart")
     values = keys[column].to_numpy(dtype=float)
@@ -143,15 +143,14 @@ def _by_condition(sweep: Sweep, keys: pd.DataFrame, cell: NDArray[np.int64], tex
         runs = np.broadcast_to(evaluate_condition(text, columns | symbols), len(table))
     except LawError as error:
         raise _no_condition(error) from None
-    count = np.bincount(cell, weights=runs, minlength=len(keys))
-    size = np.bincount(cell, minlength=len(keys))
-    if (split := (count > 0) & (count < size)).any():
+    share = np.bincount(cell, weights=runs) / np.bincount(cell)
+    if (split := (share > 0) & (share < 1)).any():
         where = ", ".join(f"{name} {format_number(keys[name][split.argmax()])}" for name in keys.columns)
         raise SweepError(
             f"{text!r} holds out part of {int(split.sum())} of {len(keys)} cells (first {where}), whose other runs "
             f"would be learnt from; hold out whole cells, by {' and '.join(keys.columns)}"
         )
-    return np.asarray(count == size)
+    return np.asarray(share == 1)
 
 
 def _complement(text: str, held: Bools) -> Fold:
@@ -271,6 +270,10 @@ def _compare(predicted: pd.DataFrame, truth: pd.DataFrame, axis: str) -> pd.Data
 def _reach(places: pd.DataFrame, trained: pd.DataFrame) -> tuple[NDArray[np.object_], Floats]:
     """Say on which axes the held-out cells lie outside the training cells, and by what factor."""
     factors = pd.DataFrame(np.maximum(places / trained.max(), trained.min() / places)).clip(lower=1.0)
-    params, tokens = (factors.get(name, pd.Series(1.0, index=places.index)) > 1 for name in ("params", "tokens"))
-    beyond = np.select([params & tokens, params, tokens], ["both", "params", "tokens"], "neither").astype(object)
-    return beyond, factors.max(axis=1).to_numpy()
+    return direction(factors), factors.max(axis=1).to_numpy()
+
+
+def direction(factors: pd.DataFrame, inside: float = 1.0) -> NDArray[np.object_]:
+    """Say on which of params and tokens points lie outside by more than a factor: either, both or neither."""
+    params, tokens = (factors[n] > inside if n in factors else np.zeros(len(factors), bool) for n in _AXES["rolling"])
+    return np.select([params & tokens, params, tokens], ["both", "params", "tokens"], "neither").astype(object)

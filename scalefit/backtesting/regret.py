@@ -190,9 +190,8 @@ def cell_axes(sweep: Sweep) -> tuple[str, ...]:
 
 def searched_axes(sweep: Sweep) -> tuple[str, ...]:
     """Return those of lr and batch that take more than one level within some cell; raise if neither does."""
-    by = cell_axes(sweep)
+    names, by = [name for name in ("lr", "batch") if name in sweep.columns], cell_axes(sweep)
     cell = sweep.group(by)[1]
-    names = [name for name in ("lr", "batch") if name in sweep.columns]
     axes = tuple(name for name in names if sweep.labels(name)[name].groupby(cell).nunique().max() > 1)
     if not axes:
         raise SweepError(

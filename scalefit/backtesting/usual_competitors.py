@@ -5,26 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scalefit._levels import near_lowest
 from scalefit._values import Note, merge
-from scalefit.backtesting.competitors import (
-    AUTO,
-    Competitor,
-    Custom,
-    Entrant,
-    LawPair,
-    Rule,
-    check_targets,
-    fit_rule,
-    inputs_of,
-    label,
-    pair_up,
-)
+from scalefit.backtesting.competitors import AUTO, Competitor, Custom, Entrant, LawPair, check_targets, fit_pair, label
 from scalefit.backtesting.regret import cell_axes, searched_axes
 from scalefit.errors import LawError, SweepError
 from scalefit.fitting.fit_law import fit_law as fit
@@ -99,7 +86,7 @@ class Baseline:
         fitter = partial(fit, weights=counts.to_numpy(dtype=float))
         asked = {"lr": self.lr_law, "batch": self.batch_law}
         laws = {name: get_law(asked[name] or _log_linear(name, means[by])) for name in axes}
-        return pair_up({name: fit_rule(fitter, law, means) for name, law in laws.items()})
+        return fit_pair(fitter, {name: (law, means) for name, law in laws.items()})
 
 
 @dataclass(frozen=True)
@@ -150,7 +137,7 @@ class PublishedEntrant:
             raise LawError(f"{self.name} has no law for {', '.join(searched_axes(sweep))}")
         for law in chosen.values():
             law.check_data_unit(sweep.data_unit)
-        computed = [law.name for law in chosen.values() if "flops" in inputs_of(law.law)]
+        computed = [law.name for law in chosen.values() if "flops" in map(column_of, law.law.inputs)]
         text = f"{', '.join(computed)}: the training compute is taken as 6 N D"
         notes = (Note("compute", text, caution=True),) if computed else ()
         return LawPair({name: _Printed(law.law, law) for name, law in chosen.items()}, notes)
@@ -185,17 +172,12 @@ def usual_competitors(
     pair begin with.
     """
     laws = (laws,) if isinstance(laws, str) else laws
+    recipe = partial(surface_or_average, batch_law=batch_law)
+    surfaces = [Custom(f"surface: {label(law)}", partial(recipe, lr_law=law)) for law in laws]
     chosen = (Basin(), Parabola()) if methods is None else tuple(methods)
     kinds = [type(method).__name__ for method in chosen]
-    names = [kind if kinds.count(kind) == 1 else repr(method) for method, kind in zip(chosen, kinds, strict=True)]
-    surfaces = (
-        Custom(f"surface: {label(law)}", partial(surface_or_average, lr_law=law, batch_law=batch_law)) for law in laws
-    )
-    pairs = (
-        Entrant(f"{name}: {label(law)}", method, law, batch_law)
-        for law in laws
-        for method, name in zip(chosen, names, strict=True)
-    )
+    named = [(kind if kinds.count(kind) == 1 else repr(one), one) for one, kind in zip(chosen, kinds, strict=True)]
+    pairs = [Entrant(f"{name}: {label(law)}", method, law, batch_law) for law in laws for name, method in named]
     known = {competitor.name for competitor in REFERENCES}
     further = (published_entrant(key) for key in dict.fromkeys(published) if key not in known)
     return (*REFERENCES, *surfaces, *pairs, *further)
@@ -205,13 +187,14 @@ def surface_or_average(sweep: Sweep, lr_law: Law | str, batch_law: Law | str) ->
     """Fit a surface; where a law is "auto", average the usual laws through the centres of its cells instead."""
     # The surface needs some law to hold its cells together; for an average that is the straight one.
     lr, batch = ("lr_power" if lr_law == AUTO else lr_law), ("batch_power" if batch_law == AUTO else batch_law)
-    surface = fit_surface(sweep, lr_law=lr, batch_law=batch, loss_law=None)
-    if AUTO not in (lr_law, batch_law):
+    surface, asked = fit_surface(sweep, lr_law=lr, batch_law=batch, loss_law=None), {"lr": lr_law, "batch": batch_law}
+    if AUTO not in asked.values():
         return surface
-    rules: dict[str, Rule] = {"lr": average_laws(surface, target="lr") if lr_law == AUTO else surface.lr_fit}
-    if surface.batch_fit is not None:
-        rules["batch"] = average_laws(surface, target="batch") if batch_law == AUTO else surface.batch_fit
-    return LawPair(rules, merge(*(getattr(rule, "notes", ()) for rule in rules.values())))
+    rules = {
+        name: average_laws(surface, target=name) if asked[name] == AUTO else found
+        for name, found in surface.laws.items()
+    }
+    return LawPair(rules, merge(*(rule.notes for rule in rules.values())))
 
 
 def _log_linear(target: str, cells: pd.DataFrame) -> Law:
@@ -228,11 +211,9 @@ class _Printed:
     law: Law
     published: PublishedLaw
 
-    def predict(self, table: pd.DataFrame | None = None, *, level: float = 0.95) -> pd.DataFrame:
-        rows = pd.DataFrame() if table is None else table
-        inputs: dict[str, Any] = {name: rows[name].to_numpy() for name in inputs_of(self.law)}
-        value = self.published(**inputs)
+    def predict(self, table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+        value = self.law(self.published.values, table)
         if not (np.isfinite(value) & (value > 0)).all():
             worst = format_number(float(np.min(value)), 3)
             raise LawError(f"{self.published.name} gives {worst} here, which is no setting")
-        return pd.DataFrame({"prediction": value, "lo": np.nan, "hi": np.nan}, index=rows.index)
+        return pd.DataFrame({"prediction": value, "lo": np.nan, "hi": np.nan}, index=table.index)

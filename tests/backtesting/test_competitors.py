@@ -179,7 +179,7 @@ def test_custom_recipe_is_called_with_the_training_runs():
     assert seen == [sweep]
 
 
-def test_line_up_holds_every_pair_once():
+def test_usual_competitors_hold_every_pair_once():
     names = [
         entrant.name for entrant in usual_competitors(["lr_power", "lr_curved"], "batch_power", None, ["steplaw2025"])
     ]
