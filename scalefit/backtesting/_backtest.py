@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from scalefit._values import Note, merge
 from scalefit.backtesting.competitors import Competitor
@@ -21,12 +20,10 @@ from scalefit.display import Face, Shown
 from scalefit.errors import SweepError
 from scalefit.laws.formula import Law
 from scalefit.optima.basin import Basin
-from scalefit.optima.cells import Extractor
+from scalefit.optima.cells import Extractor, Floats
 from scalefit.optima.find_optima import find_optima
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import format_error, format_number
-
-Floats = NDArray[np.float64]
 
 _OF_METHOD = ("asymmetry", "touching", "mixed", "unfinished")
 """Doubts about the optima that predictions are compared with."""
@@ -243,9 +240,8 @@ def backtest(
     tables, draws, fold_notes = zip(*(score_fold(setup, fold) for fold in folds), strict=True)
     scores = Scores(pd.concat(tables, ignore_index=True), np.concatenate(draws), axes)
     names = tuple(fold.name for fold in folds)
-    doubts = [
-        Note(n.code, f"observed optima: {n.text}", True) for n in found.notes if n.caution and n.code in _OF_METHOD
-    ]
+    doubted = (note for note in found.notes if note.caution and note.code in _OF_METHOD)
+    doubts = [Note(note.code, f"observed optima: {note.text}", True) for note in doubted]
     # Of notes that differ from fold to fold in their numbers only, the last is kept.
     once = {(note.code, re.sub(r"\d+", "", note.text)): note for notes in fold_notes for note in notes}
     notes = merge(sweep.notes, _notes(scores, names), doubts, once.values())

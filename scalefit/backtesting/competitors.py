@@ -37,7 +37,6 @@ class Predictor(Protocol):
 
     def optimum(self, *, level: float = 0.95, **cells: Any) -> pd.DataFrame:
         """Predict the best setting at `params` and `tokens`; see `Competitor`."""
-        ...
 
 
 class Competitor(Protocol):
@@ -74,11 +73,9 @@ class Competitor(Protocol):
     @property
     def name(self) -> str:
         """Row label; unique in a backtest."""
-        ...
 
     def train(self, sweep: Sweep) -> Predictor:
         """Learn from the training runs."""
-        ...
 
 
 class Rule(Protocol):
@@ -87,11 +84,9 @@ class Rule(Protocol):
     @property
     def law(self) -> Law:
         """The law, for its inputs."""
-        ...
 
     def predict(self, table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
         """Return prediction, lo and hi, one row a row of the table."""
-        ...
 
 
 @dataclass(frozen=True)

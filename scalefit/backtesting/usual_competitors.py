@@ -190,10 +190,7 @@ def surface_or_average(sweep: Sweep, lr_law: Law | str, batch_law: Law | str) ->
     surface, asked = fit_surface(sweep, lr_law=lr, batch_law=batch, loss_law=None), {"lr": lr_law, "batch": batch_law}
     if AUTO not in asked.values():
         return surface
-    rules = {
-        name: average_laws(surface, target=name) if asked[name] == AUTO else found
-        for name, found in surface.laws.items()
-    }
+    rules = {n: average_laws(surface, target=n) if asked[n] == AUTO else law for n, law in surface.laws.items()}
     return LawPair(rules, merge(*(rule.notes for rule in rules.values())))
 
 
