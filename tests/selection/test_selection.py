@@ -14,8 +14,8 @@ from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
 from scalefit.optima.find_optima import find_optima
 from scalefit.selection.choose_law import Choice, choose_law
-from scalefit.selection.compare import Comparison, compare
-from scalefit.selection.criteria import akaike_weights, criteria, jackknife, log_likelihood
+from scalefit.selection.compare import Comparison, akaike_weights, compare, jackknife
+from scalefit.selection.criteria import criteria, log_likelihood
 from scalefit.simulation import simulate_sweep
 from scalefit.solvers.losses import Huber, SoftL1, Squared
 from scalefit.sweep import Sweep
