@@ -15,7 +15,7 @@ from scalefit.display import Face, Shown
 from scalefit.errors import ExtrapolationWarning
 from scalefit.fitting.fit_result import Fit
 from scalefit.laws.formula import Law
-from scalefit.selection.choose_law import compare_laws
+from scalefit.selection.choose_law import fit_laws
 from scalefit.selection.compare import Comparison, is_judged
 from scalefit.solvers.students_t import t_quantile
 from scalefit.vocabulary import column_of, format_error, format_number
@@ -122,10 +122,8 @@ class Average(Shown):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ExtrapolationWarning)
             widest = self.widest.predict(table, level=level, **given)  # first: it knows which names are strange
-            found = [
-                fit.predict(table, level=level, **{n: given[n] for n in map(column_of, fit.law.inputs) if n in given})
-                for fit in self.fits
-            ]
+            own = ({n: given[n] for n in map(column_of, fit.law.inputs) if n in given} for fit in self.fits)
+            found = [fit.predict(table, level=level, **one) for fit, one in zip(self.fits, own, strict=True)]
         for one in caught[:1]:
             warnings.warn(str(one.message), ExtrapolationWarning, stacklevel=2)
         logged = self.comparison.space == "log"
@@ -148,11 +146,8 @@ class Average(Shown):
         for name in ("error", "behind"):
             shown[name] = [format_error(v, e) for v, e in zip(table[name], table[f"{name}_stderr"], strict=True)]
         heavy = self.fits[int(np.argmax(self.weights))]
-        facts = (
-            ("heaviest", heavy.law.written(heavy.values)),
-            ("reason", self.reason),
-            ("rows", f"{self.fits[0].n} from {self.source}"),
-        )
+        law, rows = heavy.law.written(heavy.values), f"{self.fits[0].n} from {self.source}"
+        facts = (("heaviest", law), ("reason", self.reason), ("rows", rows))
         return Face(f"Average of {len(self.fits)} laws for {target}", facts, shown, self.notes)
 
 
@@ -231,7 +226,7 @@ def average_laws(
         # of a surface, the cells' centres its law was fitted to, with their random-effects weights
         target = column_of(centres.law.target)
         data = Observations(centres.rows, centres.weights, data.notes, data.source, centres.data_unit)
-    comparison, notes = compare_laws(data, laws, target, bounds=bounds, shrink=shrink, weights=weights)
+    comparison, notes = fit_laws(data, laws, target, bounds=bounds, shrink=shrink, weights=weights)
     table = comparison.table
     behind, error = table["behind"].to_numpy(dtype=float), table["behind_stderr"].to_numpy(dtype=float)
     apart = np.divide(behind, error, out=np.zeros(len(table)), where=(behind > 0) & (error > 0))
@@ -244,11 +239,10 @@ def average_laws(
 
 def _reason(table: pd.DataFrame, share: Array) -> str:
     order = [k for k in np.argsort(-share, kind="stable") if share[k] >= _HEAVY]
-    heavy = [
-        f"{table['law'][k]} {share[k]:.2f} (error {format_number(table['error'][k], 3)}"
-        + (f", {format_number(table['behind'][k], 2)} behind)" if k else ")")
-        for k in order
-    ]
+    heavy = []
+    for k in order:
+        behind = f", {format_number(table['behind'][k], 2)} behind" if k else ""
+        heavy.append(f"{table['law'][k]} {share[k]:.2f} (error {format_number(table['error'][k], 3)}{behind})")
     rest = len(table) - len(order)
     text = f"weights by the error on cells left out and on the largest predicted from the smaller: {', '.join(heavy)}"
     return f"{text}; {rest} more below {_HEAVY:g}" if rest else text

@@ -39,8 +39,6 @@ _FAMILIES: dict[str, tuple[Law, ...]] = {
 }
 """Candidates by target."""
 
-_REFUSED = (FitStatus.NOT_CONVERGED, FitStatus.ILL_CONDITIONED)
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Choice(Shown):
@@ -164,17 +162,14 @@ def choose_law(
     'lr_power'
     """
     how = {"loss": loss, "space": space, "weights": weights, "bounds": bounds, "shrink": shrink}
-    comparison, notes = compare_laws(data, laws, target, **how)
-    table = comparison.table
-    judged = is_judged(table)
+    comparison, notes = fit_laws(data, laws, target, **how)
+    table, judged = comparison.table, is_judged(comparison.table)
     near = judged & (table["behind"] <= table["behind_stderr"].fillna(0.0))
     chosen = int(table[near].sort_values("parameters", kind="stable").index[0])
     return Choice(comparison.fits[chosen], comparison, _reason(table[judged], chosen), tuple(notes))
 
 
-def compare_laws(
-    data: Any, laws: str | Sequence[Law | str], target: str | None, **how: Any
-) -> tuple[Comparison, list[Note]]:
+def fit_laws(data: Any, laws: Sequence[Law | str], target: str | None, **how: Any) -> tuple[Comparison, list[Note]]:
     """Fit the laws, for "auto" the usual ones, and compare those that can be fitted; note why the others cannot.
 
     Raises FitError if there are none, none can be fitted, or none can be judged on cells left out.
@@ -190,7 +185,8 @@ def compare_laws(
     for law in map(get_law, laws):
         try:
             found = fit(law, data, **how)
-            why = f"{found.status}: {found.status.sentence}" if found.status in _REFUSED else ""
+            usable = found.status in (FitStatus.CONVERGED, FitStatus.AT_BOUND)
+            why = "" if usable else f"{found.status}: {found.status.sentence}"
         except (FitError, LawError) as error:
             why = str(error)
         if why:
@@ -219,10 +215,8 @@ def usual_laws(data: Any, target: str | None = None) -> tuple[Law, ...]:
     table = _observed(data, target)
     varied = {name for name in ("params", "tokens", "batch") if name in table and _varies(table[name])}
     laws = [law for law in _FAMILIES[target] if {column_of(name) for name in law.inputs} <= varied]
-    # A law of one input alone competes only where the data do not vary the other.
-    if target == "lr" and {"params", "tokens"} <= varied:
+    if {"params", "tokens"} <= varied:
         laws = [law for law in laws if law not in _ALONE]
-    laws = [law for law in laws if law is not _ALONE[2] or len(laws) == 1]
     if not laws:
         raise FitError("no law to choose from: the data vary none of params and tokens")
     return tuple(laws)
@@ -261,6 +255,7 @@ def _reason(table: pd.DataFrame, chosen: int) -> str:
     rows = table.to_dict("records")
     own, best = rows[list(table.index).index(chosen)], rows[0]
     error = f"{format_error(own['error'], own['error_stderr'])} on held-out cells"
+    simpler = [row for row in rows if row["parameters"] < own["parameters"]]
     if len(rows) == 1:
         return f"{own['law']} is the only law that could be judged; its error is {error}."
     if own is not best:
@@ -269,13 +264,11 @@ def _reason(table: pd.DataFrame, chosen: int) -> str:
             f"standard error of the best: its error is {error}, behind {best['law']} ({best['parameters']} parameters) "
             f"by {_gap(own)}."
         )
-    simpler = [row for row in rows if row["parameters"] < own["parameters"]]
+    text = f"{own['law']} has the smallest error of {len(rows)} laws, {error}"
     if not simpler:
-        return f"{own['law']} has the smallest error of {len(rows)} laws, {error}, and none is simpler."
-    return (
-        f"{own['law']} has the smallest error of {len(rows)} laws, {error}. The best simpler law, {simpler[0]['law']}, "
-        f"is behind by {_gap(simpler[0])}: more than one standard error of the paired difference."
-    )
+        return f"{text}, and none is simpler."
+    text = f"{text}. The best simpler law, {simpler[0]['law']}, is behind by {_gap(simpler[0])}"
+    return f"{text}: more than one standard error of the paired difference."
 
 
 def _gap(row: Mapping[Any, Any]) -> str:

@@ -83,18 +83,15 @@ class Comparison(Shown):
         table, target = self._table, self.fits[0].law.target
         unit = f"log {target}" if self.space == "log" else target
         facts = [("rows", f"{self.fits[0].n} from {self.source}"), ("errors", f"root mean square of {unit}")]
-        facts += [
-            (f"grow {name}", f"{cells} largest cells, {format_number(reach, 3)}x beyond those fitted")
-            for name, (cells, reach) in self.growths.items()
-        ]
+        for name, (cells, reach) in self.growths.items():
+            facts.append((f"grow {name}", f"{cells} largest cells, {format_number(reach, 3)}x beyond those fitted"))
         shown = pd.DataFrame({"law": table["law"], "free": table["parameters"]})
-        best = table["aicc"].min()
-        shown["AICc"] = [_number(value - best, "+.1f") for value in table["aicc"]]
-        shown["BIC"] = [_number(value - table["bic"].min(), "+.1f") for value in table["bic"]]
-        shown["weight"] = [_number(value, ".2f") for value in table["akaike_weight"]]
+        for heading in ("AICc", "BIC"):
+            gap = table[heading.lower()] - table[heading.lower()].min()
+            shown[heading] = [f"{value:+.1f}" if np.isfinite(value) else "nan" for value in gap]
+        shown["weight"] = table["akaike_weight"].map("{:.2f}".format)
         for name in ("leave_out", *(f"grow_{axis}" for axis in self.growths), "error", "behind"):
-            pairs = zip(table[name], table[f"{name}_stderr"], strict=True)
-            shown[name.replace("_", " ")] = [format_error(value, error) for value, error in pairs]
+            shown[name.replace("_", " ")] = list(map(format_error, table[name], table[f"{name}_stderr"]))
         return Face(f"Comparison of {len(self.fits)} laws for {target}", tuple(facts), shown, self.notes)
 
 
@@ -156,17 +153,27 @@ def compare(fits: Sequence[Fit]) -> Comparison:
     """
     matched, given = match(fits), list(fits)
     splits, unlearnt, errors = hold_out(matched)
-    names = _labels(given)
-    table = _tabulate(given, names, errors)
+    names, judged = _labels(given), [criteria(fit) for fit in given]
+    columns: dict[str, object] = {
+        "law": names,
+        "parameters": [parameters_of(fit) for fit in given],
+        "status": [fit.status.name for fit in given],
+        "aicc": [one.aicc for one in judged],
+        "bic": [one.bic for one in judged],
+        "akaike_weight": akaike_weights(np.array([one.aicc for one in judged])),
+        "lost": [error.lost for error in errors],
+    }
+    for name in errors[0].squares:  # the error, then what it would be without each cell
+        roots = np.sqrt([error.squares[name] for error in errors])
+        columns |= {name: roots[:, 0], f"{name}_stderr": jackknife(roots[:, 1:])}
+    table = pd.DataFrame(columns)
     order = np.lexsort([table["error"], table["lost"]])
-    roots = np.sqrt([errors[k].squares["error"] for k in order])
-    behind = roots - roots[0]
+    behind = roots[order] - roots[order[0]]  # the last of them is the error ranked by
     table = table.iloc[order].reset_index(drop=True)
     table = table.assign(behind=behind[:, 0], behind_stderr=jackknife(behind[:, 1:]))
     notes = _notes(given, names, errors, splits, int(matched.cells.max()) + 1)
-    notes += [
-        Note("no_growth", f"{name}: the smaller cells identify no law; nothing is grown", True) for name in unlearnt
-    ]
+    text = "the smaller cells identify no law; nothing is grown"
+    notes += [Note("no_growth", f"{name}: {text}", caution=True) for name in unlearnt]
     reaches = FrozenMap({split.column: (split.cells, split.reach) for split in splits})
     ranked = tuple(given[k] for k in order)
     return Comparison(table, ranked, reaches, given[0].space, tuple(notes), given[0].source)
@@ -186,40 +193,18 @@ def _labels(fits: Sequence[Fit]) -> list[str]:
     return [f"{name} ({count + 1})" if count else name for name, count in zip(names, before, strict=True)]
 
 
-def _tabulate(fits: list[Fit], names: list[str], errors: list[Errors]) -> pd.DataFrame:
-    found = [criteria(fit) for fit in fits]
-    aicc = np.array([one.aicc for one in found])
-    columns: dict[str, object] = {
-        "law": names,
-        "parameters": [parameters_of(fit) for fit in fits],
-        "status": [fit.status.name for fit in fits],
-        "aicc": aicc,
-        "bic": [one.bic for one in found],
-        "akaike_weight": akaike_weights(aicc),
-        "lost": [error.lost for error in errors],
-    }
-    for name in errors[0].squares:
-        roots = np.sqrt([error.squares[name] for error in errors])
-        columns |= {name: roots[:, 0], f"{name}_stderr": jackknife(roots[:, 1:])}
-    return pd.DataFrame(columns)
-
-
 def akaike_weights(aicc: Array) -> Array:
     """Return exp(-Delta/2) normalised over the fits that have an AICc; NaN for the others."""
-    known = np.isfinite(aicc)
-    if not known.any():
-        return np.full(len(aicc), np.nan)
-    share = np.exp(-0.5 * (aicc - aicc[known].min()))
-    return share / share[known].sum()
+    if np.isnan(aicc).all():
+        return aicc
+    share = np.exp(-0.5 * (aicc - np.nanmin(aicc)))
+    return share / np.nansum(share)
 
 
 def jackknife(without: Array) -> Array:
     """Return the standard error of a statistic from its values without each cell (last axis); Efron and Tibshirani."""
     count = without.shape[-1]
-    if count < 2:
-        return np.full(without.shape[:-1], np.nan)
-    spread = without - without.mean(axis=-1, keepdims=True)
-    return np.sqrt((count - 1) / count * (spread**2).sum(axis=-1))
+    return np.sqrt(count - 1) * without.std(axis=-1) if count > 1 else np.full(without.shape[:-1], np.nan)
 
 
 def _notes(fits: list[Fit], names: list[str], errors: list[Errors], splits: Sequence[Growth], cells: int) -> list[Note]:
@@ -251,7 +236,3 @@ def _notes(fits: list[Fit], names: list[str], errors: list[Errors], splits: Sequ
     if cells < 6:
         notes.append(Note("few", f"{cells} cells are few: the standard errors are rough", caution=True))
     return notes
-
-
-def _number(value: float, form: str) -> str:
-    return format(value, form) if np.isfinite(value) else "nan"

@@ -76,15 +76,11 @@ def _check_kind(first: Fit, other: Fit) -> None:
     if column_of(first.law.target) != column_of(other.law.target):
         raise FitError(f"only fits of the same target can be compared; {ours} and {theirs} have different ones")
     if first.space != other.space:
-        raise FitError(
-            f"{ours} was fitted in {first.space} space and {theirs} in {other.space} space, so their errors have "
-            "different units; fit both with the same space="
-        )
+        text = f"{ours} was fitted in {first.space} space and {theirs} in {other.space} space"
+        raise FitError(f"{text}, so their errors have different units; fit both with the same space=")
     if first.n != other.n:
-        raise FitError(
-            f"only fits to the same rows can be compared: {ours} was fitted to {first.n} rows and {theirs} to "
-            f"{other.n}; fit both to one table"
-        )
+        text = f"{ours} was fitted to {first.n} rows and {theirs} to {other.n}"
+        raise FitError(f"only fits to the same rows can be compared: {text}; fit both to one table")
 
 
 def _check_rows(first: Fit, other: Fit) -> None:
@@ -92,11 +88,9 @@ def _check_rows(first: Fit, other: Fit) -> None:
     both = f"{first.law.formula!r} and {other.law.formula!r}"
     for name, (ours, theirs) in _shared(first, other).items():
         if (different := ~_close(ours, theirs)).any():
-            row = int(different.argmax())
-            raise FitError(
-                f"only fits to the same rows can be compared: {both} differ in {name} in {int(different.sum())} of "
-                f"{len(ours)} rows, for example {ours[row]:.6g} against {theirs[row]:.6g}; fit both to one table"
-            )
+            row, count = int(different.argmax()), f"{int(different.sum())} of {len(ours)} rows"
+            text = f"{both} differ in {name} in {count}, for example {ours[row]:.6g} against {theirs[row]:.6g}"
+            raise FitError(f"only fits to the same rows can be compared: {text}; fit both to one table")
     if not np.array_equal(first.problem.bounds, other.problem.bounds):
         raise FitError(f"{both} were fitted with different rows as bounds; fit both with the same bounds=")
     if not _close(first.weights / first.weights.mean(), other.weights / other.weights.mean()).all():
@@ -193,10 +187,8 @@ def log_likelihood(loss: Loss, residuals: Array, weights: Array) -> float:
         tau = np.exp(log_tau)
         return tau * total + float(_log_partition(loss, tau * weights).sum())
 
-    found = minimize_scalar(
-        cost, bounds=(middle - _WIDEST, middle + _WIDEST), method="bounded", options={"xatol": 1e-9}
-    )
-    return -float(found.fun)
+    ends = (middle - _WIDEST, middle + _WIDEST)
+    return -float(minimize_scalar(cost, bounds=ends, method="bounded", options={"xatol": 1e-9}).fun)
 
 
 def _log_partition(loss: Loss, precision: Array) -> Array:
@@ -261,14 +253,10 @@ def hold_out(matched: Matched) -> tuple[list[Growth], list[str], list[Errors]]:
     axes = [name for name in ("params", "tokens") if name in matched.columns] or ["flops"]
     splits = [split for name in axes if name in matched.columns and (split := _growth(matched, name))]
     errors = [_held_out_errors(fit, matched, splits) for fit in matched.fits]
-    unlearnt = [
-        split.column
-        for split in splits
-        if np.isnan([error.squares[f"grow_{split.column}"][0] for error in errors]).all()
-    ]
+    learnt = [one for one in splits if not np.isnan([e.squares[f"grow_{one.column}"][0] for e in errors]).all()]
+    unlearnt = [split.column for split in splits if split not in learnt]
     if unlearnt:  # a direction that no law can learn says nothing about any of them
-        splits = [split for split in splits if split.column not in unlearnt]
-        errors = [_held_out_errors(fit, matched, splits) for fit in matched.fits]
+        splits, errors = learnt, [_held_out_errors(fit, matched, learnt) for fit in matched.fits]
     return splits, unlearnt, errors
 
 
@@ -318,25 +306,19 @@ def _mean_squares(fit: Fit, learnt: Array, scored: Array) -> Array:
     with np.errstate(all="ignore"):
         for start in range(0, len(learnt), block):
             kept, asked = learnt[start : start + block] * fit.weights, scored[start : start + block] * fit.weights
-            phi, usable = np.tile(fit.phi, (len(kept), 1)), np.ones(len(kept), dtype=bool)
-            if solve is not None:
-                phi, usable = solve(kept, observed)
+            held = np.tile(fit.phi, (len(kept), 1)), np.ones(len(kept), dtype=bool)
+            phi, usable = solve(kept, observed) if solve else held
             value, jacobian = values(phi)
             away = value - observed
             if not usable.all():
                 soft, slopes = fit.problem.soften(away, jacobian)
                 usable = usable | _arrived(fit, free, soft, slopes[:, free], kept)
-            mean = (asked * _missed(fit, away) ** 2).sum(axis=1) / asked.sum(axis=1)
+            if fit.censored is not None:  # the error of a bound is the least it can be: none on the side of the truth
+                away = np.where(fit.censored * away > 0, 0.0, away)
+            mean = (asked * away**2).sum(axis=1) / asked.sum(axis=1)
             enough = (kept > 0).sum(axis=1) >= free.sum()
             parts.append(np.where(usable & enough, mean, np.nan))
     return np.concatenate(parts)
-
-
-def _missed(fit: Fit, away: Array) -> Array:
-    """Return errors of predictions; that of a bound is the least it can be, nothing on the side of the truth."""
-    if fit.censored is None:
-        return away
-    return np.where(fit.censored * away > 0, 0.0, away)
 
 
 def _arrived(fit: Fit, free: Array, residual: Array, columns: Array, weights: Array) -> Array:
