@@ -166,10 +166,8 @@ def nested_test(small: Fit, large: Fit, *, level: float = 0.05, n: int = 999, se
     p_f = float(fdtrc(added, more.dof, max(statistic, 0.0)))
     names, notes = (name_of(less), name_of(more)), []
     if border:
-        text = (
-            f"{names[0]} is a limit of {names[1]}, not a point inside: p is simulated, the F distribution is not right"
-        )
-        notes.append(Note("border", text))
+        text = f"{names[0]} is a limit of {names[1]}, not a point inside"
+        notes.append(Note("border", f"{text}: p is simulated, the F distribution is not right"))
     if more.dof < 4:
         text = f"{more.dof} degrees of freedom are few: only large departures would be seen"
         notes.append(Note("few", text, caution=True))
@@ -234,8 +232,7 @@ def _lowest(fit: Fit, middle: Array, observed: Array) -> Array:
 
 
 def _posed(fit: Fit, observed: Array) -> Problem:
-    target = np.exp(observed) if fit.space == "log" else observed
-    return replace(fit.problem, target=target)
+    return replace(fit.problem, target=np.exp(observed) if fit.space == "log" else observed)
 
 
 def _starts(fit: Fit, middle: Array) -> Array:
