@@ -26,7 +26,7 @@ from scalefit.sweep import Sweep
 from scalefit.vocabulary import format_error, format_number
 
 _OF_METHOD = ("asymmetry", "touching", "mixed", "unfinished")
-"""Doubts about the optima that predictions are compared with."""
+"""Cautions about the optima that predictions are compared with."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -116,6 +116,14 @@ class Backtest(Shown):
         Notes
         -----
         Ranked by mean regret among the entrants that have one for every cell; those with fewer cells follow.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> plain = [sf.Baseline("best run", 0.0), sf.Baseline("within 1 %", 0.01)]
+        >>> scores = sf.backtest(sf.load_dataset("tiny-lm"), "largest params", entrants=plain).summary()
+        >>> float(scores["behind_pct"].iloc[0])
+        0.0
         """
         return self._scores.summary.copy()
 
@@ -131,6 +139,14 @@ class Backtest(Shown):
         Notes
         -----
         arXiv:2606.29158 reports that laws extrapolate better in data than in model size. Compare at equal reach.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> folds = ["largest params", "largest tokens"]
+        >>> report = sf.backtest(sf.load_dataset("tiny-lm"), folds, entrants=[sf.Baseline("best run", 0.0)])
+        >>> report.by_axis()["beyond"].tolist()
+        ['params', 'tokens']
         """
         return self._scores.by_axis.copy()
 
@@ -240,11 +256,11 @@ def backtest(
     tables, draws, fold_notes = zip(*(score_fold(setup, fold) for fold in folds), strict=True)
     scores = Scores(pd.concat(tables, ignore_index=True), np.concatenate(draws), axes)
     names = tuple(fold.name for fold in folds)
-    doubted = (note for note in found.notes if note.caution and note.code in _OF_METHOD)
-    doubts = [Note(note.code, f"observed optima: {note.text}", True) for note in doubted]
+    kept = (note for note in found.notes if note.caution and note.code in _OF_METHOD)
+    cautions = [Note(note.code, f"observed optima: {note.text}", True) for note in kept]
     # Of notes that differ from fold to fold in their numbers only, the last is kept.
     once = {(note.code, re.sub(r"\d+", "", note.text)): note for notes in fold_notes for note in notes}
-    notes = merge(sweep.notes, _notes(scores, names), doubts, once.values())
+    notes = merge(sweep.notes, _notes(scores, names), cautions, once.values())
     return Backtest(scores.table, scores.draws, names, axes, level, notes, sweep.source)
 
 
@@ -353,10 +369,10 @@ def _notes(scores: Scores, folds: Sequence[str]) -> list[Note]:
     if "regret_tokens" in scores.summary:
         best = scores.summary["entrant"].iloc[0]
         rows = scores.by_axis[scores.by_axis["entrant"] == best].set_index("beyond")
-        told = " and ".join(
+        both = " and ".join(
             f"{format_error(rows.at[kind, 'regret_pct'], rows.at[kind, 'regret_stderr'])} % beyond {kind} "
             f"({rows.at[kind, 'cells']} cell(s), reach {format_number(rows.at[kind, 'reach'], 2)}x)"
             for kind in ("params", "tokens")
         )
-        notes.append(Note("params_tokens", f"mean regret of {best}: {told}"))
+        notes.append(Note("params_tokens", f"mean regret of {best}: {both}"))
     return notes

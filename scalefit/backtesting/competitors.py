@@ -138,6 +138,13 @@ class LawPair:
         ------
         LawError
             If a law needs an input that is neither given nor predicted.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> fitted = sf.fit("eta = c * D**b", {"tokens": [1e9, 2e9, 4e9, 8e9], "lr": [4e-3, 3.2e-3, 2.9e-3, 2.3e-3]})
+        >>> sf.LawPair({"lr": fitted}).optimum(tokens=[1e9, 8e9])["lr"].round(4).tolist()
+        [0.004, 0.0023]
         """
         values = np.broadcast_arrays(*(np.atleast_1d(np.asarray(value, dtype=float)) for value in cells.values()))
         given = pd.DataFrame(dict(zip(map(column_of, cells), values, strict=True)))

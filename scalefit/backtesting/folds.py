@@ -243,8 +243,8 @@ def _predict(
         note = Note("failed", f"{competitor.name} made no prediction: {text}", caution=True)
         return pd.DataFrame(np.nan, index=places.index, columns=names), text, [note]
     notes = (n for n in getattr(predictor, "notes", ()) if n.caution and n not in training.notes)
-    told = [Note(n.code, f"{competitor.name}: {n.text}", True) for n in notes if n.code not in _COUNTED]
-    return columns, "", told
+    cautions = [Note(n.code, f"{competitor.name}: {n.text}", True) for n in notes if n.code not in _COUNTED]
+    return columns, "", cautions
 
 
 def _compare(predicted: pd.DataFrame, truth: pd.DataFrame, axis: str) -> pd.DataFrame:

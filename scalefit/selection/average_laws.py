@@ -117,6 +117,13 @@ class Average(Shown):
         -----
         ExtrapolationWarning
             When a point lies beyond the fitted range.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> average = sf.average_laws({"tokens": [1e9, 2e9, 4e9, 8e9, 16e9], "lr": [4.1, 3.2, 2.9, 2.3, 2.0]})
+        >>> average.predict(tokens=8e9)["prediction"].round(2).tolist()
+        [2.35]
         """
         given = {column_of(str(name)): value for name, value in inputs.items()}
         with warnings.catch_warnings(record=True) as caught:

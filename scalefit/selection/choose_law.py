@@ -1,4 +1,4 @@
-"""Which laws compete for a target, and the simplest of them that the best does not beat beyond doubt."""
+"""Which laws compete for a target, and the simplest of them that predicts unseen cells about as well as the best."""
 
 from __future__ import annotations
 

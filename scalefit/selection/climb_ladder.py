@@ -78,8 +78,8 @@ class Ladder(Shown):
     @property
     def supported(self) -> tuple[str, ...]:
         """The rules that stand with the fewest parameters; the widest law alone when every rule is rejected."""
-        standing = self._table[self._table["stands"]]
-        return tuple(standing.loc[standing["parameters"] == standing["parameters"].min(), "rule"])
+        kept = self._table[self._table["stands"]]
+        return tuple(kept.loc[kept["parameters"] == kept["parameters"].min(), "rule"])
 
     @property
     def verdict(self) -> str:
@@ -167,13 +167,13 @@ def climb_ladder(pairs: Any, *, weights: Any = None, level: float = 0.05, n: int
     if counted < _FEWEST or len(np.unique(first.rows["batch"][first.weights > 0])) < 4:
         raise FitError(f"expected at least {_FEWEST} pairs at 4 or more batch sizes, found {counted} pairs")
     fits[_TOP] = fit(get_law(_TOP), pairs, weights=weights, bounds="drop")
-    tests, standing = {}, {_TOP}
+    tests, supported = {}, {_TOP}
     for k, (small, large) in enumerate(pairwise):
         tests[small, large] = test = nested_test(fits[small], fits[large], level=level, n=n, seed=seed + k)
-        if large in standing and not test.rejected:
-            standing.add(small)
+        if large in supported and not test.rejected:
+            supported.add(small)
     rows = [
-        (name, one.law.formula, parameters_of(one), one.scatter, criteria(one).aicc, name in standing)
+        (name, one.law.formula, parameters_of(one), one.scatter, criteria(one).aicc, name in supported)
         for name, one in fits.items()
     ]
     table = pd.DataFrame(rows, columns=["rule", "formula", "parameters", "scatter", "aicc", "stands"])
