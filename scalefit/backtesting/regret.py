@@ -47,20 +47,10 @@ class Regrets:
 
 @dataclass(frozen=True, eq=False)
 class CellRuns:
-    """The runs of one cell, over which a regret is interpolated.
+    """The runs of one cell, over which a regret is interpolated: logs of their settings and losses, NaN if diverged.
 
-    Parameters
-    ----------
-    x : ndarray (runs, axes)
-        Natural logs of the settings.
-    loss : ndarray (runs,)
-        Nats per token; NaN for a diverged run.
-    noise : float
-        Standard deviation of a run's loss; NaN if unknown.
-    rtol : float
-        Settings within this relative distance are one place, where losses are averaged.
-    seed : int
-        Of the simulated noise.
+    `noise` is the standard deviation of a loss, NaN if unknown; settings within `rtol` are one place, where losses are
+    averaged.
 
     Examples
     --------

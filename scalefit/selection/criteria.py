@@ -227,22 +227,15 @@ class Growth:
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """Mean squared errors of one law on rows held out.
-
-    Parameters
-    ----------
-    squares : dict of str to ndarray (1 + C,)
-        For cells left out (over those whose refit identifies the law), for each growth and for all of them together:
-        the error, then what it would be without each cell.
-    lost : int
-        Cells, and growths, that cannot be predicted because the other rows do not identify the law.
-    guessed : int
-        Growths without one cell that could not be refitted; they enter as if that cell made no difference.
-    """
+    """Mean squared errors of one law on rows held out."""
 
     squares: dict[str, Array]
+    """For cells left out (those whose refit identifies the law), each growth and all together: the error of each, then
+    what it would be without each cell, shape (1 + C,)."""
     lost: int
+    """Cells, and growths, that cannot be predicted because the other rows do not identify the law."""
     guessed: int
+    """Growths without one cell that could not be refitted; they enter as if that cell made no difference."""
 
 
 def hold_out(matched: Matched) -> tuple[list[Growth], list[str], list[Errors]]:
