@@ -169,8 +169,8 @@ class Backtest(Shown):
             shown[name] = list(map(format_error, scores[f"{name}_pct"], scores[f"{name}_stderr"]))
         for axis in self.axes:
             shown[f"{axis} log2"] = [format_number(value, 2) for value in scores[f"{axis}_log2"]]
-            shown[f"{axis} inside"] = scores[f"{axis}_coverage"].map("{:.0%}".format, na_action="ignore").fillna("")
-        shown["clipped"] = scores["clipped"].map("{:.0%}".format, na_action="ignore").fillna("")
+            shown[f"{axis} inside"] = _percent(scores[f"{axis}_coverage"])
+        shown["clipped"] = _percent(scores["clipped"])
         for kind in ("params", "tokens"):
             if f"regret_{kind}" in scores:
                 shown[f"beyond {kind}"] = [format_number(value, 3) for value in scores[f"regret_{kind}"]]
@@ -326,6 +326,10 @@ class Scores:
 def _point_errors(rows: pd.DataFrame, axis: str) -> pd.Series:
     """Return the errors, in octaves, where the observed optimum is a point."""
     return rows.loc[rows[f"{axis}_status"] == "interior", f"log2_{axis}_error"].dropna()
+
+
+def _percent(shares: pd.Series) -> list[str]:
+    return ["" if np.isnan(share) else f"{share:.0%}" for share in shares]
 
 
 def _held_cells(table: pd.DataFrame) -> pd.DataFrame:
