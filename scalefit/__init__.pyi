@@ -15,13 +15,13 @@ from .backtesting._backtest import Backtest as Backtest
 from .backtesting._backtest import backtest as backtest
 from .backtesting._extrapolate import Forecast as Forecast
 from .backtesting._extrapolate import extrapolate as extrapolate
-from .backtesting.competitors import Baseline as Baseline
 from .backtesting.competitors import Competitor as Competitor
 from .backtesting.competitors import Custom as Custom
 from .backtesting.competitors import EffectiveEntrant as EffectiveEntrant
 from .backtesting.competitors import Entrant as Entrant
 from .backtesting.competitors import LawPair as LawPair
-from .backtesting.competitors import Rule as Rule
+from .backtesting.usual_competitors import Baseline as Baseline
+from .backtesting.usual_competitors import PublishedEntrant as PublishedEntrant
 from .batch_size.batch_schedule import BatchSchedule as BatchSchedule
 from .batch_size.batch_schedule import batch_schedule as batch_schedule
 from .batch_size.best_batch import BestBatch as BestBatch

@@ -59,7 +59,7 @@ def far_truth(truth: Truth, seed: int) -> dict[str, float]:
     return {name: float(best[name]) * np.exp(scatter[name] * s) for name, s in zip(scatter, stray, strict=True)}
 
 
-def trial(truth: Truth, design: Design, seed: int) -> dict[str, tuple[float, bool]]:
+def judge_sweep(truth: Truth, design: Design, seed: int) -> dict[str, tuple[float, bool]]:
     """Return error and whether the 95 % interval held the truth, for exponents and a tenfold extrapolation."""
     found, rows = surface_of(truth, design, seed), {}
     tables = {name: fit.table.set_index("parameter") for name, fit in found.laws.items()}
@@ -89,10 +89,10 @@ def losses(found: sf.Surface, truth: Truth, seed: int) -> dict[str, tuple[float,
 def study(name: str, sweeps: int) -> pd.DataFrame:
     """Return bias in units of the standard deviation, and coverage, of every quantity over simulated sweeps."""
     truth, design = DESIGNS[name]
-    trials = [trial(truth, design(seed), seed) for seed in range(sweeps)]
+    judged = [judge_sweep(truth, design(seed), seed) for seed in range(sweeps)]
     rows = {}
-    for quantity in trials[0]:
-        error, held = np.array([found[quantity] for found in trials], dtype=float).T
+    for quantity in judged[0]:
+        error, held = np.array([found[quantity] for found in judged], dtype=float).T
         rows[quantity] = {"bias": error.mean() / error.std(ddof=1), "coverage": held.mean()}
     return pd.DataFrame(rows).T
 

@@ -3,112 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from scalefit._values import Note, merge
-from scalefit.backtesting.competitors import (
-    AUTO,
-    REFERENCES,
-    Competitor,
-    Custom,
-    Entrant,
-    LawPair,
-    Predictor,
-    Rule,
-    label,
-    published_entrant,
-)
-from scalefit.backtesting.folds import folds_of
-from scalefit.backtesting.regret import terrains
-from scalefit.backtesting.scores import Arena, Standings, score_fold
+from scalefit.backtesting.competitors import Competitor
+from scalefit.backtesting.folds import FLAGS, Setup, folds_of, score_fold
+from scalefit.backtesting.regret import group_runs, searched_axes
+from scalefit.backtesting.usual_competitors import usual_competitors
 from scalefit.display import Face, Shown
 from scalefit.errors import SweepError
 from scalefit.laws.formula import Law
 from scalefit.optima.basin import Basin
-from scalefit.optima.cells import Extractor
+from scalefit.optima.cells import Extractor, Floats
 from scalefit.optima.find_optima import find_optima
-from scalefit.optima.parabola import Parabola
-from scalefit.selection.average_laws import average_laws
-from scalefit.surface.fit_surface import fit_surface
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import format_error, format_number
 
-
-def line_up(
-    laws: str | Sequence[Law | str],
-    batch_law: Law | str,
-    methods: Sequence[Extractor] | None,
-    published: Sequence[str],
-) -> tuple[Competitor, ...]:
-    """Return the usual entrants: references, joint surfaces, every method with every law, published laws asked for.
-
-    Parameters
-    ----------
-    laws : sequence of Law or str, or str
-        Laws for the learning rate; "auto" stands for the average of the usual ones.
-    batch_law : Law or str
-    methods : sequence of Extractor or None
-        None is ``Basin()`` and ``Parabola()``.
-    published : sequence of str
-        Keys (``"porian2024_lr"``), or what a pair of keys begins with (``"porian2024"``).
-    """
-    laws = (laws,) if isinstance(laws, str) else laws
-    chosen = (Basin(), Parabola()) if methods is None else tuple(methods)
-    kinds = [type(method).__name__ for method in chosen]
-    pairs = [
-        Entrant(f"{kind if kinds.count(kind) == 1 else repr(method)}: {label(law)}", method, law, batch_law)
-        for law in laws
-        for method, kind in zip(chosen, kinds, strict=True)
-    ]
-    surfaces = [Custom(f"surface: {label(law)}", _surface_recipe(law, batch_law)) for law in laws]
-    known = {entrant.name for entrant in REFERENCES}
-    return (
-        *REFERENCES,
-        *surfaces,
-        *pairs,
-        *(published_entrant(key) for key in dict.fromkeys(published) if key not in known),
-    )
-
-
-def _surface_recipe(law: Law | str, batch_law: Law | str) -> Callable[[Sweep], Predictor]:
-    if AUTO not in (law, batch_law):
-        return partial(fit_surface, lr_law=law, batch_law=batch_law, loss_law=None)
-    return partial(averaged_surface, lr_law=law, batch_law=batch_law)
-
-
-def averaged_surface(sweep: Sweep, lr_law: Law | str = AUTO, batch_law: Law | str = "batch_power") -> LawPair:
-    """Return a surface's prediction with "auto" laws replaced by averages through the centres of its cells.
-
-    Parameters
-    ----------
-    sweep : Sweep
-        The only runs seen.
-    lr_law, batch_law : Law or str
-        Where "auto", the surface is fitted with the straight law first.
-    """
-    straight = {"lr": "lr_power", "batch": "batch_power"}
-    asked = {"lr": lr_law, "batch": batch_law}
-    posed = {name: straight[name] if law == AUTO else law for name, law in asked.items()}
-    surface = fit_surface(sweep, lr_law=posed["lr"], batch_law=posed["batch"], loss_law=None)
-    fits = {"lr": surface.lr_fit, "batch": surface.batch_fit}
-    rules: dict[str, Rule] = {
-        name: average_laws(surface, target=name) if asked[name] == AUTO else found
-        for name, found in fits.items()
-        if found is not None
-    }
-    return LawPair(rules, merge(*(getattr(rule, "notes", ()) for rule in rules.values())))
-
-
-Floats = NDArray[np.float64]
-
 _OF_METHOD = ("asymmetry", "touching", "mixed", "unfinished")
-"""Doubts about the optima that predictions are compared with."""
+"""Cautions about the optima that predictions are compared with."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,10 +50,21 @@ class Backtest(Shown):
     level : float
         Coverage of the intervals.
     notes : tuple of Note
+        What to think of before trusting the scores.
     source : str
+        Where the runs came from.
+
+    See Also
+    --------
+    backtest
+    extrapolate : a prediction that quotes the error measured here.
 
     Notes
     -----
+    *Regret*: the loss interpolated at the prediction over the lowest loss of the cell, minus one. The interpolation is
+    linear over a Delaunay triangulation of the cell's runs in ln lr and ln batch (over the line of its learning rates
+    when the batch was not varied), at the point clipped to the range of each axis.
+
     *Error*: log2 of predicted over observed. Where the observed optimum is an edge of its grid (`censored`) it is a
     bound, and the error is the least it can have been: 0 when the prediction lies beyond the bound. Such errors
     enter no mean, and nothing is said of the interval.
@@ -144,6 +73,13 @@ class Backtest(Shown):
     interval on the sides facing each other, inside means that their distance is at most the root of the sum of squares.
     For a law's own interval, which already holds the scatter of single optima, that is lenient. It is None where the
     optimum is no point or either interval is open or missing.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> report = sf.backtest(sf.load_dataset("tiny-lm"), "largest params", entrants=[sf.Baseline("plain", 0.0)])
+    >>> report.axes, report.table["beyond"].unique().tolist()
+    (('lr', 'batch'), ['params'])
     """
 
     _table: pd.DataFrame
@@ -158,6 +94,10 @@ class Backtest(Shown):
     def table(self) -> pd.DataFrame:
         """The predictions and their scores, as a copy."""
         return self._table.copy()
+
+    @cached_property
+    def _scores(self) -> Scores:
+        return Scores(self._table, self._draws, self.axes)
 
     def summary(self) -> pd.DataFrame:
         """Return one row per entrant, best first.
@@ -176,12 +116,16 @@ class Backtest(Shown):
         Notes
         -----
         Ranked by mean regret among the entrants that have one for every cell; those with fewer cells follow.
-        """
-        return self._standings.summary.copy()
 
-    @cached_property
-    def _standings(self) -> Standings:
-        return Standings(self._table, self._draws, self.axes)
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> plain = [sf.Baseline("best run", 0.0), sf.Baseline("within 1 %", 0.01)]
+        >>> scores = sf.backtest(sf.load_dataset("tiny-lm"), "largest params", entrants=plain).summary()
+        >>> float(scores["behind_pct"].iloc[0])
+        0.0
+        """
+        return self._scores.summary.copy()
 
     def by_axis(self) -> pd.DataFrame:
         """Compare extrapolation in params with extrapolation in tokens, entrant by entrant.
@@ -195,29 +139,42 @@ class Backtest(Shown):
         Notes
         -----
         arXiv:2606.29158 reports that laws extrapolate better in data than in model size. Compare at equal reach.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> folds = ["largest params", "largest tokens"]
+        >>> report = sf.backtest(sf.load_dataset("tiny-lm"), folds, entrants=[sf.Baseline("best run", 0.0)])
+        >>> report.by_axis()["beyond"].tolist()
+        ['params', 'tokens']
         """
-        return self._standings.by_axis
+        return self._scores.by_axis.copy()
 
     def _face(self) -> Face:
-        scores = self.summary()
-        cells = self._table.drop_duplicates(["fold", *(n for n in ("params", "tokens") if n in self._table)])
-        folds = self.holdout
+        scores, cells, folds = self.summary(), _held_cells(self._table), self.holdout
         held = "; ".join(folds) if len(folds) < 4 else f"{folds[0]}; ...; {folds[-1]} ({len(folds)} folds)"
-        facts = [("held out", held), ("cells", f"{len(cells)}, {_told(cells['beyond'])}")]
-        facts += [("reach", f"{format_number(cells['reach'].min(), 3)} .. {format_number(cells['reach'].max(), 3)}")]
-        floor = f"mean loss excess over the best run of each cell, %; {_floor(cells)} at the observed optima"
-        facts += [("regret", floor), ("source", self.source)]
+        where = {"params": "beyond in params", "tokens": "beyond in tokens", "both": "in both", "neither": "within"}
+        counts = cells["beyond"].value_counts()
+        beyond = ", ".join(f"{counts[kind]} {text}" for kind, text in where.items() if kind in counts)
+        floor = format_number(cells["observed_regret_pct"].mean(), 3)
+        facts = (
+            ("held out", held),
+            ("cells", f"{len(cells)}, {beyond}"),
+            ("reach", f"{format_number(cells['reach'].min(), 3)} .. {format_number(cells['reach'].max(), 3)}"),
+            ("regret", f"mean loss excess over the best run of each cell, %; {floor} at the observed optima"),
+            ("source", self.source),
+        )
         shown = pd.DataFrame({"entrant": scores["entrant"], "cells": scores["cells"].astype(str)})
-        for heading, name in (("regret", "regret"), ("worst", "worst"), ("behind", "behind")):
-            shown[heading] = _with_errors(scores[f"{name}_pct"], scores[f"{name}_stderr"])
+        for name in ("regret", "worst", "behind"):
+            shown[name] = list(map(format_error, scores[f"{name}_pct"], scores[f"{name}_stderr"]))
         for axis in self.axes:
-            shown[f"{axis} log2"] = scores[f"{axis}_log2"].map(lambda value: format_number(value, 2))
-            shown[f"{axis} inside"] = scores[f"{axis}_coverage"].map(_percent)
-        shown["clipped"] = scores["clipped"].map(_percent)
+            shown[f"{axis} log2"] = [format_number(value, 2) for value in scores[f"{axis}_log2"]]
+            shown[f"{axis} inside"] = _percent(scores[f"{axis}_coverage"])
+        shown["clipped"] = _percent(scores["clipped"])
         for kind in ("params", "tokens"):
             if f"regret_{kind}" in scores:
-                shown[f"beyond {kind}"] = scores[f"regret_{kind}"].map(lambda value: format_number(value, 3))
-        return Face("Backtest", tuple(facts), shown, self.notes)
+                shown[f"beyond {kind}"] = [format_number(value, 3) for value in scores[f"regret_{kind}"]]
+        return Face("Backtest", facts, shown, self.notes)
 
 
 def backtest(
@@ -237,31 +194,32 @@ def backtest(
     Parameters
     ----------
     sweep : Sweep
+        The runs, with lr or batch varied within cells of equal params and tokens.
     holdout : str or sequence of str
         A condition on whole cells, ``"params > 1e9"`` (grammar of `Sweep.where`); ``"largest params"``,
         ``"largest tokens"``, or ``"largest both"`` for the cells largest in either; ``"rolling params"`` or
         ``"rolling tokens"``: one fold per level, learnt from everything strictly smaller, once that is six cells
         (four where only one axis varies) that vary in every axis. Several make several folds.
-    laws : sequence of Law or str
-        Laws for the learning rate.
+    laws : sequence of Law or str, or "auto"
+        Laws for the learning rate; "auto" is the average of the usual ones.
     batch_law : Law or str
         The law for the batch size that goes with them.
-    methods : sequence of Extractor, optional
-        How optima are read off; ``Basin()`` and ``Parabola()`` by default. Each is paired with each law.
+    methods : sequence of Basin, Parabola, NearMinimum or GridMinimum, optional
+        How optima are estimated; ``Basin()`` and ``Parabola()`` by default. Each is paired with each law.
     published : sequence of str
         Published laws to enter: ``"porian2024"`` for a pair, ``"kaplan2020_lr"`` for one.
-    entrants : sequence, optional
-        Exactly these in place of the line-up: `Entrant`, `Baseline`, `PublishedEntrant`, `Custom`, or anything with a
-        `name` and `train(sweep)`.
-    observed : Extractor, optional
-        How the optima of the held-out cells are read off; ``Basin(level=level)`` by default.
+    entrants : sequence of Competitor, optional
+        Exactly these in place of all the above: `Entrant`, `EffectiveEntrant`, `Baseline`, `PublishedEntrant`,
+        `Custom`, or anything with a `name` and `train(sweep)`.
+    observed : Basin, Parabola, NearMinimum or GridMinimum, optional
+        How the optima of the held-out cells are estimated; ``Basin(level=level)`` by default.
     level : float
         Coverage of the intervals.
 
     Returns
     -------
     Backtest
-        The reference procedures are always in the line-up: grid minimum + OLS, runs within 0.25 % + OLS, and the
+        By default three reference procedures compete too: grid minimum + OLS, runs within 0.25 % + OLS, and the
         published Step Law coefficients.
 
     Raises
@@ -271,61 +229,128 @@ def backtest(
         diverged, or the sweep varied neither setting. An entrant that cannot learn or predict is no error: its rows
         say why.
 
+    See Also
+    --------
+    extrapolate, Competitor
+
     Examples
     --------
-    >>> from scalefit.simulation import simulate_sweep
-    >>> runs = simulate_sweep(seed=1)
-    >>> report = backtest(Sweep.from_frame(runs.assign(diverged=runs["loss"].isna())), "params >= 1e9")
-    >>> len(report.table), list(report.summary()["cells"])
-    (24, [4, 4, 4, 4, 4, 4])
+    >>> import scalefit as sf
+    >>> report = sf.backtest(sf.load_dataset("tiny-lm"), "params > 2e5")
+    >>> list(report.summary().columns[:4]), len(report.summary())
+    (['entrant', 'cells', 'failed', 'regret_pct'], 6)
     """
     if not isinstance(sweep, Sweep):
         raise SweepError(f"backtest expects a Sweep, found {type(sweep).__name__}: read_sweep(table, ...) makes one")
     if not 0 < level < 1:
         raise SweepError(f"level: expected a number between 0 and 1, found {level!r}")
     sweep.require_losses("no prediction to score")
-    keys, cell, grounds = terrains(sweep)
+    keys, cell, runs = group_runs(sweep)
     folds = folds_of(sweep, keys, cell, holdout)
-    chosen = line_up(laws, batch_law, methods, published) if entrants is None else tuple(entrants)
-    _check_entrants(chosen)
-    axes = grounds[0].axes
+    competitors = usual_competitors(laws, batch_law, methods, published) if entrants is None else tuple(entrants)
+    _check_competitors(competitors)
+    axes = searched_axes(sweep)
     found = find_optima(sweep, over=axes, by=tuple(keys.columns), method=observed or Basin(level=level))
     truth = found.table.rename(columns={"status": f"{axes[0]}_status"} if len(axes) == 1 else {})
-    arena = Arena(sweep, keys, cell, grounds, truth, chosen, level)
-    scores = [score_fold(arena, fold) for fold in folds]
-    table = pd.concat([score.table for score in scores], ignore_index=True)
-    draws = np.concatenate([score.draws for score in scores])
+    setup = Setup(sweep, keys, cell, runs, axes, truth, competitors, level)
+    tables, draws, fold_notes = zip(*(score_fold(setup, fold) for fold in folds), strict=True)
+    scores = Scores(pd.concat(tables, ignore_index=True), np.concatenate(draws), axes)
     names = tuple(fold.name for fold in folds)
-    report = Backtest(table, draws, names, axes, level, sweep.notes, sweep.source)
-    doubted = (note for note in found.notes if note.caution and note.code in _OF_METHOD)
-    doubts = [Note(note.code, f"observed optima: {note.text}", True) for note in doubted]
-    told = _once(note for score in scores for note in score.notes)
-    final = replace(report, notes=merge(sweep.notes, _remarks(report), doubts, told))
-    vars(final)["_standings"] = report._standings  # notes do not change them
-    return final
+    kept = (note for note in found.notes if note.caution and note.code in _OF_METHOD)
+    cautions = [Note(note.code, f"observed optima: {note.text}", True) for note in kept]
+    # Of notes that differ from fold to fold in their numbers only, the last is kept.
+    once = {(note.code, re.sub(r"\d+", "", note.text)): note for notes in fold_notes for note in notes}
+    notes = merge(sweep.notes, _notes(scores, names), cautions, once.values())
+    return Backtest(scores.table, scores.draws, names, axes, level, notes, sweep.source)
 
 
-def _check_entrants(entrants: Sequence[Competitor]) -> None:
-    for entrant in entrants:
-        if not isinstance(getattr(entrant, "name", None), str) or not callable(getattr(entrant, "train", None)):
-            raise SweepError(f"entrants: expected objects with a name and train(sweep), found {entrant!r}")
-    names = [entrant.name for entrant in entrants]
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The competitors of a backtest compared, from its table and the simulated regrets of its rows, in percent."""
+
+    table: pd.DataFrame
+    draws: Floats
+    axes: tuple[str, ...]
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row per competitor, best first; see `Backtest.summary`."""
+        groups = [rows for _, rows in self.table.groupby("entrant", sort=False)]
+        ranked = sorted(groups, key=lambda rows: (rows["regret_pct"].isna().sum(), rows["regret_pct"].mean()))
+        return pd.DataFrame([self._summarize(rows, ranked[0]) for rows in ranked])
+
+    @cached_property
+    def by_axis(self) -> pd.DataFrame:
+        """One row per kind of extrapolation and competitor; see `Backtest.by_axis`."""
+        found = []
+        for (beyond, name), rows in self.table.groupby(["beyond", "entrant"], sort=False):
+            row = {"beyond": beyond, "entrant": name, "cells": int(rows["regret_pct"].notna().sum())}
+            row["reach"] = np.exp(np.log(rows["reach"]).mean())
+            row["regret_pct"], row["regret_stderr"] = self._mean_regret(rows)
+            found.append(row | {f"{axis}_log2": _point_errors(rows, axis).abs().mean() for axis in self.axes})
+        return pd.DataFrame(found)
+
+    def _summarize(self, own: pd.DataFrame, best: pd.DataFrame) -> dict[str, Any]:
+        known, scored = own["regret_pct"].notna(), own[own["error"] == ""]
+        worst = own.iloc[int(own["regret_pct"].fillna(-np.inf).argmax())]
+        row: dict[str, Any] = {"entrant": own["entrant"].iloc[0], "cells": int(known.sum())}
+        row["failed"] = len(own) - len(scored)
+        row["regret_pct"], row["regret_stderr"] = self._mean_regret(own)
+        row |= {"worst_pct": worst["regret_pct"], "worst_stderr": worst["regret_stderr"]}
+        row["behind_pct"], row["behind_stderr"] = self._mean_regret(own, best)
+        for axis in self.axes:
+            error = _point_errors(scored, axis)
+            row[f"{axis}_log2"] = error.abs().mean()
+            row[f"{axis}_mape"] = 100 * (np.exp2(error) - 1).abs().mean()
+            row[f"{axis}_coverage"] = scored[f"{axis}_inside"].dropna().astype(float).mean()
+        row["censored"] = scored["censored"].mean()
+        row["clipped"] = scored[list(FLAGS)].any(axis=1).mean()
+        if {"params", "tokens"} <= set(self.table["beyond"]):
+            for kind in ("params", "tokens"):
+                row[f"regret_{kind}"] = own.loc[own["beyond"] == kind, "regret_pct"].mean()
+        return row
+
+    def _mean_regret(self, own: pd.DataFrame, best: pd.DataFrame | None = None) -> tuple[float, float]:
+        """Return the mean regret with its standard error; with `best`, those of the paired difference from it."""
+        value, draws = own["regret_pct"].to_numpy(), self.draws[own.index]
+        if best is not None:  # every competitor has one row a cell, in the same order
+            value, draws = value - best["regret_pct"].to_numpy(), draws - self.draws[best.index]
+        known = ~np.isnan(value)
+        if not known.any():
+            return np.nan, np.nan
+        unknown = own["regret_stderr"].to_numpy()[known]
+        stderr = np.nan if np.isnan(unknown).any() else float(draws[known].mean(axis=0).std())
+        return float(value[known].mean()), stderr
+
+
+def _point_errors(rows: pd.DataFrame, axis: str) -> pd.Series:
+    """Return the errors, in octaves, where the observed optimum is a point."""
+    return rows.loc[rows[f"{axis}_status"] == "interior", f"log2_{axis}_error"].dropna()
+
+
+def _percent(shares: pd.Series) -> list[str]:
+    return ["" if np.isnan(share) else f"{share:.0%}" for share in shares]
+
+
+def _held_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each cell of each fold."""
+    return table.drop_duplicates(["fold", *(name for name in ("params", "tokens") if name in table)])
+
+
+def _check_competitors(competitors: Sequence[Competitor]) -> None:
+    for one in competitors:
+        if not isinstance(getattr(one, "name", None), str) or not callable(getattr(one, "train", None)):
+            raise SweepError(f"entrants: expected objects with a name and train(sweep), found {one!r}")
+    names = [one.name for one in competitors]
     if not names or len(set(names)) != len(names):
         twice = next((name for name in names if names.count(name) > 1), None)
         raise SweepError("no entrant to score" if twice is None else f"two entrants are called {twice!r}")
 
 
-def _once(notes: Iterable[Note]) -> list[Note]:
-    """Keep one of the notes that differ from fold to fold in their numbers only: the last."""
-    return list({(note.code, re.sub(r"\d+", "", note.text)): note for note in notes}.values())
-
-
-def _remarks(report: Backtest) -> list[Note]:
+def _notes(scores: Scores, folds: Sequence[str]) -> list[Note]:
     """Return what a reader of the scores should know."""
-    table = report._table
-    cells = table.drop_duplicates(["fold", *(name for name in ("params", "tokens") if name in table)])
-    notes = []
-    for axis in report.axes:
+    table, cells, notes = scores.table, _held_cells(scores.table), []
+    for axis in scores.axes:
         status = cells[f"{axis}_status"].value_counts()
         if bounds := status.get("edge", 0):
             text = f"{axis}: in {bounds} of {len(cells)} held-out cells the best is at the edge of the grid, a bound; "
@@ -333,52 +358,25 @@ def _remarks(report: Backtest) -> list[Note]:
         if unknown := status.get("flat", 0) + status.get("too_few", 0):
             text = f"{axis}: in {unknown} of {len(cells)} held-out cells no optimum can be read off; regret only"
             notes.append(Note("unobserved", text, caution=True))
-    meaning = {
-        "clipped": "lie outside the grid of their cell; their regret is read at its border",
-        "off_hull": "lie outside the hull of their cell's runs; their regret is read at the nearest place on it",
-        "beside_diverged": "lie beside a diverged run; it counts with the highest loss of the cell",
-    }
-    for flag, text in meaning.items():
+    meanings = (
+        "lie outside the grid of their cell; their regret is read at its border",
+        "lie outside the hull of their cell's runs; their regret is read at the nearest place on it",
+        "lie beside a diverged run; it counts with the highest loss of the cell",
+    )
+    for flag, text in zip(FLAGS, meanings, strict=True):
         if count := int(table[flag].sum()):
             text = f"{count} of {len(table)} predictions {text}, which understates it"
             notes.append(Note(flag, text, caution=True))
-    return [*notes, *_rolls(report), *_against(report)]
-
-
-def _rolls(report: Backtest) -> list[Note]:
-    if not any("from smaller" in name for name in report.holdout):
-        return []
-    return [Note("rolling", "folds start once enough smaller cells vary in every axis; levels below are not scored")]
-
-
-def _against(report: Backtest) -> list[Note]:
-    """Compare extrapolation in params with extrapolation in tokens, for the best entrant."""
-    scores = report._standings.summary
-    if "regret_tokens" not in scores:
-        return []
-    best = scores["entrant"].iloc[0]
-    rows = {kind: report._standings.along(kind, best) for kind in ("params", "tokens")}
-    told = " and ".join(
-        f"{format_error(row['regret_pct'], row['regret_stderr'])} % beyond {kind} "
-        f"({row['cells']} cell(s), reach {format_number(row['reach'], 2)}x)"
-        for kind, row in rows.items()
-    )
-    return [Note("params_tokens", f"mean regret of {best}: {told}")]
-
-
-def _told(beyond: pd.Series) -> str:
-    texts = {"params": "beyond in params", "tokens": "beyond in tokens", "both": "in both", "neither": "within"}
-    counts = beyond.value_counts()
-    return ", ".join(f"{counts[kind]} {text}" for kind, text in texts.items() if kind in counts)
-
-
-def _floor(cells: pd.DataFrame) -> str:
-    return format_number(cells["observed_regret_pct"].mean(), 3)
-
-
-def _with_errors(values: pd.Series, errors: pd.Series) -> list[str]:
-    return [format_error(value, error) for value, error in zip(values, errors, strict=True)]
-
-
-def _percent(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.0%}"
+    if any("from smaller" in name for name in folds):
+        text = "folds start once enough smaller cells vary in every axis; levels below are not scored"
+        notes.append(Note("rolling", text))
+    if "regret_tokens" in scores.summary:
+        best = scores.summary["entrant"].iloc[0]
+        rows = scores.by_axis[scores.by_axis["entrant"] == best].set_index("beyond")
+        both = " and ".join(
+            f"{format_error(rows.at[kind, 'regret_pct'], rows.at[kind, 'regret_stderr'])} % beyond {kind} "
+            f"({rows.at[kind, 'cells']} cell(s), reach {format_number(rows.at[kind, 'reach'], 2)}x)"
+            for kind in ("params", "tokens")
+        )
+        notes.append(Note("params_tokens", f"mean regret of {best}: {both}"))
+    return notes

@@ -12,12 +12,11 @@ import pandas as pd
 
 from scalefit._values import Note, Observations, merge
 from scalefit.display import Face, Shown
-from scalefit.errors import ExtrapolationWarning, FitError
+from scalefit.errors import ExtrapolationWarning
 from scalefit.fitting.fit_result import Fit
-from scalefit.fitting.fit_values import check_level
 from scalefit.laws.formula import Law
-from scalefit.selection.choose_law import fit_each, target_of, usual_laws
-from scalefit.selection.compare import Comparison, compare
+from scalefit.selection.choose_law import fit_laws
+from scalefit.selection.compare import Comparison, is_judged
 from scalefit.solvers.students_t import t_quantile
 from scalefit.vocabulary import column_of, format_error, format_number
 
@@ -40,7 +39,21 @@ class Average(Shown):
     reason : str
         Why the weights are what they are.
     notes : tuple of Note
+        Cautions of the comparison, and which laws could not be fitted.
     source : str
+        Where the rows came from.
+
+    See Also
+    --------
+    average_laws
+    extrapolate : a prediction with every caveat.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> average = sf.fit("auto", sf.find_optima(sf.load_dataset("tiny-lm"), over=("lr", "batch")), target="lr")
+    >>> average.predict(params=4e5, tokens=8e6).columns.tolist()
+    ['params', 'tokens', 'prediction', 'lo', 'hi', 'reach', 'between']
     """
 
     comparison: Comparison
@@ -85,7 +98,9 @@ class Average(Shown):
         table : DataFrame, optional
             Inputs as columns; or give them by name.
         level : float
+            Coverage of the interval.
         **inputs : float or array_like
+            Inputs by column (``params=7e9``) or symbol (``N=7e9``).
 
         Returns
         -------
@@ -93,48 +108,44 @@ class Average(Shown):
             The inputs, prediction, lo, hi, reach, and `between`, the factor by which the laws differ (one standard
             deviation; a difference for fits in plain space).
 
+        Raises
+        ------
+        LawError
+            An input is missing, unknown, not finite or not positive.
+
         Warns
         -----
         ExtrapolationWarning
             When a point lies beyond the fitted range.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> average = sf.average_laws({"tokens": [1e9, 2e9, 4e9, 8e9, 16e9], "lr": [4.1, 3.2, 2.9, 2.3, 2.0]})
+        >>> average.predict(tokens=8e9)["prediction"].round(2).tolist()
+        [2.35]
         """
-        found, told = self._predictions(table, inputs, level)
-        for text in told[:1]:
-            warnings.warn(text, ExtrapolationWarning, stacklevel=2)
+        given = {column_of(str(name)): value for name, value in inputs.items()}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ExtrapolationWarning)
+            widest = self.widest.predict(table, level=level, **given)  # first: it knows which names are strange
+            own = ({n: given[n] for n in map(column_of, fit.law.inputs) if n in given} for fit in self.fits)
+            found = [fit.predict(table, level=level, **one) for fit, one in zip(self.fits, own, strict=True)]
+        for one in caught[:1]:
+            warnings.warn(str(one.message), ExtrapolationWarning, stacklevel=2)
         logged = self.comparison.space == "log"
         values = np.array([one[["prediction", "lo", "hi"]].to_numpy(dtype=float) for one in found])
         with np.errstate(all="ignore"):
             values = np.log(values) if logged else values
-        share = self.weights[:, None]
-        middle = (share * values[:, :, 0]).sum(axis=0)
-        apart = np.sqrt((share * (values[:, :, 0] - middle) ** 2).sum(axis=0))
-        check_level(level)
+        value, low, high = np.moveaxis(values, 2, 0)
+        middle = self.weights @ value
+        apart = np.sqrt(self.weights @ (value - middle) ** 2)
         quantile = float(self.weights @ [t_quantile(level, fit.dof) for fit in self.fits])
-        own = (share * ((values[:, :, 2] - values[:, :, 1]) / 2) ** 2).sum(axis=0)
-        half = np.sqrt(own + (quantile * apart) ** 2)
-        numbers = [middle, middle - half, middle + half, apart]
-        prediction, low, high, between = [np.exp(v) for v in numbers] if logged else numbers
+        half = np.sqrt(self.weights @ ((high - low) / 2) ** 2 + (quantile * apart) ** 2)
+        numbers = (middle, middle - half, middle + half, apart)
+        prediction, lo, hi, between = [np.exp(v) for v in numbers] if logged else numbers
         reach = np.max([one["reach"] for one in found], axis=0)
-        given = found[self._place()].drop(columns=["prediction", "lo", "hi", "reach"])
-        return given.assign(prediction=prediction, lo=low, hi=high, reach=reach, between=between)
-
-    def _place(self) -> int:
-        return next(k for k, fit in enumerate(self.fits) if fit is self.widest)
-
-    def _predictions(
-        self, table: pd.DataFrame | None, inputs: dict[str, Any], level: float
-    ) -> tuple[list[pd.DataFrame], list[str]]:
-        given = {column_of(str(name)): value for name, value in inputs.items()}
-        found: list[pd.DataFrame] = []
-        told: list[str] = []
-        for fit in [self.widest, *self.fits]:  # the widest law first: it knows which names are strange
-            own = {column_of(name) for name in fit.law.inputs}
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", ExtrapolationWarning)
-                asked = given if not found else {name: value for name, value in given.items() if name in own}
-                found.append(fit.predict(table, level=level, **asked))
-            told += [str(one.message) for one in caught]
-        return found[1:], told
+        return widest.assign(prediction=prediction, lo=lo, hi=hi, reach=reach, between=between)
 
     def _face(self) -> Face:
         table, target = self.table, self.fits[0].law.target
@@ -142,11 +153,8 @@ class Average(Shown):
         for name in ("error", "behind"):
             shown[name] = [format_error(v, e) for v, e in zip(table[name], table[f"{name}_stderr"], strict=True)]
         heavy = self.fits[int(np.argmax(self.weights))]
-        facts = (
-            ("heaviest", heavy.law.written(heavy.values)),
-            ("reason", self.reason),
-            ("rows", f"{self.fits[0].n} from {self.source}"),
-        )
+        law, rows = heavy.law.written(heavy.values), f"{self.fits[0].n} from {self.source}"
+        facts = (("heaviest", law), ("reason", self.reason), ("rows", rows))
         return Face(f"Average of {len(self.fits)} laws for {target}", facts, shown, self.notes)
 
 
@@ -178,11 +186,17 @@ def average_laws(
     Returns
     -------
     Average
+        The laws, their weights and the reason in words; it predicts as a `Fit` does.
 
     Raises
     ------
     FitError
         If the target is open, or no law can be fitted and judged.
+
+    See Also
+    --------
+    choose_law : one of the laws instead.
+    compare : the error on unseen cells.
 
     Notes
     -----
@@ -207,53 +221,35 @@ def average_laws(
     Examples
     --------
     >>> import pandas as pd
+    >>> import scalefit as sf
     >>> pairs = [(n, d) for n in (1e8, 3e8, 1e9) for d in (1e10, 3e10, 1e11)]
     >>> cells = pd.DataFrame(pairs, columns=["params", "tokens"])
     >>> cells["lr"] = 2.0 * cells["params"] ** -0.7 * cells["tokens"] ** 0.3 * [1.1, 0.9, 1, 0.95, 1.2, 1, 1, 1.1, 0.9]
-    >>> average = average_laws(cells)
+    >>> average = sf.average_laws(cells)
     >>> average.table["law"].tolist(), bool(abs(average.weights.sum() - 1) < 1e-9)
     (['lr_power', 'lr_curved', 'lr_quadratic'], True)
     """
-    if isinstance(laws, str) and laws != "auto":
-        raise FitError(f"laws: expected 'auto' or a list of laws, found {laws!r}; try laws=[{laws!r}]")
     if (centres := getattr(data, "lr_fit" if target in (None, "lr", "eta") else "batch_fit", None)) is not None:
-        data, target = _centres(centres, data), column_of(centres.law.target)
-    chosen = usual_laws(data, target_of(data, target)) if isinstance(laws, str) else tuple(laws)
-    fits, notes = fit_each(chosen, data, bounds=bounds, shrink=shrink, weights=weights)
-    comparison = compare(fits)
+        # of a surface, the cells' centres its law was fitted to, with their random-effects weights
+        target = column_of(centres.law.target)
+        data = Observations(centres.rows, centres.weights, data.notes, data.source, centres.data_unit)
+    comparison, notes = fit_laws(data, laws, target, bounds=bounds, shrink=shrink, weights=weights)
     table = comparison.table
-    judged = table["behind"].notna() & (table["lost"] == 0)
-    if not judged[0]:
-        raise FitError(
-            "no law can be refitted to part of these cells, so none can be judged; bring more cells", comparison
-        )
-    share = np.where(judged, _shares(table), 0.0)
-    share /= share.sum()
-    own = (note for note in comparison.fits[0].notes if note.code != "shrink")
-    told = merge(own, notes, comparison.notes)
-    return Average(comparison, share, _reason(table, share), told, comparison.source)
-
-
-def _centres(fit: Fit, surface: Any) -> Observations:
-    """Return the cells' centres a surface's law was fitted to, with their random-effects weights."""
-    return Observations(fit.rows, fit.weights, surface.notes, surface.source, fit.data_unit)
-
-
-def _shares(table: pd.DataFrame) -> Array:
     behind, error = table["behind"].to_numpy(dtype=float), table["behind_stderr"].to_numpy(dtype=float)
     apart = np.divide(behind, error, out=np.zeros(len(table)), where=(behind > 0) & (error > 0))
-    return np.exp(-0.5 * apart**2)
+    share = np.where(is_judged(table), np.exp(-0.5 * apart**2), 0.0)
+    share /= share.sum()
+    own = (note for note in comparison.fits[0].notes if note.code != "shrink")
+    merged = merge(own, notes, comparison.notes)
+    return Average(comparison, share, _reason(table, share), merged, comparison.source)
 
 
 def _reason(table: pd.DataFrame, share: Array) -> str:
     order = [k for k in np.argsort(-share, kind="stable") if share[k] >= _HEAVY]
-    told = [
-        f"{table['law'][k]} {share[k]:.2f} (error {format_number(table['error'][k], 3)}"
-        + (f", {format_number(table['behind'][k], 2)} behind)" if k else ")")
-        for k in order
-    ]
+    heavy = []
+    for k in order:
+        behind = f", {format_number(table['behind'][k], 2)} behind" if k else ""
+        heavy.append(f"{table['law'][k]} {share[k]:.2f} (error {format_number(table['error'][k], 3)}{behind})")
     rest = len(table) - len(order)
-    more = f"; {rest} more below {_HEAVY:g}" if rest else ""
-    return (
-        f"weights by the error on cells left out and on the largest predicted from the smaller: {', '.join(told)}{more}"
-    )
+    text = f"weights by the error on cells left out and on the largest predicted from the smaller: {', '.join(heavy)}"
+    return f"{text}; {rest} more below {_HEAVY:g}" if rest else text

@@ -1,4 +1,4 @@
-"""Choosing a law: which ones compete for a target, and the simplest that the best does not beat beyond doubt."""
+"""Which laws compete for a target, and the simplest of them that predicts unseen cells about as well as the best."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from scalefit.fitting.fit_values import FitStatus
 from scalefit.laws import BUILT_IN, get_law
 from scalefit.laws.formula import Law
 from scalefit.optima.find_optima import Optima
-from scalefit.selection.compare import Comparison, compare
+from scalefit.selection.compare import Comparison, compare, is_judged
+from scalefit.selection.criteria import name_of
 from scalefit.solvers.losses import Loss
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import column_of, format_error, format_number
@@ -38,102 +39,6 @@ _FAMILIES: dict[str, tuple[Law, ...]] = {
 }
 """Candidates by target."""
 
-_REFUSED = (FitStatus.NOT_CONVERGED, FitStatus.ILL_CONDITIONED)
-
-
-def usual_laws(data: Any, target: str) -> tuple[Law, ...]:
-    """Return the usual laws for a target, as far as the data vary their inputs."""
-    laws = _varied_laws(_observed(data, target), target)
-    if not laws:
-        raise FitError("no law to choose from: the data vary none of params and tokens")
-    return laws
-
-
-def fit_each(laws: Sequence[Law | str], data: Any, **how: Any) -> tuple[list[Fit], list[Note]]:
-    """Fit every law that can be; say why the others cannot.
-
-    Parameters
-    ----------
-    laws : sequence of Law or str
-    data
-        As for `fit`.
-    **how
-        Arguments of `fit`.
-
-    Raises
-    ------
-    FitError
-        If none can be fitted.
-    """
-    if not laws:
-        raise FitError("no law to choose from: the list is empty")
-    fits: list[Fit] = []
-    notes: list[Note] = []
-    for law in map(get_law, laws):
-        try:
-            found = fit(law, data, **how)
-        except (FitError, LawError) as error:
-            notes.append(Note("not_fitted", f"{law.name or law.formula}: {error}", caution=True))
-            continue
-        if found.status in _REFUSED:
-            name = law.name or law.formula
-            notes.append(Note("not_fitted", f"{name}: {found.status}: {found.status.sentence}", caution=True))
-        else:
-            fits.append(found)
-    if isinstance(data, Sweep):
-        text = "every run counts, tuned or not; a law for the lowest loss of each cell: choose_law(sweep.cells, ...)"
-        notes.append(Note("all_runs", text, caution=True))
-    if not fits:
-        raise FitError("none of the laws can be fitted: " + "; ".join(note.text for note in notes))
-    return fits, notes
-
-
-def target_of(data: Any, asked: str | None) -> str:
-    """Return the column a law is wanted for."""
-    if asked is not None:
-        return column_of(asked)
-    if isinstance(data, Sweep):
-        return "loss"
-    data = data.table if isinstance(data, Observations) else data
-    if not isinstance(data, Optima | Mapping | pd.DataFrame):
-        raise FitError(f"expected optima, a sweep or a table, found {type(data).__name__}")
-    there = data.over if isinstance(data, Optima) else list(data)
-    open_ = [name for name in _FAMILIES if name in {column_of(str(column)) for column in there}]
-    if len(open_) != 1:
-        told = f"the data hold {' and '.join(open_)}" if open_ else "the data hold none of lr, batch and loss"
-        raise FitError(f"{told}: say which to choose a law for, target='lr' for example")
-    return open_[0]
-
-
-def _observed(data: Any, target: str) -> pd.DataFrame:
-    if target not in _FAMILIES:
-        raise FitError(f"there are no usual laws for {target!r}; list them: choose_law(data, laws=[...])")
-    if isinstance(data, Sweep | Optima):
-        if isinstance(data, Sweep) and target != "loss":
-            raise SweepError(f"find the optima first: choose_law(find_optima(sweep, over={target!r}))")
-        found: Observations = data.observations(target)
-        others = [name for name in found.table if isinstance(data, Optima) and name not in (*data.by, target)]
-        return found.table.drop(columns=others)  # another searched setting is an optimum, not what tells cells apart
-    if isinstance(data, Observations):
-        return data.table
-    if isinstance(data, Mapping | pd.DataFrame):
-        return pd.DataFrame({column_of(str(name)): np.atleast_1d(data[name]) for name in data})
-    raise FitError(f"expected optima, a sweep or a table, found {type(data).__name__}")
-
-
-def _varied_laws(table: pd.DataFrame, target: str) -> tuple[Law, ...]:
-    """Return the usual laws whose inputs all vary; those of one input alone where the other does not."""
-    varied = {name for name in ("params", "tokens", "batch") if name in table and _varies(table[name])}
-    laws = [law for law in _FAMILIES[target] if {column_of(name) for name in law.inputs} <= varied]
-    if target == "lr" and {"params", "tokens"} <= varied:
-        laws = [law for law in laws if law not in _ALONE]
-    return tuple(law for law in laws if law is not _ALONE[2] or len(laws) == 1)
-
-
-def _varies(column: pd.Series) -> bool:
-    values = pd.to_numeric(column, errors="coerce").dropna().to_numpy(dtype=float)
-    return len(np.unique(group_levels(values))) > 1
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Choice(Shown):
@@ -149,6 +54,17 @@ class Choice(Shown):
         One or two sentences.
     notes : tuple of Note
         Candidates that were left out, and why.
+
+    See Also
+    --------
+    choose_law
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> choice = sf.choose_law(sf.find_optima(sf.load_dataset("tiny-lm"), over=("lr", "batch")), target="lr")
+    >>> choice.fit.law.name, choice.comparison.best.law.name
+    ('lr_power', 'lr_power')
     """
 
     fit: Fit
@@ -158,9 +74,8 @@ class Choice(Shown):
 
     def _face(self) -> Face:
         inner = self.comparison._face()
-        label = self.fit.law.name or self.fit.law.formula
         facts = (("law", self.fit.law.written(self.fit.values)), ("reason", self.reason), *inner.facts)
-        return Face(f"Choice of {label}", facts, inner.table, (*self.notes, *inner.notes))
+        return Face(f"Choice of {name_of(self.fit)}", facts, inner.table, (*self.notes, *inner.notes))
 
 
 def choose_law(
@@ -195,11 +110,20 @@ def choose_law(
     Returns
     -------
     Choice
+        The chosen fit, the comparison it rests on, and the reason in words.
 
     Raises
     ------
     FitError
         If the target is open, or no law can be fitted and judged.
+    SweepError
+        If a law for a setting is to be chosen from runs; find their optima first.
+
+    See Also
+    --------
+    average_laws : the laws as one prediction, none of them chosen.
+    compare : the error on unseen cells.
+    nested_test : a test of one law within another.
 
     Notes
     -----
@@ -230,31 +154,100 @@ def choose_law(
     Examples
     --------
     >>> import pandas as pd
+    >>> import scalefit as sf
     >>> pairs = [(n, d) for n in (1e8, 3e8, 1e9) for d in (1e10, 3e10, 1e11)]
     >>> cells = pd.DataFrame(pairs, columns=["params", "tokens"])
     >>> cells["lr"] = 2.0 * cells["params"] ** -0.7 * cells["tokens"] ** 0.3 * [1.1, 0.9, 1, 0.95, 1.2, 1, 1, 1.1, 0.9]
-    >>> choose_law(cells).fit.law.name
+    >>> sf.choose_law(cells).fit.law.name
     'lr_power'
     """
-    if isinstance(laws, str) and laws != "auto":
-        raise FitError(f"laws: expected 'auto' or a list of laws, found {laws!r}; try laws=[{laws!r}]")
-    chosen = usual_laws(data, target_of(data, target)) if isinstance(laws, str) else tuple(laws)
     how = {"loss": loss, "space": space, "weights": weights, "bounds": bounds, "shrink": shrink}
-    fits, notes = fit_each(chosen, data, **how)
-    comparison = compare(fits)
-    return _choose(comparison, notes)
-
-
-def _choose(comparison: Comparison, notes: Sequence[Note]) -> Choice:
-    table = comparison.table
-    judged = table["behind"].notna() & (table["lost"] == 0)
-    if not judged[0]:
-        raise FitError(
-            "no law can be refitted to part of these cells, so none can be judged; bring more cells", comparison
-        )
+    comparison, notes = fit_laws(data, laws, target, **how)
+    table, judged = comparison.table, is_judged(comparison.table)
     near = judged & (table["behind"] <= table["behind_stderr"].fillna(0.0))
     chosen = int(table[near].sort_values("parameters", kind="stable").index[0])
     return Choice(comparison.fits[chosen], comparison, _reason(table[judged], chosen), tuple(notes))
+
+
+def fit_laws(data: Any, laws: Sequence[Law | str], target: str | None, **how: Any) -> tuple[Comparison, list[Note]]:
+    """Fit the laws, for "auto" the usual ones, and compare those that can be fitted; note why the others cannot.
+
+    Raises FitError if there are none, none can be fitted, or none can be judged on cells left out.
+    """
+    if isinstance(laws, str):
+        if laws != "auto":
+            raise FitError(f"laws: expected 'auto' or a list of laws, found {laws!r}; try laws=[{laws!r}]")
+        laws = usual_laws(data, target)
+    if not laws:
+        raise FitError("no law to choose from: the list is empty")
+    fits: list[Fit] = []
+    notes: list[Note] = []
+    for law in map(get_law, laws):
+        try:
+            found = fit(law, data, **how)
+            usable = found.status in (FitStatus.CONVERGED, FitStatus.AT_BOUND)
+            why = "" if usable else f"{found.status}: {found.status.sentence}"
+        except (FitError, LawError) as error:
+            why = str(error)
+        if why:
+            notes.append(Note("not_fitted", f"{law.name or law.formula}: {why}", caution=True))
+        else:
+            fits.append(found)
+    if isinstance(data, Sweep):
+        text = "every run counts, tuned or not; a law for the lowest loss of each cell: choose_law(sweep.cells, ...)"
+        notes.append(Note("all_runs", text, caution=True))
+    if not fits:
+        raise FitError("none of the laws can be fitted: " + "; ".join(note.text for note in notes))
+    comparison = compare(fits)
+    if not is_judged(comparison.table)[0]:
+        text = "no law can be refitted to part of these cells, so none can be judged; bring more cells"
+        raise FitError(text, comparison)
+    return comparison, notes
+
+
+def usual_laws(data: Any, target: str | None = None) -> tuple[Law, ...]:
+    """Return the usual laws for a target, as far as the data vary their inputs."""
+    if not isinstance(data, Optima | Sweep | Observations | Mapping | pd.DataFrame):
+        raise FitError(f"expected optima, a sweep or a table, found {type(data).__name__}")
+    target = _only_target(data) if target is None else column_of(target)
+    if target not in _FAMILIES:
+        raise FitError(f"there are no usual laws for {target!r}; list them: choose_law(data, laws=[...])")
+    table = _observed(data, target)
+    varied = {name for name in ("params", "tokens", "batch") if name in table and _varies(table[name])}
+    laws = [law for law in _FAMILIES[target] if {column_of(name) for name in law.inputs} <= varied]
+    if {"params", "tokens"} <= varied:
+        laws = [law for law in laws if law not in _ALONE]
+    if not laws:
+        raise FitError("no law to choose from: the data vary none of params and tokens")
+    return tuple(laws)
+
+
+def _only_target(data: Any) -> str:
+    """Return the one column of lr, batch and loss that the data hold; the loss of a sweep."""
+    if isinstance(data, Sweep):
+        return "loss"
+    names = data.over if isinstance(data, Optima) else data.table if isinstance(data, Observations) else data
+    found = [name for name in _FAMILIES if name in {column_of(str(column)) for column in names}]
+    if len(found) != 1:
+        what = f"the data hold {' and '.join(found)}" if found else "the data hold none of lr, batch and loss"
+        raise FitError(f"{what}: say which to choose a law for, target='lr' for example")
+    return found[0]
+
+
+def _observed(data: Any, target: str) -> pd.DataFrame:
+    """Return the rows that a law for the target would be fitted to."""
+    if isinstance(data, Sweep) and target != "loss":
+        raise SweepError(f"find the optima first: choose_law(find_optima(sweep, over={target!r}))")
+    if isinstance(data, Optima):  # another searched setting is an optimum, not what tells cells apart
+        return data.observations(target).table.filter([*data.by, target])
+    if isinstance(data, Sweep | Observations):
+        return data.observations(target).table if isinstance(data, Sweep) else data.table
+    return pd.DataFrame({column_of(str(name)): np.atleast_1d(data[name]) for name in data})
+
+
+def _varies(column: pd.Series) -> bool:
+    values = pd.to_numeric(column, errors="coerce").dropna().to_numpy(dtype=float)
+    return len(np.unique(group_levels(values))) > 1
 
 
 def _reason(table: pd.DataFrame, chosen: int) -> str:
@@ -262,6 +255,7 @@ def _reason(table: pd.DataFrame, chosen: int) -> str:
     rows = table.to_dict("records")
     own, best = rows[list(table.index).index(chosen)], rows[0]
     error = f"{format_error(own['error'], own['error_stderr'])} on held-out cells"
+    simpler = [row for row in rows if row["parameters"] < own["parameters"]]
     if len(rows) == 1:
         return f"{own['law']} is the only law that could be judged; its error is {error}."
     if own is not best:
@@ -270,13 +264,11 @@ def _reason(table: pd.DataFrame, chosen: int) -> str:
             f"standard error of the best: its error is {error}, behind {best['law']} ({best['parameters']} parameters) "
             f"by {_gap(own)}."
         )
-    simpler = [row for row in rows if row["parameters"] < own["parameters"]]
+    text = f"{own['law']} has the smallest error of {len(rows)} laws, {error}"
     if not simpler:
-        return f"{own['law']} has the smallest error of {len(rows)} laws, {error}, and none is simpler."
-    return (
-        f"{own['law']} has the smallest error of {len(rows)} laws, {error}. The best simpler law, {simpler[0]['law']}, "
-        f"is behind by {_gap(simpler[0])}: more than one standard error of the paired difference."
-    )
+        return f"{text}, and none is simpler."
+    text = f"{text}. The best simpler law, {simpler[0]['law']}, is behind by {_gap(simpler[0])}"
+    return f"{text}: more than one standard error of the paired difference."
 
 
 def _gap(row: Mapping[Any, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Which rule for the learning rate over the batch do (batch, best rate) pairs support? Nested tests, rung by rung."""
+"""Which rules for the learning rate over the batch do (batch, best rate) pairs support? Tests in wider ones."""
 
 from __future__ import annotations
 
@@ -19,17 +19,12 @@ from scalefit.selection.criteria import criteria, parameters_of
 from scalefit.selection.nested_test import NestedTest, nested_test
 from scalefit.vocabulary import format_number
 
-RUNGS: tuple[tuple[str, str], ...] = (
-    ("lr_sgd", "lr_bent"),
-    ("lr_surge", "lr_bent"),
-    ("lr_batch_power", "lr_sgd"),
-    ("lr_saturating", "lr_sgd"),
-    ("lr_sgd_exact", "lr_sgd"),
-    ("lr_sqrt", "lr_sgd"),
-    ("lr_linear", "lr_sgd"),
-    ("lr_sqrt", "lr_surge"),
-)
-"""Which rule is tested in which, the widest first."""
+_INSIDE = {
+    "lr_bent": ("lr_sgd", "lr_surge"),
+    "lr_sgd": ("lr_batch_power", "lr_saturating", "lr_sgd_exact", "lr_sqrt", "lr_linear"),
+    "lr_surge": ("lr_sqrt",),
+}
+"""Which rules are tested in which, the widest first."""
 
 _TOP = "lr_bent"
 _FEWEST = 6
@@ -47,9 +42,25 @@ class Ladder(Shown):
     tests : mapping of (str, str) to NestedTest
         By the names of the rule and of the law it was tested in.
     fits : mapping of str to Fit
+        By the name of the rule.
     level : float
+        Below which p rejects a rule.
     notes : tuple of Note
+        What the tests assume.
     source : str
+        Where the pairs came from.
+
+    See Also
+    --------
+    climb_ladder
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> pairs = {"batch": [1e4, 3e4, 1e5, 3e5, 1e6, 3e6], "lr": [1.1e-3, 1.7e-3, 3.2e-3, 5.3e-3, 1e-2, 1.7e-2]}
+    >>> ladder = sf.climb_ladder(pairs, n=99)
+    >>> ladder.verdict
+    'the simplest rule the data do not contradict is lr_sqrt; they reject lr_linear, lr_sgd_exact'
     """
 
     _table: pd.DataFrame
@@ -67,39 +78,33 @@ class Ladder(Shown):
     @property
     def supported(self) -> tuple[str, ...]:
         """The rules that stand with the fewest parameters; the widest law alone when every rule is rejected."""
-        standing = self._table[self._table["stands"]]
-        return tuple(standing.loc[standing["parameters"] == standing["parameters"].min(), "rule"])
+        kept = self._table[self._table["stands"]]
+        return tuple(kept.loc[kept["parameters"] == kept["parameters"].min(), "rule"])
 
     @property
     def verdict(self) -> str:
         """One sentence."""
-        simplest, fallen = self.supported, list(self._table.loc[~self._table["stands"], "rule"])
+        simplest, rejected = self.supported, list(self._table.loc[~self._table["stands"], "rule"])
         if simplest == (_TOP,):
             return f"the data reject every rule nested in {_TOP}"
-        told = f"; they reject {', '.join(fallen)}" if fallen else "; they reject nothing"
+        rest = f"they reject {', '.join(rejected) or 'nothing'}"
         if len(simplest) == 1:
-            return f"the simplest rule the data do not contradict is {simplest[0]}{told}"
-        return f"the data do not tell {' and '.join(simplest)} apart{told}"
+            return f"the simplest rule the data do not contradict is {simplest[0]}; {rest}"
+        return f"the data do not tell {' and '.join(simplest)} apart; {rest}"
 
     def _face(self) -> Face:
-        table = self._table
+        table, gap = self._table, self._table["aicc"] - self._table["aicc"].min()
+        tested: dict[str, list[str]] = {rule: [] for rule in table["rule"]}
+        for (small, large), test in self.tests.items():
+            tested[small].append(f"{test.p:.2g} in {large}")
         shown = pd.DataFrame({"rule": table["rule"], "free": table["parameters"]})
-        shown["scatter"] = table["scatter"].map(lambda value: format_number(value, 3))
-        shown["AICc"] = [
-            f"{value:+.1f}" if np.isfinite(value) else "nan" for value in table["aicc"] - table["aicc"].min()
-        ]
-        shown["p"] = [self._told(rule) for rule in table["rule"]]
-        shown["stands"] = ["yes" if value else "no" for value in table["stands"]]
-        facts = (
-            ("pairs", f"{next(iter(self.fits.values())).n} from {self.source}"),
-            ("verdict", self.verdict),
-            ("level", format_number(self.level)),
-        )
+        shown["scatter"] = [format_number(value, 3) for value in table["scatter"]]
+        shown["AICc"] = [f"{value:+.1f}" if np.isfinite(value) else "nan" for value in gap]
+        shown["p"] = [", ".join(tested[rule]) or "-" for rule in table["rule"]]
+        shown["stands"] = table["stands"].map({True: "yes", False: "no"})
+        pairs = f"{next(iter(self.fits.values())).n} from {self.source}"
+        facts = (("pairs", pairs), ("verdict", self.verdict), ("level", format_number(self.level)))
         return Face("Rules for the learning rate over the batch", facts, shown, self.notes)
-
-    def _told(self, rule: str) -> str:
-        found = [f"{test.p:.2g} in {large}" for (small, large), test in self.tests.items() if small == rule]
-        return ", ".join(found) or "-"
 
 
 def climb_ladder(pairs: Any, *, weights: Any = None, level: float = 0.05, n: int = 299, seed: int = 0) -> Ladder:
@@ -119,10 +124,12 @@ def climb_ladder(pairs: Any, *, weights: Any = None, level: float = 0.05, n: int
     n : int
         Simulated data sets for every test.
     seed : int
+        Of the simulated errors.
 
     Returns
     -------
     Ladder
+        The rules, their tests and which of them stand.
 
     Raises
     ------
@@ -139,46 +146,40 @@ def climb_ladder(pairs: Any, *, weights: Any = None, level: float = 0.05, n: int
     simplest rule left in 95, 28, 100 and 93 %: a saturating root and a surge whose peak lies high in the range of the
     batches are hard to tell apart.
 
+    See Also
+    --------
+    nested_test : one of the tests.
+    fit_rate_curve : the rate over the batch with the noise scale.
+
     Examples
     --------
+    >>> import scalefit as sf
     >>> batch = np.geomspace(1e4, 1e7, 8)
     >>> rate = 3e-6 * np.sqrt(batch) * np.array([1.05, 0.93, 1.02, 1.08, 0.94, 1.01, 0.97, 1.03])
-    >>> climb_ladder({"batch": batch, "lr": rate}, n=99).supported
+    >>> sf.climb_ladder({"batch": batch, "lr": rate}, n=99).supported
     ('lr_sqrt',)
     """
-    names = dict.fromkeys(name for rung in RUNGS for name in rung)
-    fits = {name: fit(get_law(name), pairs, weights=weights, bounds="drop") for name in names if name != _TOP}
+    pairwise = [(small, large) for large, rules in _INSIDE.items() for small in rules]
+    names = dict.fromkeys(small for small, _ in pairwise)
+    fits = {name: fit(get_law(name), pairs, weights=weights, bounds="drop") for name in names}
     first = next(iter(fits.values()))
     counted = int((first.weights > 0).sum())
     if counted < _FEWEST or len(np.unique(first.rows["batch"][first.weights > 0])) < 4:
         raise FitError(f"expected at least {_FEWEST} pairs at 4 or more batch sizes, found {counted} pairs")
     fits[_TOP] = fit(get_law(_TOP), pairs, weights=weights, bounds="drop")
-    tests = {
-        (small, large): nested_test(fits[small], fits[large], level=level, n=n, seed=seed + k)
-        for k, (small, large) in enumerate(RUNGS)
-    }
-    standing = {_TOP}
-    for (small, large), test in tests.items():
-        if large in standing and not test.rejected:
-            standing.add(small)
-    table = pd.DataFrame(
-        {
-            "rule": list(fits),
-            "formula": [one.law.formula for one in fits.values()],
-            "parameters": [parameters_of(one) for one in fits.values()],
-            "scatter": [one.scatter for one in fits.values()],
-            "aicc": [criteria(one).aicc for one in fits.values()],
-            "stands": [name in standing for name in fits],
-        }
-    ).sort_values("parameters", kind="stable", ignore_index=True)
-    notes = merge(first.notes, _remarks(counted))
-    return Ladder(table, FrozenMap(tests), FrozenMap(fits), level, notes, first.source)
-
-
-def _remarks(rows: int) -> list[Note]:
+    tests, supported = {}, {_TOP}
+    for k, (small, large) in enumerate(pairwise):
+        tests[small, large] = test = nested_test(fits[small], fits[large], level=level, n=n, seed=seed + k)
+        if large in supported and not test.rejected:
+            supported.add(small)
+    rows = [
+        (name, one.law.formula, parameters_of(one), one.scatter, criteria(one).aicc, name in supported)
+        for name, one in fits.items()
+    ]
+    table = pd.DataFrame(rows, columns=["rule", "formula", "parameters", "scatter", "aicc", "stands"])
+    table = table.sort_values("parameters", kind="stable", ignore_index=True)
     notes = [Note("independent", "p values are simulated with independent normal errors of the log rate")]
-    if rows < 8:
-        notes.append(
-            Note("few", f"{rows} pairs are few: only large departures from a rule would be seen", caution=True)
-        )
-    return notes
+    if counted < 8:
+        text = f"{counted} pairs are few: only large departures from a rule would be seen"
+        notes.append(Note("few", text, caution=True))
+    return Ladder(table, FrozenMap(tests), FrozenMap(fits), level, merge(first.notes, notes), first.source)

@@ -12,17 +12,7 @@ from scalefit._values import FrozenMap, Note
 from scalefit.display import Face, Shown
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
-from scalefit.selection.criteria import (
-    Errors,
-    Growth,
-    akaike_weights,
-    criteria,
-    growths,
-    held_out_errors,
-    jackknife,
-    match,
-    parameters_of,
-)
+from scalefit.selection.criteria import Errors, Growth, criteria, hold_out, match, name_of, parameters_of
 from scalefit.vocabulary import format_error, format_number
 
 Array = np.ndarray
@@ -47,7 +37,13 @@ class Comparison(Shown):
     space : {"log", "plain"}
         Errors are root mean squares of differences of log target, or of the target itself.
     notes : tuple of Note
+        What to think of before trusting the table.
     source : str
+        Where the rows came from.
+
+    See Also
+    --------
+    compare, choose_law, average_laws
 
     Notes
     -----
@@ -55,6 +51,15 @@ class Comparison(Shown):
     left out one by one and those of the growths; every prediction counts once, with the weight of its row. Fits that
     cannot be refitted without some cell, or on the smaller cells alone, come last. How well a law fits the rows it has
     seen plays no part.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import scalefit as sf
+    >>> table = pd.DataFrame({"tokens": [1e9, 2e9, 4e9, 8e9, 16e9, 32e9], "lr": [4.1, 3.2, 2.9, 2.3, 2.0, 1.6]})
+    >>> found = sf.compare([sf.fit("eta = c * D**b", table), sf.fit("eta = c", table)])
+    >>> found.best.law.formula, dict(found.growths)
+    ('eta = c * D**b', {'tokens': (2, 4.0)})
     """
 
     _table: pd.DataFrame
@@ -78,18 +83,15 @@ class Comparison(Shown):
         table, target = self._table, self.fits[0].law.target
         unit = f"log {target}" if self.space == "log" else target
         facts = [("rows", f"{self.fits[0].n} from {self.source}"), ("errors", f"root mean square of {unit}")]
-        facts += [
-            (f"grow {name}", f"{cells} largest cells, {format_number(reach, 3)}x beyond those fitted")
-            for name, (cells, reach) in self.growths.items()
-        ]
+        for name, (cells, reach) in self.growths.items():
+            facts.append((f"grow {name}", f"{cells} largest cells, {format_number(reach, 3)}x beyond those fitted"))
         shown = pd.DataFrame({"law": table["law"], "free": table["parameters"]})
-        best = table["aicc"].min()
-        shown["AICc"] = [_number(value - best, "+.1f") for value in table["aicc"]]
-        shown["BIC"] = [_number(value - table["bic"].min(), "+.1f") for value in table["bic"]]
-        shown["weight"] = [_number(value, ".2f") for value in table["akaike_weight"]]
+        for heading in ("AICc", "BIC"):
+            gap = table[heading.lower()] - table[heading.lower()].min()
+            shown[heading] = [f"{value:+.1f}" if np.isfinite(value) else "nan" for value in gap]
+        shown["weight"] = table["akaike_weight"].map("{:.2f}".format)
         for name in ("leave_out", *(f"grow_{axis}" for axis in self.growths), "error", "behind"):
-            pairs = zip(table[name], table[f"{name}_stderr"], strict=True)
-            shown[name.replace("_", " ")] = [format_error(value, error) for value, error in pairs]
+            shown[name.replace("_", " ")] = list(map(format_error, table[name], table[f"{name}_stderr"]))
         return Face(f"Comparison of {len(self.fits)} laws for {target}", tuple(facts), shown, self.notes)
 
 
@@ -131,6 +133,10 @@ def compare(fits: Sequence[Fit]) -> Comparison:
     the density proportional to exp(-tau rho(r)), tau fitted, which is normal in the middle and exponential outside.
     They are comparable across losses. They take rows for independent.
 
+    See Also
+    --------
+    choose_law, average_laws, nested_test
+
     References
     ----------
     Burnham and Anderson, Model Selection and Multimodel Inference (2002), sections 2.4 and 2.9; Stone 1974, J. R.
@@ -139,82 +145,69 @@ def compare(fits: Sequence[Fit]) -> Comparison:
     Examples
     --------
     >>> import pandas as pd
-    >>> from scalefit.fitting.fit_law import fit_law as fit
+    >>> import scalefit as sf
     >>> table = pd.DataFrame({"tokens": [1e9, 2e9, 4e9, 8e9, 16e9, 32e9], "lr": [4.1, 3.2, 2.9, 2.3, 2.0, 1.6]})
-    >>> straight, bent = fit("eta = c * D**b", table), fit("eta = c * D**(b + f * ln(D/1e10))", table)
-    >>> list(compare([bent, straight]).table["parameters"])
+    >>> straight, bent = sf.fit("eta = c * D**b", table), sf.fit("eta = c * D**(b + f * ln(D/1e10))", table)
+    >>> list(sf.compare([bent, straight]).table["parameters"])
     [2, 3]
     """
-    matched = match(fits)
-    given = list(fits)
-    splits = growths(matched)
-    errors = [held_out_errors(fit, matched, splits) for fit in matched.fits]
-    hopeless = [split.column for j, split in enumerate(splits) if np.isnan([error.grow[j] for error in errors]).all()]
-    if hopeless:  # a direction that no law can learn says nothing about any of them
-        splits = tuple(split for split in splits if split.column not in hopeless)
-        errors = [held_out_errors(fit, matched, splits) for fit in matched.fits]
-    names = labels(given)
-    table = _tabulate(given, names, errors, splits)
-    order = np.lexsort([table["error"], table["lost"]])
-    table = table.iloc[order].reset_index(drop=True)
-    gaps = _behind([errors[k] for k in order])
-    table = table.assign(behind=gaps[0], behind_stderr=gaps[1])
-    notes = (
-        *_remarks(given, names, errors, splits, int(matched.cells.max()) + 1),
-        *(Note("no_growth", f"{name}: the smaller cells identify no law; nothing is grown", True) for name in hopeless),
-    )
-    ranked = tuple(given[k] for k in order)
-    reaches = FrozenMap({split.column: (split.cells, split.reach) for split in splits})
-    return Comparison(table, ranked, reaches, given[0].space, notes, given[0].source)
-
-
-def labels(fits: Sequence[Fit]) -> list[str]:
-    """Return a name for every fit, no two the same."""
-    names = [fit.law.name or fit.law.formula for fit in fits]
-    if len(set(names)) < len(names):
-        names = [f"{name}, {fit.loss!r}" for name, fit in zip(names, fits, strict=True)]
-    seen: dict[str, int] = {}
-    unique = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return unique
-
-
-def _tabulate(fits: list[Fit], names: list[str], errors: list[Errors], splits: Sequence[Growth]) -> pd.DataFrame:
-    found = [criteria(fit) for fit in fits]
-    aicc = np.array([one.aicc for one in found])
+    matched, given = match(fits), list(fits)
+    splits, unlearnt, errors = hold_out(matched)
+    names, judged = _labels(given), [criteria(fit) for fit in given]
     columns: dict[str, object] = {
         "law": names,
-        "parameters": [parameters_of(fit) for fit in fits],
-        "status": [fit.status.name for fit in fits],
-        "aicc": aicc,
-        "bic": [one.bic for one in found],
-        "akaike_weight": akaike_weights(aicc),
+        "parameters": [parameters_of(fit) for fit in given],
+        "status": [fit.status.name for fit in given],
+        "aicc": [one.aicc for one in judged],
+        "bic": [one.bic for one in judged],
+        "akaike_weight": akaike_weights(np.array([one.aicc for one in judged])),
+        "lost": [error.lost for error in errors],
     }
-    columns["lost"] = [error.lost for error in errors]
-    columns |= _with_error("leave_out", [e.leave for e in errors], [e.leave_without for e in errors])
-    for j, split in enumerate(splits):
-        grown = [e.grow[j] for e in errors], [e.grow_without[:, j] for e in errors]
-        columns |= _with_error(f"grow_{split.column}", *grown)
-    columns |= _with_error("error", [e.total for e in errors], [e.total_without for e in errors])
-    return pd.DataFrame(columns)
+    for name in errors[0].squares:  # the error, then what it would be without each cell
+        roots = np.sqrt([error.squares[name] for error in errors])
+        columns |= {name: roots[:, 0], f"{name}_stderr": jackknife(roots[:, 1:])}
+    table = pd.DataFrame(columns)
+    order = np.lexsort([table["error"], table["lost"]])
+    behind = roots[order] - roots[order[0]]  # the last of them is the error ranked by
+    table = table.iloc[order].reset_index(drop=True)
+    table = table.assign(behind=behind[:, 0], behind_stderr=jackknife(behind[:, 1:]))
+    notes = _notes(given, names, errors, splits, int(matched.cells.max()) + 1)
+    text = "the smaller cells identify no law; nothing is grown"
+    notes += [Note("no_growth", f"{name}: {text}", caution=True) for name in unlearnt]
+    reaches = FrozenMap({split.column: (split.cells, split.reach) for split in splits})
+    ranked = tuple(given[k] for k in order)
+    return Comparison(table, ranked, reaches, given[0].space, tuple(notes), given[0].source)
 
 
-def _with_error(name: str, squares: Sequence[float], without: Sequence[Array]) -> dict[str, Array]:
-    return {name: np.sqrt(np.array(squares)), f"{name}_stderr": jackknife(np.sqrt(np.array(without)))}
+def is_judged(table: pd.DataFrame) -> pd.Series:
+    """Tell for which laws of a comparison every held-out prediction could be made."""
+    return table["behind"].notna() & (table["lost"] == 0)
 
 
-def _behind(errors: Sequence[Errors]) -> tuple[Array, Array]:
-    """Return how far each law is behind the first, and the standard error of that."""
-    root = np.sqrt([error.total for error in errors])
-    without = np.sqrt([error.total_without for error in errors])
-    return root - root[0], jackknife(without - without[0])
+def _labels(fits: Sequence[Fit]) -> list[str]:
+    """Return a name for every fit, no two the same."""
+    names = [name_of(fit) for fit in fits]
+    if len(set(names)) < len(names):
+        names = [f"{name}, {fit.loss!r}" for name, fit in zip(names, fits, strict=True)]
+    before = [names[:k].count(name) for k, name in enumerate(names)]
+    return [f"{name} ({count + 1})" if count else name for name, count in zip(names, before, strict=True)]
 
 
-def _remarks(
-    fits: list[Fit], names: list[str], errors: list[Errors], splits: Sequence[Growth], cells: int
-) -> tuple[Note, ...]:
+def akaike_weights(aicc: Array) -> Array:
+    """Return exp(-Delta/2) normalised over the fits that have an AICc; NaN for the others."""
+    if np.isnan(aicc).all():
+        return aicc
+    share = np.exp(-0.5 * (aicc - np.nanmin(aicc)))
+    return share / np.nansum(share)
+
+
+def jackknife(without: Array) -> Array:
+    """Return the standard error of a statistic from its values without each cell (last axis); Efron and Tibshirani."""
+    count = without.shape[-1]
+    return np.sqrt(count - 1) * without.std(axis=-1) if count > 1 else np.full(without.shape[:-1], np.nan)
+
+
+def _notes(fits: list[Fit], names: list[str], errors: list[Errors], splits: Sequence[Growth], cells: int) -> list[Note]:
     """Return what a reader of the table should know."""
     rule = "ranked by error: the root mean square over cells left out and the largest cells predicted from the smaller"
     notes = [Note("rule", rule if splits else "ranked by the error on cells left out one by one: nothing grows here")]
@@ -235,17 +228,11 @@ def _remarks(
         notes.append(Note("likelihood", text))
     rows = int((fits[0].weights > 0).sum())
     if rows > cells:
-        text = (
-            f"AICc and BIC take {rows} rows for independent, but they share {cells} cells; the held-out errors do not"
-        )
-        notes.append(Note("dependent", text, caution=True))
+        text = f"AICc and BIC take {rows} rows for independent, but they share {cells} cells"
+        notes.append(Note("dependent", f"{text}; the held-out errors do not", caution=True))
     if count := int(fits[0].is_bound.sum()):
         text = f"{count} of {fits[0].n} rows are bounds; the error of one is the least it can be"
         notes.append(Note("bounds_scored", text, caution=True))
     if cells < 6:
         notes.append(Note("few", f"{cells} cells are few: the standard errors are rough", caution=True))
-    return tuple(notes)
-
-
-def _number(value: float, form: str) -> str:
-    return format(value, form) if np.isfinite(value) else "nan"
+    return notes

@@ -22,21 +22,25 @@ Array = np.ndarray
 _SAME = 1e-9
 """Relative difference below which two numbers of two fits are the same."""
 
+_WIDEST = 60.0
+"""Half-width, in logs, of the range searched for the precision about that of the typical residual."""
+
+_CHUNK = 100_000
+"""Rows times refits handled at once."""
+
+_NEAR = 1e-3
+"""A refit that stopped has arrived when another step would lower its objective by less than this share."""
+
+_FAINT = 0.1
+"""A positive parameter that moves no fitted value by this share of the residual scatter per e-fold is out of play."""
+
+_SHARE = 0.1
+"""The largest levels are held out until this share of the cells is, and two."""
+
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """Fits of one target to the same rows.
-
-    Parameters
-    ----------
-    fits : tuple of Fit
-        With their rows in one order, which does not depend on the order they were given in.
-    columns : pandas.DataFrame
-        Every input that any of the laws reads.
-    weights : ndarray (n,)
-    cells : ndarray of int (n,)
-        0 .. C-1; among rows of positive weight every cell occurs.
-    """
+    """Fits of one target with their rows in one order, every input that any reads, and the cell of each row from 0."""
 
     fits: tuple[Fit, ...]
     columns: pd.DataFrame
@@ -45,36 +49,26 @@ class Matched:
 
 
 def match(fits: Sequence[Fit]) -> Matched:
-    """Bring fits into one order of rows, those of weight zero left aside.
-
-    Raises
-    ------
-    FitError
-        If they are not fits of the same target, in the same space, to the same rows with the same weights.
-    """
+    """Bring fits into one order of rows, those of weight zero left aside; raise if they do not belong together."""
     given = list(fits) if isinstance(fits, Sequence) else []
     if not given or not all(isinstance(fit, Fit) for fit in given):
-        raise FitError(f"expected a list of fits, such as [sf.fit('lr_power', optima), ...], found {_told(fits)}")
+        kinds = sorted({type(fit).__name__ for fit in (fits if isinstance(fits, Sequence) else [fits])})
+        found = ", ".join(kinds) or "an empty list"
+        raise FitError(f"expected a list of fits, such as [sf.fit('lr_power', optima), ...], found {found}")
+    for other in given[1:]:
+        _check_kind(given[0], other)
+    if not all(_close(*pair).all() for other in given[1:] for pair in _shared(given[0], other).values()):
+        given = [_take(fit, _order(fit, fit.cells)) for fit in given]
     first = given[0]
     for other in given[1:]:
-        _check_kind(first, other)
-    ordered = given if all(_aligned(first, other) for other in given[1:]) else [_in_order(fit) for fit in given]
-    first = ordered[0]
-    for other in ordered[1:]:
         _check_rows(first, other)
-    columns = {name: column for fit in ordered for name, column in fit.rows.iloc[:, :-1].items()}
-    cells = number_groups(*(fit.cells for fit in ordered))[1]
-    order = _order(first, cells)
+    cells = number_groups(*(fit.cells for fit in given))[1]
+    order = _order(first, cells)  # which does not depend on the order the rows were given in
     order = order[first.weights[order] > 0]
     numbers = number_groups(cells[order])[1]
-    taken = tuple(_take(fit, order, numbers) for fit in ordered)
-    table = pd.DataFrame({name: column.to_numpy()[order] for name, column in columns.items()}, index=range(len(order)))
-    return Matched(taken, table, taken[0].weights, numbers)
-
-
-def _told(fits: object) -> str:
-    kinds = {type(fit).__name__ for fit in fits} if isinstance(fits, Sequence) else {type(fits).__name__}
-    return "an empty list" if not kinds else ", ".join(sorted(kinds))
+    taken = tuple(replace(_take(fit, order), cells=numbers) for fit in given)
+    columns = {name: column for fit in taken for name, column in fit.rows.iloc[:, :-1].items()}
+    return Matched(taken, pd.DataFrame(columns), taken[0].weights, numbers)
 
 
 def _check_kind(first: Fit, other: Fit) -> None:
@@ -82,78 +76,62 @@ def _check_kind(first: Fit, other: Fit) -> None:
     if column_of(first.law.target) != column_of(other.law.target):
         raise FitError(f"only fits of the same target can be compared; {ours} and {theirs} have different ones")
     if first.space != other.space:
-        raise FitError(
-            f"{ours} was fitted in {first.space} space and {theirs} in {other.space} space, so their errors have "
-            "different units; fit both with the same space="
-        )
+        text = f"{ours} was fitted in {first.space} space and {theirs} in {other.space} space"
+        raise FitError(f"{text}, so their errors have different units; fit both with the same space=")
     if first.n != other.n:
-        raise FitError(
-            f"only fits to the same rows can be compared: {ours} was fitted to {first.n} rows and {theirs} to "
-            f"{other.n}; fit both to one table"
-        )
+        text = f"{ours} was fitted to {first.n} rows and {theirs} to {other.n}"
+        raise FitError(f"only fits to the same rows can be compared: {text}; fit both to one table")
 
 
 def _check_rows(first: Fit, other: Fit) -> None:
     """Raise unless rows in the same order are the same."""
     both = f"{first.law.formula!r} and {other.law.formula!r}"
-    for name in [name for name in first.rows if name in other.rows]:
-        ours, theirs = first.rows[name].to_numpy(), other.rows[name].to_numpy()
+    for name, (ours, theirs) in _shared(first, other).items():
         if (different := ~_close(ours, theirs)).any():
-            row = int(different.argmax())
-            raise FitError(
-                f"only fits to the same rows can be compared: {both} differ in {name} in {int(different.sum())} of "
-                f"{len(ours)} rows, for example {ours[row]:.6g} against {theirs[row]:.6g}; fit both to one table"
-            )
+            row, count = int(different.argmax()), f"{int(different.sum())} of {len(ours)} rows"
+            text = f"{both} differ in {name} in {count}, for example {ours[row]:.6g} against {theirs[row]:.6g}"
+            raise FitError(f"only fits to the same rows can be compared: {text}; fit both to one table")
     if not np.array_equal(first.problem.bounds, other.problem.bounds):
         raise FitError(f"{both} were fitted with different rows as bounds; fit both with the same bounds=")
-    if not _close(_relative(first.weights), _relative(other.weights)).all():
+    if not _close(first.weights / first.weights.mean(), other.weights / other.weights.mean()).all():
         raise FitError(f"{both} were fitted with different weights; fit both with the same weights=")
 
 
-def _aligned(first: Fit, other: Fit) -> bool:
-    """Tell whether the rows agree as they stand."""
-    shared = [name for name in first.rows if name in other.rows]
-    return all(_close(first.rows[name].to_numpy(), other.rows[name].to_numpy()).all() for name in shared)
+def _shared(first: Fit, other: Fit) -> dict[str, tuple[Array, Array]]:
+    """Return the columns that both fits have, from each."""
+    ours, theirs = first.rows, other.rows
+    return {str(name): (ours[name].to_numpy(), theirs[name].to_numpy()) for name in ours if name in theirs}
 
 
 def _close(ours: Array, theirs: Array) -> Array:
     return np.isclose(ours, theirs, rtol=_SAME, atol=0.0)
 
 
-def _relative(weights: Array) -> Array:
-    return weights / weights.mean()
-
-
 def _order(fit: Fit, cells: Array) -> Array:
     """Return an order of rows that does not depend on the order they stand in."""
-    inputs = [fit.rows[name].to_numpy() for name in fit.rows]
-    return np.lexsort([*inputs[:-1], fit.weights, inputs[-1], cells])
+    *inputs, target = fit.rows.to_numpy().T
+    return np.lexsort([*inputs, fit.weights, target, cells])
 
 
-def _in_order(fit: Fit) -> Fit:
-    return _take(fit, _order(fit, fit.cells), fit.cells[_order(fit, fit.cells)])
-
-
-def _take(fit: Fit, order: Array, cells: Array) -> Fit:
+def _take(fit: Fit, order: Array) -> Fit:
     side = None if fit.censored is None else fit.censored[order]
     rows = fit.rows.iloc[order].reset_index(drop=True)
-    return replace(fit, _rows=rows, weights=fit.weights[order], cells=cells, censored=side)
+    return replace(fit, _rows=rows, weights=fit.weights[order], cells=fit.cells[order], censored=side)
 
 
-_WIDEST = 60.0
-"""Half-width, in logs, of the range searched for the precision about that of the typical residual."""
+def name_of(fit: Fit) -> str:
+    """Return the name of a fit's law, or its formula when it has none."""
+    return fit.law.name or fit.law.formula
+
+
+def parameters_of(fit: Fit) -> int:
+    """Return how many parameters the data were free to choose, those that ended at a bound included."""
+    return sum(state != "fixed" for state in fit.states)
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """Information criteria of one fit; NaN where they do not exist.
-
-    Parameters
-    ----------
-    log_likelihood : float
-        Of the observed target in the space of the fit.
-    aicc, bic : float
-    """
+    """Information criteria of one fit; NaN where they do not exist."""
 
     log_likelihood: float
     aicc: float
@@ -161,32 +139,19 @@ class Criteria:
 
 
 def criteria(fit: Fit) -> Criteria:
-    r"""Return AICc and BIC of a fit.
+    r"""Return AICc and BIC; NaN when the fit is exact, did not converge, was drawn towards a prior, or has few rows.
 
     .. math:: \mathrm{AICc} = -2\ln\hat L + 2K + \frac{2K(K+1)}{n-K-1}, \qquad \mathrm{BIC} = -2\ln\hat L + K\ln n
 
-    with K the parameters that are not fixed and the scale of the residuals, n the rows of positive weight.
-
-    Parameters
-    ----------
-    fit : Fit
-
-    Notes
-    -----
-    NaN when the fit is exact, did not converge, was drawn towards a prior, or (AICc) has no more than K + 1 rows. Rows
-    that are bounds enter by the normal probability of lying beyond them.
-
-    References
-    ----------
-    Hurvich and Tsai 1989, Biometrika 76, 297; Burnham and Anderson, Model Selection and Multimodel Inference (2002),
-    section 2.4: K counts the variance.
+    with K the parameters that are not fixed and the scale of the residuals, n the rows of positive weight
+    (Hurvich and Tsai 1989, Biometrika 76, 297; Burnham and Anderson 2002, section 2.4: K counts the variance).
     """
     counted = fit.weights > 0
     rows, cost = int(counted.sum()), parameters_of(fit) + 1
     exact = fit.objective <= fit.problem.rounding() or fit.dof <= 0
     if fit.status.name == "NOT_CONVERGED" or exact or fit.shrinkage > 0:
         return Criteria(np.nan, np.nan, np.nan)
-    if fit.is_bound.any():
+    if fit.is_bound.any():  # they enter by the normal probability of lying beyond them
         likelihood = _censored_likelihood(fit)
     else:
         likelihood = log_likelihood(fit.loss, fit.residuals[counted], fit.weights[counted])
@@ -195,24 +160,11 @@ def criteria(fit: Fit) -> Criteria:
     return Criteria(likelihood, -2 * likelihood + 2 * cost + correction, -2 * likelihood + cost * np.log(rows))
 
 
-def parameters_of(fit: Fit) -> int:
-    """Return how many parameters the data were free to choose, those that ended at a bound included."""
-    return sum(state != "fixed" for state in fit.states)
-
-
 def log_likelihood(loss: Loss, residuals: Array, weights: Array) -> float:
     r"""Return the highest log likelihood that the minimum of a loss stands for.
 
     Minimising :math:`\sum w\rho(r)` maximises a likelihood whose density is
-    :math:`\exp(-\tau w\rho(r))/Z(\tau w)` for any precision tau; tau is fitted too. For the squared loss that is the
-    normal density of variance 1/(tau w); Huber's has normal shoulders and exponential tails, and SoftL1's is the
-    symmetric hyperbolic distribution. All are normalised, so fits with different losses can be compared.
-
-    Parameters
-    ----------
-    loss : Loss
-    residuals, weights : ndarray (n,)
-        Weights positive, proportional to inverse variances.
+    :math:`\exp(-\tau w\rho(r))/Z(\tau w)` for any precision tau; tau is fitted too.
 
     Examples
     --------
@@ -220,6 +172,9 @@ def log_likelihood(loss: Loss, residuals: Array, weights: Array) -> float:
     >>> float(np.round(log_likelihood(Squared(), np.array([1.0, -1.0]), np.ones(2)) + np.log(2 * np.pi) + 1, 9))
     0.0
     """
+    # For the squared loss the density is the normal one of variance 1/(tau w); Huber's has normal shoulders and
+    # exponential tails, and SoftL1's is the symmetric hyperbolic distribution. All are normalised, so fits with
+    # different losses can be compared.
     total, rows = float(weights @ loss.value(residuals)), len(residuals)
     if not loss.robust:
         return 0.5 * float(np.log(weights).sum()) - 0.5 * rows * (np.log(4 * np.pi * total / rows) + 1)
@@ -232,10 +187,8 @@ def log_likelihood(loss: Loss, residuals: Array, weights: Array) -> float:
         tau = np.exp(log_tau)
         return tau * total + float(_log_partition(loss, tau * weights).sum())
 
-    found = minimize_scalar(
-        cost, bounds=(middle - _WIDEST, middle + _WIDEST), method="bounded", options={"xatol": 1e-9}
-    )
-    return -float(found.fun)
+    ends = (middle - _WIDEST, middle + _WIDEST)
+    return -float(minimize_scalar(cost, bounds=ends, method="bounded", options={"xatol": 1e-9}).fun)
 
 
 def _log_partition(loss: Loss, precision: Array) -> Array:
@@ -262,41 +215,9 @@ def _censored_likelihood(fit: Fit) -> float:
     return -float(minimize_scalar(cost, bounds=(middle - 3, middle + 3), method="bounded").fun)
 
 
-def akaike_weights(aicc: Array) -> Array:
-    """Return exp(-Delta/2) normalised over the fits that have an AICc; NaN for the others."""
-    known = np.isfinite(aicc)
-    if not known.any():
-        return np.full(len(aicc), np.nan)
-    share = np.exp(-0.5 * (aicc - aicc[known].min()))
-    return share / share[known].sum()
-
-
-_CHUNK = 100_000
-"""Rows times refits handled at once."""
-
-_NEAR = 1e-3
-"""A refit that stopped has arrived when another step would lower its objective by less than this share."""
-
-_FAINT = 0.1
-"""A positive parameter that moves no fitted value by this share of the residual scatter per e-fold is out of play."""
-
-_SHARE = 0.1
-"""The largest levels are held out until this share of the cells is, and two."""
-
-
 @dataclass(frozen=True, eq=False)
 class Growth:
-    """A split of the rows: the largest values of one input against the smaller.
-
-    Parameters
-    ----------
-    column : str
-    held : ndarray of bool (n,)
-    reach : float
-        Largest value over the largest of those learnt from.
-    cells : int
-        Cells held out.
-    """
+    """The rows with the largest values of an input, how far they reach beyond the others, and the cells they are of."""
 
     column: str
     held: Array
@@ -306,36 +227,30 @@ class Growth:
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """Mean squared errors of one law, and what they would be without each cell.
+    """Mean squared errors of one law on rows held out."""
 
-    Parameters
-    ----------
-    leave, total : float
-        Leave-cells-out, over the cells whose refit identifies the law; and of all held-out rows together.
-    grow : ndarray (directions,)
-    leave_without, total_without : ndarray (C,)
-    grow_without : ndarray (C, directions)
-    lost : int
-        Cells, and growths, that cannot be predicted because the other rows do not identify the law.
-    guessed : int
-        Growths without one cell that could not be refitted; they enter as if that cell made no difference.
-    """
-
-    leave: float
-    grow: Array
-    total: float
-    leave_without: Array
-    grow_without: Array
-    total_without: Array
+    squares: dict[str, Array]
+    """For cells left out (those whose refit identifies the law), each growth and all together: the error of each, then
+    what it would be without each cell, shape (1 + C,)."""
     lost: int
+    """Cells, and growths, that cannot be predicted because the other rows do not identify the law."""
     guessed: int
+    """Growths without one cell that could not be refitted; they enter as if that cell made no difference."""
 
 
-def growths(matched: Matched) -> tuple[Growth, ...]:
-    """Return the splits by params and by tokens, as far as the laws read them; by flops when they read neither."""
+def hold_out(matched: Matched) -> tuple[list[Growth], list[str], list[Errors]]:
+    """Return the splits by the largest params and tokens, which of them no law can learn, and the errors of every law.
+
+    Splits are by params and tokens as far as the laws read them, by flops when they read neither.
+    """
     axes = [name for name in ("params", "tokens") if name in matched.columns] or ["flops"]
-    found = (_growth(matched, name) for name in axes if name in matched.columns)
-    return tuple(growth for growth in found if growth is not None)
+    splits = [split for name in axes if name in matched.columns and (split := _growth(matched, name))]
+    errors = [_held_out_errors(fit, matched, splits) for fit in matched.fits]
+    learnt = [one for one in splits if not np.isnan([e.squares[f"grow_{one.column}"][0] for e in errors]).all()]
+    unlearnt = [split.column for split in splits if split not in learnt]
+    if unlearnt:  # a direction that no law can learn says nothing about any of them
+        splits, errors = learnt, [_held_out_errors(fit, matched, learnt) for fit in matched.fits]
+    return splits, unlearnt, errors
 
 
 def _growth(matched: Matched, name: str) -> Growth | None:
@@ -350,42 +265,26 @@ def _growth(matched: Matched, name: str) -> Growth | None:
     return Growth(name, held, float(values.max() / values[~held].max()), len(np.unique(matched.cells[held])))
 
 
-def held_out_errors(fit: Fit, matched: Matched, splits: Sequence[Growth]) -> Errors:
-    """Refit a law without each cell, and to the smaller cells with and without each cell; score what was left out.
-
-    Parameters
-    ----------
-    fit : Fit
-        One of the matched fits.
-    matched : Matched
-    splits : sequence of Growth
-    """
+def _held_out_errors(fit: Fit, matched: Matched, splits: Sequence[Growth]) -> Errors:
+    """Refit a law without each cell, and to the smaller cells with and without each cell; score what was left out."""
     cells = int(matched.cells.max()) + 1
     own = matched.cells == np.arange(cells)[:, None]
-    learnt, scored = [~own], [own]
-    for split in splits:
-        learnt += [~split.held[None], ~split.held & ~own]
-        scored += [split.held[None], split.held & ~own]
-    asked = np.concatenate(scored)
-    squares, heft = _mean_squares(fit, np.concatenate(learnt), asked), asked @ matched.weights
+    rest = np.vstack([np.ones_like(own[:1]), ~own])  # all rows, then those without each cell
+    learnt = np.concatenate([~own, *(~split.held & rest for split in splits)])
+    scored = np.concatenate([own, *(split.held & rest for split in splits)])
+    squares, weight = _mean_squares(fit, learnt, scored), scored @ matched.weights
     leave, grown = squares[:cells], squares[cells:].reshape(len(splits), cells + 1)
+    lost = int(np.isnan(leave).sum() + np.isnan(grown[:, 0]).sum())
     failed = np.isnan(grown[:, 1:])
     grown[:, 1:] = np.where(failed, grown[:, :1], grown[:, 1:])
-    left, left_heft = _without_each(leave, heft[:cells])
-    grown_heft = heft[cells:].reshape(grown.shape)
+    known = np.where(np.isnan(leave), 0.0, weight[:cells])
+    parts = np.nan_to_num(leave) * known
+    left, left_weight = (np.append(values.sum(), values.sum() - values) for values in (parts, known))
+    grown_weight = weight[cells:].reshape(grown.shape)
+    found = {f"grow_{split.column}": row for split, row in zip(splits, grown, strict=True)}
     with np.errstate(invalid="ignore", divide="ignore"):
-        total = (left + (grown * grown_heft).sum(axis=0)) / (left_heft + grown_heft.sum(axis=0))
-        mean = left / left_heft
-    lost = int(np.isnan(leave).sum() + np.isnan(grown[:, 0]).sum())
-    without = grown[:, 1:].T
-    return Errors(mean[0], grown[:, 0], total[0], mean[1:], without, total[1:], lost, int(failed.sum()))
-
-
-def _without_each(squares: Array, weight: Array) -> tuple[Array, Array]:
-    """Return the weighted sum of mean squares and the sum of weights: with all cells, then without each."""
-    known = np.where(np.isnan(squares), 0.0, weight)
-    parts = np.nan_to_num(squares) * known
-    return np.append(parts.sum(), parts.sum() - parts), np.append(known.sum(), known.sum() - known)
+        total = (left + (grown * grown_weight).sum(axis=0)) / (left_weight + grown_weight.sum(axis=0))
+        return Errors({"leave_out": left / left_weight, **found, "error": total}, lost, int(failed.sum()))
 
 
 def _mean_squares(fit: Fit, learnt: Array, scored: Array) -> Array:
@@ -400,25 +299,19 @@ def _mean_squares(fit: Fit, learnt: Array, scored: Array) -> Array:
     with np.errstate(all="ignore"):
         for start in range(0, len(learnt), block):
             kept, asked = learnt[start : start + block] * fit.weights, scored[start : start + block] * fit.weights
-            phi, usable = np.tile(fit.phi, (len(kept), 1)), np.ones(len(kept), dtype=bool)
-            if solve is not None:
-                phi, usable = solve(kept, observed)
+            held = np.tile(fit.phi, (len(kept), 1)), np.ones(len(kept), dtype=bool)
+            phi, usable = solve(kept, observed) if solve else held
             value, jacobian = values(phi)
             away = value - observed
             if not usable.all():
                 soft, slopes = fit.problem.soften(away, jacobian)
                 usable = usable | _arrived(fit, free, soft, slopes[:, free], kept)
-            mean = (asked * _missed(fit, away) ** 2).sum(axis=1) / asked.sum(axis=1)
+            if fit.censored is not None:  # the error of a bound is the least it can be: none on the side of the truth
+                away = np.where(fit.censored * away > 0, 0.0, away)
+            mean = (asked * away**2).sum(axis=1) / asked.sum(axis=1)
             enough = (kept > 0).sum(axis=1) >= free.sum()
             parts.append(np.where(usable & enough, mean, np.nan))
     return np.concatenate(parts)
-
-
-def _missed(fit: Fit, away: Array) -> Array:
-    """Return errors of predictions; that of a bound is the least it can be, nothing on the side of the truth."""
-    if fit.censored is None:
-        return away
-    return np.where(fit.censored * away > 0, 0.0, away)
 
 
 def _arrived(fit: Fit, free: Array, residual: Array, columns: Array, weights: Array) -> Array:
@@ -439,17 +332,3 @@ def _arrived(fit: Fit, free: Array, residual: Array, columns: Array, weights: Ar
     finite = np.isfinite(hessian).all(axis=(1, 2)) & np.isfinite(gain)
     sound = np.where(finite[:, None, None], hessian, np.eye(columns.shape[1]))
     return finite & identified(sound) & (gain <= _NEAR * objective)
-
-
-def jackknife(without: Array) -> Array:
-    """Return the standard error of a statistic from its values without each cell (last axis).
-
-    References
-    ----------
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 11.
-    """
-    count = without.shape[-1]
-    if count < 2:
-        return np.full(without.shape[:-1], np.nan)
-    spread = without - without.mean(axis=-1, keepdims=True)
-    return np.sqrt((count - 1) / count * (spread**2).sum(axis=-1))

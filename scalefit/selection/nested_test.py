@@ -13,7 +13,7 @@ from scalefit.errors import FitError
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.problem import Problem
 from scalefit.fitting.search import starting_points
-from scalefit.selection.criteria import match, parameters_of
+from scalefit.selection.criteria import match, name_of, parameters_of
 from scalefit.solvers.levenberg import minimize
 from scalefit.vocabulary import format_number
 
@@ -50,6 +50,19 @@ class NestedTest(Shown):
     border : bool
         The small law is a limit of the large one (a parameter at infinity or zero), not a point inside.
     notes : tuple of Note
+        Whether the restriction lies at a border, and whether there are few degrees of freedom.
+
+    See Also
+    --------
+    nested_test, climb_ladder
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> pairs = {"batch": [1e5, 2e5, 4e5, 8e5, 1.6e6], "lr": [1.0e-3, 1.1e-3, 1.2e-3, 1.35e-3, 1.5e-3]}
+    >>> found = sf.nested_test(sf.fit("lr_sqrt", pairs), sf.fit("lr_batch_power", pairs), n=199)
+    >>> found.verdict
+    'the data reject lr_sqrt within lr_batch_power: F(1, 3) = 6360, p = 0.005'
     """
 
     small: str
@@ -67,10 +80,9 @@ class NestedTest(Shown):
     @property
     def verdict(self) -> str:
         """One sentence."""
+        what = "reject" if self.rejected else "do not contradict"
         numbers = f"F({self.restrictions}, {self.dof}) = {format_number(self.statistic, 3)}, p = {self.p:.2g}"
-        if self.rejected:
-            return f"the data reject {self.small} within {self.large}: {numbers}"
-        return f"the data do not contradict {self.small} within {self.large}: {numbers}"
+        return f"the data {what} {self.small} within {self.large}: {numbers}"
 
     def _face(self) -> Face:
         facts = (("verdict", self.verdict), ("p by F", f"{self.p_f:.2g}"), ("level", format_number(self.level)))
@@ -95,10 +107,12 @@ def nested_test(small: Fit, large: Fit, *, level: float = 0.05, n: int = 999, se
     n : int
         Simulated data sets, at least 99.
     seed : int
+        Of the simulated errors.
 
     Returns
     -------
     NestedTest
+        The statistic, both p values and a verdict in words.
 
     Raises
     ------
@@ -113,6 +127,11 @@ def nested_test(small: Fit, large: Fit, *, level: float = 0.05, n: int = 999, se
     parameters of the large law may have no value at all under the small one. `border` and a note say so; the
     simulated p holds there too. Not to be rejected is not to be right: with few rows little is.
 
+    See Also
+    --------
+    climb_ladder : these tests for the rules of the learning rate over the batch.
+    compare : laws that need not be nested.
+
     References
     ----------
     Self and Liang 1987, J. Am. Stat. Assoc. 82, 605, for restrictions at the border; Davison and Hinkley, Bootstrap
@@ -120,13 +139,17 @@ def nested_test(small: Fit, large: Fit, *, level: float = 0.05, n: int = 999, se
 
     Examples
     --------
-    >>> import pandas as pd
-    >>> from scalefit.fitting.fit_law import fit_law as fit
-    >>> pairs = pd.DataFrame({"batch": [1e5, 2e5, 4e5, 8e5, 1.6e6], "lr": [1.0e-3, 1.45e-3, 1.9e-3, 2.9e-3, 3.9e-3]})
-    >>> nested_test(fit("lr_sqrt", pairs), fit("lr_batch_power", pairs), n=199).rejected
+    >>> import scalefit as sf
+    >>> pairs = {"batch": [1e5, 2e5, 4e5, 8e5, 1.6e6], "lr": [1.0e-3, 1.45e-3, 1.9e-3, 2.9e-3, 3.9e-3]}
+    >>> sf.nested_test(sf.fit("lr_sqrt", pairs), sf.fit("lr_batch_power", pairs), n=199).rejected
     False
     """
-    _check(level, n)
+    from scipy.special import fdtrc
+
+    if not 0 < level < 1:
+        raise FitError(f"level: expected a number between 0 and 1, found {level!r}")
+    if n < _FEWEST or 1 / (n + 1) >= level:
+        raise FitError(f"n: expected at least {max(_FEWEST, int(1 / level))} simulated data sets, found {n!r}")
     less, more = match([small, large]).fits
     added = _check_fits(less, more)
     noise = np.random.default_rng(seed).normal(size=(n, less.n)) * less.scale / np.sqrt(less.weights)
@@ -134,56 +157,41 @@ def nested_test(small: Fit, large: Fit, *, level: float = 0.05, n: int = 999, se
         middle = less.problem.observed - less.residuals
         border = _border(less, more, middle)
         observed = np.vstack([less.problem.observed[None], middle + noise])
-        unknown = np.full(n, np.inf)
-        simple = np.minimum(_lowest(less, middle, observed), np.append(less.objective, unknown))
-        wide = np.minimum(_lowest(more, middle, observed), np.append(more.objective, unknown))
-        wide = np.minimum(wide, simple)
+        simple, wide = _lowest(less, middle, observed), _lowest(more, middle, observed)
+        simple[0], wide[0] = min(simple[0], less.objective), min(wide[0], more.objective)
+        wide = np.minimum(wide, simple)  # the large law holds the small one
         statistics = (simple - wide) / added / (wide / more.dof)
-    p = (1 + int((statistics[1:] >= statistics[0]).sum())) / (n + 1)
-    return NestedTest(
-        small=_name(small),
-        large=_name(large),
-        statistic=float(statistics[0]),
-        restrictions=added,
-        dof=more.dof,
-        p=p,
-        p_f=_f_tail(float(statistics[0]), added, more.dof),
-        rejected=p < level,
-        level=level,
-        border=border,
-        notes=_remarks(border, more, _name(small)),
-    )
-
-
-def _check(level: float, n: int) -> None:
-    if not 0 < level < 1:
-        raise FitError(f"level: expected a number between 0 and 1, found {level!r}")
-    if n < _FEWEST or 1 / (n + 1) >= level:
-        raise FitError(f"n: expected at least {max(_FEWEST, int(1 / level))} simulated data sets, found {n!r}")
+    statistic = float(statistics[0])
+    p = (1 + int((statistics[1:] >= statistic).sum())) / (n + 1)
+    p_f = float(fdtrc(added, more.dof, max(statistic, 0.0)))
+    names, notes = (name_of(less), name_of(more)), []
+    if border:
+        text = f"{names[0]} is a limit of {names[1]}, not a point inside"
+        notes.append(Note("border", f"{text}: p is simulated, the F distribution is not right"))
+    if more.dof < 4:
+        text = f"{more.dof} degrees of freedom are few: only large departures would be seen"
+        notes.append(Note("few", text, caution=True))
+    return NestedTest(*names, statistic, added, more.dof, p, p_f, p < level, level, border, tuple(notes))
 
 
 def _check_fits(less: Fit, more: Fit) -> int:
     """Return how many parameters the large law adds."""
     for fit in (less, more):
         if fit.loss.robust:
-            raise FitError(f"{_name(fit)} was fitted with {fit.loss!r}; the test needs Squared()")
+            raise FitError(f"{name_of(fit)} was fitted with {fit.loss!r}; the test needs Squared()")
         if fit.is_bound.any() or fit.shrinkage > 0:
-            raise FitError(
-                f"{_name(fit)} has rows that are bounds or a prior on its curvature, for which the test does not hold; "
-                "fit with bounds='drop' and without shrink"
-            )
+            text = "has rows that are bounds or a prior on its curvature, for which the test does not hold"
+            raise FitError(f"{name_of(fit)} {text}; fit with bounds='drop' and without shrink")
         if not np.isfinite(fit.phi).all():
-            raise FitError(f"{_name(fit)} was not fitted: {fit.status.sentence}", partial=fit)
+            raise FitError(f"{name_of(fit)} was not fitted: {fit.status.sentence}", partial=fit)
     added = parameters_of(more) - parameters_of(less)
     if added < 1:
-        raise FitError(
-            f"{_name(more)} has {parameters_of(more)} free parameters and {_name(less)} {parameters_of(less)}: "
-            "the second fit must be the larger law"
-        )
+        text = f"{name_of(more)} has {parameters_of(more)} free parameters and {name_of(less)} {parameters_of(less)}"
+        raise FitError(f"{text}: the second fit must be the larger law")
     if less.n - parameters_of(more) < 1:
-        raise FitError(f"{less.n} rows leave {_name(more)} no degree of freedom; bring more")
+        raise FitError(f"{less.n} rows leave {name_of(more)} no degree of freedom; bring more")
     if less.objective <= less.problem.rounding():
-        raise FitError(f"{_name(less)} fits the rows exactly: there is nothing left to test")
+        raise FitError(f"{name_of(less)} fits the rows exactly: there is nothing left to test")
     return added
 
 
@@ -193,9 +201,8 @@ def _border(less: Fit, more: Fit, middle: Array) -> bool:
     phi = more.phi[None] if linear else _starts(more, middle)[:1]
     nearest = _lowest(more, middle, middle[None]) if linear else problem.objective(phi)
     if nearest[0] > _WITHIN * less.objective:
-        raise FitError(
-            f"{_name(less)} is not nested in {_name(more)}: the second cannot reproduce the fitted values of the first"
-        )
+        text = "the second cannot reproduce the fitted values of the first"
+        raise FitError(f"{name_of(less)} is not nested in {name_of(more)}: {text}")
     if linear:
         return False
     free = problem.lower < problem.upper
@@ -210,54 +217,38 @@ def _border(less: Fit, more: Fit, middle: Array) -> bool:
 def _lowest(fit: Fit, middle: Array, observed: Array) -> Array:
     """Return the lowest weighted sum of squares of the law, (K,), for every observed target (K, n)."""
     problem = fit.problem
-    if not problem.is_linear():
-        return _search(problem, observed, _starts(fit, middle))[0]
-    free = problem.lower < problem.upper
-    value, jacobian = problem.values(problem.space)(fit.phi[None])
-    root = np.sqrt(problem.weights)
-    basis = np.linalg.qr((jacobian[0, free] * root).T)[0]
-    residual = (observed - value) * root
-    return fit.loss.value(residual - (residual @ basis) @ basis.T).sum(axis=1)
+    if problem.is_linear():
+        value, jacobian = problem.values(problem.space)(fit.phi[None])
+        root = np.sqrt(problem.weights)
+        basis = np.linalg.qr((jacobian[0, problem.lower < problem.upper] * root).T)[0]
+        residual = (observed - value) * root
+        return fit.loss.value(residual - (residual @ basis) @ basis.T).sum(axis=1)
+    # A few steps from every start tell which two are worth the rest.
+    starts = np.tile(_starts(fit, middle), (len(observed), 1))
+    scouted, phi = _descend(problem, observed, starts, _SCOUT_STEPS)
+    ahead = np.argsort(scouted, axis=1, kind="stable")[:, :_FINALISTS]
+    finalists = np.take_along_axis(phi, ahead[:, :, None], axis=1).reshape(-1, phi.shape[2])
+    return _descend(problem, observed, finalists, _STEPS)[0].min(axis=1)
 
 
 def _posed(fit: Fit, observed: Array) -> Problem:
-    target = np.exp(observed) if fit.space == "log" else observed
-    return replace(fit.problem, target=target)
+    return replace(fit.problem, target=np.exp(observed) if fit.space == "log" else observed)
 
 
 def _starts(fit: Fit, middle: Array) -> Array:
-    """Return where every search starts: the fit's end, where the small law's values lead, the best scouts."""
+    """Return where every search starts: where the small law's values lead, the fit's end, the best scouts."""
     problem = _posed(fit, middle)
-    scouts = np.concatenate([starting_points(p, {}, _SCOUTS) for p in (problem, fit.problem)])
-    scouts = np.concatenate([fit.phi[None], scouts])
-    scouts = scouts[np.isfinite(problem.objective(scouts))]
-    ended = minimize(
-        problem.model(),
-        scouts,
-        loss=fit.loss,
-        weights=problem.weights,
-        lower=problem.lower,
-        upper=problem.upper,
-        iterations=_STEPS,
-    )
-    best = ended.phi[np.argsort(ended.objective, kind="stable")[:1]]
-    order = np.argsort(fit.problem.objective(scouts), kind="stable")
-    return np.concatenate([best, fit.phi[None], scouts[order[: _STARTS - 2]]])
+    scouts = [starting_points(one, {}, _SCOUTS) for one in (problem, fit.problem)]
+    phi = np.concatenate([fit.phi[None], *scouts])
+    phi = phi[np.isfinite(problem.objective(phi))]
+    # These ends say whether the law is nested, and at a border; 1e-8 will do for the share that p is.
+    objective, ends = _descend(fit.problem, middle[None], phi, _STEPS, tolerance=1e-14)
+    best = ends[0, np.argsort(objective[0], kind="stable")[:1]]
+    order = np.argsort(fit.problem.objective(phi), kind="stable")
+    return np.concatenate([best, fit.phi[None], phi[order[: _STARTS - 2]]])
 
 
-def _search(problem: Problem, observed: Array, starts: Array) -> tuple[Array, Array]:
-    """Return the lowest objective, (K,), and where it is, (K, p), for every observed target (K, n)."""
-    count = len(observed)
-    everyone = np.tile(starts, (count, 1))
-    scouted, phi = _descend(problem, observed, everyone, _SCOUT_STEPS)
-    ahead = np.argsort(scouted, axis=1, kind="stable")[:, :_FINALISTS]
-    rows = np.arange(count)[:, None]
-    found, phi = _descend(problem, observed, phi[rows, ahead].reshape(-1, starts.shape[1]), _STEPS)
-    best = found.argmin(axis=1)
-    return found[rows[:, 0], best], phi[rows[:, 0], best]
-
-
-def _descend(problem: Problem, observed: Array, phi: Array, steps: int) -> tuple[Array, Array]:
+def _descend(problem: Problem, observed: Array, phi: Array, steps: int, tolerance: float = 1e-8) -> tuple[Array, Array]:
     """Return objectives (K, m) and ends (K, m, p) of m descents for each of K targets; `phi` has shape (K m, p)."""
     values, count = problem.values(problem.space), len(observed)
     which = np.repeat(np.arange(count), len(phi) // count)
@@ -279,31 +270,8 @@ def _descend(problem: Problem, observed: Array, phi: Array, steps: int) -> tuple
         lower=problem.lower,
         upper=problem.upper,
         iterations=steps,
-        tolerance=1e-8,
+        tolerance=tolerance,
         subset=model,
     )
     found = np.where(np.isfinite(solution.objective), solution.objective, np.inf)
     return found.reshape(count, -1), solution.phi.reshape(count, -1, phi.shape[1])
-
-
-def _f_tail(statistic: float, restrictions: int, dof: int) -> float:
-    from scipy.special import fdtrc
-
-    return float(fdtrc(restrictions, dof, max(statistic, 0.0)))
-
-
-def _name(fit: Fit) -> str:
-    return fit.law.name or fit.law.formula
-
-
-def _remarks(border: bool, more: Fit, small: str) -> tuple[Note, ...]:
-    notes = []
-    if border:
-        text = (
-            f"{small} is a limit of {_name(more)}, not a point inside: p is simulated, the F distribution is not right"
-        )
-        notes.append(Note("border", text))
-    if more.dof < 4:
-        text = f"{more.dof} degrees of freedom are few: only large departures would be seen"
-        notes.append(Note("few", text, caution=True))
-    return tuple(notes)

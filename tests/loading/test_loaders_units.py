@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from scalefit.backtesting.competitors import published_entrant
+from scalefit.backtesting.usual_competitors import published_entrant
 from scalefit.errors import LawError, SweepError
 from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit

@@ -11,7 +11,8 @@ import pandas as pd
 
 import scalefit as sf
 from scalefit import plots
-from scalefit.backtesting.competitors import Entrant, PublishedEntrant
+from scalefit.backtesting.competitors import Entrant
+from scalefit.backtesting.usual_competitors import PublishedEntrant
 from scalefit.batch_size.fit_tradeoff import fit_tradeoff
 from scalefit.batch_size.tradeoff import Tradeoff
 from scalefit.curves.curves import Curves

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit.backtesting.scores import Standings
+from scalefit.backtesting._backtest import Scores
 
 
-def standings(**changes):
+def scored(**changes):
     """Two folds of one cell, three entrants: a good one, a bad one, and one that failed in the second cell."""
     table = pd.DataFrame(
         {
@@ -27,11 +27,11 @@ def standings(**changes):
         }
     ).assign(**changes)
     draws = table["regret_pct"].to_numpy()[:, None] + np.array([[-0.03, 0.03]])
-    return Standings(table, draws, ("lr",))
+    return Scores(table, draws, ("lr",))
 
 
 def test_the_best_comes_first_and_those_without_a_regret_for_every_cell_last():
-    scores = standings().summary
+    scores = scored().summary
     assert list(scores["entrant"]) == ["good", "bad", "broken"]
     assert list(scores["cells"]) == [2, 2, 1]
     assert list(scores["failed"]) == [0, 0, 1]
@@ -39,7 +39,7 @@ def test_the_best_comes_first_and_those_without_a_regret_for_every_cell_last():
 
 
 def test_means_are_over_cells_with_a_regret_and_points_alone():
-    good, bad, broken = standings().summary.to_dict("records")
+    good, bad, broken = scored().summary.to_dict("records")
     assert good["regret_pct"] == pytest.approx(0.2)
     assert good["regret_stderr"] == pytest.approx(0.03)
     assert (good["worst_pct"], good["worst_stderr"]) == (0.3, 0.02)
@@ -52,7 +52,7 @@ def test_means_are_over_cells_with_a_regret_and_points_alone():
 
 
 def test_gaps_to_the_best_are_paired():
-    good, bad, broken = standings().summary.to_dict("records")
+    good, bad, broken = scored().summary.to_dict("records")
     assert (good["behind_pct"], good["behind_stderr"]) == (0.0, 0.0)
     assert bad["behind_pct"] == pytest.approx(0.15)
     assert bad["behind_stderr"] == pytest.approx(0.0, abs=1e-12), "the noise of a cell is common to both"
@@ -60,25 +60,25 @@ def test_gaps_to_the_best_are_paired():
 
 
 def test_one_unknown_error_makes_that_of_the_mean_unknown():
-    scores = standings(regret_stderr=[np.nan, 0.01, 0.01, 0.02, 0.02, np.nan]).summary.set_index("entrant")
+    scores = scored(regret_stderr=[np.nan, 0.01, 0.01, 0.02, 0.02, np.nan]).summary.set_index("entrant")
     assert np.isnan(scores.loc["good", "regret_stderr"])
     assert scores.loc["bad", "regret_stderr"] == pytest.approx(0.03)
 
 
 def test_nothing_known_is_nan_and_not_zero():
-    scores = standings(regret_pct=np.nan, error="FitError: no").summary
+    scores = scored(regret_pct=np.nan, error="FitError: no").summary
     assert list(scores["entrant"]) == ["good", "bad", "broken"]
     assert (scores["cells"] == 0).all()
     assert scores[["regret_pct", "regret_stderr", "behind_pct", "censored", "clipped"]].isna().all(axis=None)
 
 
 def test_kinds_of_extrapolation_are_compared_entrant_by_entrant():
-    found = standings()
+    found = scored()
     rows = found.by_axis
     assert list(zip(rows["beyond"], rows["entrant"], strict=True)) == [
         (beyond, name) for beyond in ("params", "tokens") for name in ("good", "bad", "broken")
     ]
     assert list(rows["cells"]) == [1, 1, 1, 1, 1, 0]
     assert rows["reach"].tolist() == pytest.approx([2, 2, 2, 8, 8, 8])
-    assert rows.iloc[0].to_dict() == found.along("params", "good")
-    assert "regret_params" not in standings(beyond="both").summary
+    assert rows["regret_pct"].tolist()[:3] == [0.1, 0.5, 0.0]
+    assert "regret_params" not in scored(beyond="both").summary

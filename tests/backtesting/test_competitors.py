@@ -1,4 +1,4 @@
-"""Entrants: what they learn, what they predict, and what they refuse."""
+"""Competitors: what they learn, what they predict, and what they refuse."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit.backtesting._backtest import line_up
-from scalefit.backtesting.competitors import (
+import scalefit as sf
+from scalefit.backtesting.competitors import Custom, EffectiveEntrant, Entrant, LawPair
+from scalefit.backtesting.usual_competitors import (
     REFERENCES,
     Baseline,
-    Custom,
-    Entrant,
-    LawPair,
     PublishedEntrant,
     published_entrant,
+    usual_competitors,
 )
 from scalefit.errors import FitError, LawError, ScalefitError, SweepError
 from scalefit.fitting.fit_law import fit_law as fit
@@ -181,11 +180,13 @@ def test_custom_recipe_is_called_with_the_training_runs():
     assert seen == [sweep]
 
 
-def test_line_up_holds_every_pair_once():
-    names = [entrant.name for entrant in line_up(["lr_power", "lr_curved"], "batch_power", None, ["steplaw2025"])]
+def test_usual_competitors_hold_every_pair_once():
+    names = [
+        entrant.name for entrant in usual_competitors(["lr_power", "lr_curved"], "batch_power", None, ["steplaw2025"])
+    ]
     assert len(set(names)) == len(names) == 9
     assert {"grid minimum + OLS", "within 0.25 % + OLS", "steplaw2025", "Parabola: lr_curved"} <= set(names)
-    twins = line_up(["lr_power"], "batch_power", [NearMinimum(0.001), NearMinimum(0.005)], [])
+    twins = usual_competitors(["lr_power"], "batch_power", [NearMinimum(0.001), NearMinimum(0.005)], [])
     assert [entrant.name for entrant in twins[4:]] == [
         "NearMinimum(excess=0.001): lr_power",
         "NearMinimum(excess=0.005): lr_power",
@@ -196,3 +197,44 @@ def test_predictions_are_one_row_a_cell():
     found = Entrant("p", Parabola()).train(simulated()).optimum(params=[1e9, 2e9, 4e9], tokens=[1e10, 2e10, 4e10])
     assert isinstance(found, pd.DataFrame)
     assert len(found) == 3
+
+
+@pytest.fixture(scope="module")
+def sweep() -> sf.Sweep:
+    """Runs whose weights grow with the rate and the size, so that the rate to set is known."""
+    runs = simulate_sweep(Truth(noise=1e-4), Design(batch_levels=5), seed=2)
+    norm = 40 * (runs["lr"] / 1e-3) ** 0.3 * (runs["params"] / 1e8) ** 0.4
+    return sf.Sweep.from_frame(runs.assign(weight_norm=norm, diverged=runs["loss"].isna()), source="simulated")
+
+
+def test_the_rate_to_set_from_an_effective_one_is_that_of_the_plain_law(sweep):
+    places = {"params": [1e9, 2e9], "tokens": [6e10, 1e11]}
+    plain = sf.fit("lr_power", sf.find_optima(sweep, over=("lr", "batch")))
+    with pytest.warns(sf.ExtrapolationWarning):
+        expected = plain.predict(**places)["prediction"]
+    found = EffectiveEntrant("effective").train(sweep).optimum(**places)
+    np.testing.assert_allclose(found["lr"], expected, rtol=0.03)
+    assert (found["lr_lo"] < found["lr"]).all()
+    assert (found["lr"] < found["lr_hi"]).all()
+
+
+def test_an_effective_rate_is_scored_beside_the_others(sweep):
+    report = sf.backtest(sweep, "largest params", entrants=[EffectiveEntrant("effective")])
+    assert report.summary().loc[0, "failed"] == 0
+    assert report.summary().loc[0, "regret_pct"] < 0.3
+
+
+def test_effective_rates_that_cannot_be_converted_is_refused(sweep):
+    bare = sf.Sweep.from_frame(sweep.table.drop(columns="weight_norm"))
+    with pytest.raises(SweepError, match="weight_norm"):
+        EffectiveEntrant("effective").train(bare)
+    law = sf.Law("weight_norm = c * lr**k * B**g", positive={"c"})
+    with pytest.raises(LawError, match="the norm law needs batch, which the law for lr does not"):
+        EffectiveEntrant("effective", norm_law=law).train(sweep)
+
+
+def test_a_backtest_of_a_sweep_without_norms_says_why_there_is_no_prediction(sweep):
+    bare = sf.Sweep.from_frame(sweep.table.drop(columns="weight_norm"))
+    report = sf.backtest(bare, "largest params", entrants=[EffectiveEntrant("effective")])
+    assert isinstance(report.table, pd.DataFrame)
+    assert report.table["error"].str.contains("weight_norm").all()

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from scalefit._fit import fit
-from scalefit.backtesting._backtest import averaged_surface, line_up
 from scalefit.backtesting.competitors import Entrant, label
+from scalefit.backtesting.usual_competitors import surface_or_average, usual_competitors
 from scalefit.errors import ExtrapolationWarning, FitError, LawError
 from scalefit.fitting.fit_result import Fit
 from scalefit.optima.basin import Basin
@@ -186,13 +186,13 @@ def test_auto_sees_the_training_cells_only(sweep):
     pd.testing.assert_frame_equal(there, again)
 
 
-def test_line_up_with_auto(sweep):
-    names = [entrant.name for entrant in line_up("auto", "batch_power", None, [])]
+def test_usual_competitors_with_auto(sweep):
+    names = [entrant.name for entrant in usual_competitors("auto", "batch_power", None, [])]
     assert names[3:] == ["surface: auto", "Basin: auto", "Parabola: auto"]
     assert label("auto") == "auto"
-    both = [entrant.name for entrant in line_up(["lr_power", "auto"], "batch_power", [Basin()], [])]
+    both = [entrant.name for entrant in usual_competitors(["lr_power", "auto"], "batch_power", [Basin()], [])]
     assert both[3:] == ["surface: lr_power", "surface: auto", "Basin: lr_power", "Basin: auto"]
-    surface = line_up("auto", "batch_power", None, [])[3].train(sweep)
+    surface = usual_competitors("auto", "batch_power", None, [])[3].train(sweep)
     straight = fit_surface(sweep).optimum(**PLACE).iloc[0]
     assert surface.optimum(**PLACE)["lr"].iloc[0] == pytest.approx(straight["lr"], rel=0.35)
 
@@ -204,5 +204,5 @@ def test_a_surface_is_averaged_through_the_centres_of_its_cells(sweep):
     own = next(one for one in found.fits if one.law.name == "lr_power")
     assert own.values["a"] == pytest.approx(surface.lr_fit.values["a"], abs=1e-6)
     assert average_laws(surface, target="batch").fits[0].law.target == "B"
-    pair = averaged_surface(sweep, "auto", "auto").optimum(**PLACE)
+    pair = surface_or_average(sweep, "auto", "auto").optimum(**PLACE)
     assert set(pair.columns) >= {"lr", "batch", "lr_lo", "batch_hi"}

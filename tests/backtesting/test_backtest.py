@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from scalefit.backtesting._backtest import backtest
-from scalefit.backtesting.competitors import REFERENCES, Baseline, Custom, Entrant, published_entrant
+from scalefit.backtesting.competitors import Custom, Entrant
 from scalefit.backtesting.folds import check_holdout
+from scalefit.backtesting.usual_competitors import REFERENCES, Baseline, published_entrant
 from scalefit.errors import LawError, SweepError
 from scalefit.optima.basin import Basin
 from scalefit.optima.grid_minimum import NearMinimum

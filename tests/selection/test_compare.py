@@ -1,55 +1,18 @@
-"""Laws compared on cells they have not seen, and the choice between them."""
+"""Laws compared on cells they have not seen."""
 
 from __future__ import annotations
-
-from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.integrate import quad
+from optima_samples import grid, optima, steplaw_cells
 
 from scalefit.errors import FitError
 from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
-from scalefit.optima.find_optima import find_optima
-from scalefit.selection.choose_law import Choice, choose_law
-from scalefit.selection.compare import Comparison, compare
-from scalefit.selection.criteria import akaike_weights, criteria, jackknife, log_likelihood
-from scalefit.simulation import simulate_sweep
-from scalefit.solvers.losses import Huber, SoftL1, Squared
-from scalefit.sweep import Sweep
-
-STEPLAW = (
-    "214.7 4, 214.7 11.4, 214.7 20, 214.7 100, 268.4 5, 268.4 14.2, 268.4 25, 268.4 80, 429.5 8, 429.5 22.7, 429.5 40, "
-    "429.5 50, 536.9 10, 536.9 28.4, 536.9 50, 1073.7 20, 1073.7 56.9"
-)
-"""The 17 cells of the Step Law dense sweep, in millions of parameters and billions of tokens."""
-
-CARS = (
-    "4 4 7 7 8 9 10 10 10 11 11 12 12 12 12 13 13 13 13 14 14 14 14 15 15 15 16 16 17 17 17 18 18 18 18 19 19 19 20 20 "
-    "20 20 20 22 23 24 24 24 24 25",
-    "2 10 4 22 16 10 18 26 34 17 28 14 20 24 28 26 34 34 46 26 36 60 80 20 26 54 32 40 32 40 50 42 56 76 84 36 46 68 "
-    "32 48 52 56 64 66 54 70 92 93 120 85",
-)
-"""Speed and stopping distance of cars (Ezekiel 1930), as in R's data set `cars`."""
-
-
-def steplaw_cells() -> pd.DataFrame:
-    pairs = [tuple(map(float, text.split())) for text in STEPLAW.split(",")]
-    return pd.DataFrame(pairs, columns=["params", "tokens"]) * [1e6, 1e9]
-
-
-def grid(sizes: int, budgets: int) -> pd.DataFrame:
-    levels = np.geomspace(6e7, 1.07e9, sizes), np.geomspace(2e9, 1e11, budgets)
-    return pd.DataFrame([(n, d) for n in levels[0] for d in levels[1]], columns=["params", "tokens"])
-
-
-def optima(cells: pd.DataFrame, seed: object, interaction: float = 0.0, noise: float = 0.2) -> pd.DataFrame:
-    """Draw optima from a law linear in logs, but for an interaction about the middle of the cells."""
-    n, d = np.log(cells["params"]), np.log(cells["tokens"])
-    log_lr = 0.6 - 0.71 * n + 0.31 * d + interaction * (n - n.mean()) * (d - d.mean())
-    return cells.assign(lr=np.exp(log_lr + noise * np.random.default_rng(seed).standard_normal(len(cells))))
+from scalefit.selection.choose_law import choose_law
+from scalefit.selection.compare import Comparison, compare, jackknife
+from scalefit.solvers.losses import Huber
 
 
 @pytest.fixture(scope="module")
@@ -60,64 +23,6 @@ def table() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def fits(table) -> list[Fit]:
     return [fit(law, table) for law in ("lr_quadratic", "lr_power", "lr_curved")]
-
-
-# ---------------------------------------------------------------- criteria
-
-
-def test_information_criteria_of_a_textbook_regression():
-    speed, dist = (np.array(text.split(), dtype=float) for text in CARS)
-    found = criteria(fit("dist = a + b * speed", {"speed": speed, "dist": dist}))
-    assert found.aicc == pytest.approx(419.1569 + 2 * 3 * 4 / 46, abs=1e-4)  # R: AIC(lm(dist ~ speed, cars))
-    assert found.bic == pytest.approx(424.8929, abs=1e-4)
-    assert found.log_likelihood == pytest.approx(-206.5784, abs=1e-4)
-
-
-def test_weights_are_inverse_variances_in_the_likelihood():
-    r, w = np.array([0.3, -1.0, 0.2, 2.0]), np.array([1.0, 4.0, 0.5, 2.0])
-    variance = (w @ r**2) / 4
-    density = np.sqrt(w / (2 * np.pi * variance)) * np.exp(-w * r**2 / (2 * variance))
-    assert log_likelihood(Squared(), r, w) == pytest.approx(np.log(density).sum())
-    assert log_likelihood(Squared(), r, 7 * w) == pytest.approx(np.log(density).sum())
-
-
-def test_likelihood_of_a_robust_loss_is_a_density_between_normal_and_laplace():
-    rng = np.random.default_rng(0)
-    r, ones = rng.standard_t(3, size=80), np.ones(80)
-    laplace = -80 * (np.log(2 * np.abs(r).mean()) + 1)
-    normal = log_likelihood(Squared(), r, ones)
-    for loss in (Huber, SoftL1):
-        assert log_likelihood(loss(1e-4), r, ones) == pytest.approx(laplace, abs=0.02)
-        assert log_likelihood(loss(1e4), r, ones) == pytest.approx(normal, abs=1e-3)
-        assert log_likelihood(loss(1.0), r, ones) > normal  # heavy tails
-
-
-@pytest.mark.parametrize("loss", [Huber(0.7), SoftL1(0.7)])
-def test_density_of_a_robust_loss_integrates_to_one(loss):
-    """The likelihood of one residual, at the precision that is best for it and others."""
-    r, w = np.array([0.1, -0.4, 1.5, 0.9]), np.array([1.0, 2.0, 1.0, 0.5])
-
-    def cost(tau: float) -> float:
-        areas = [quad(lambda x, v=v: np.exp(-tau * v * loss.value(np.array(x))), -60, 60, limit=200)[0] for v in w]
-        return tau * float(w @ loss.value(r)) + float(np.log(areas).sum())
-
-    assert log_likelihood(loss, r, w) == pytest.approx(max(-cost(tau) for tau in np.geomspace(0.3, 30, 300)), abs=1e-3)
-
-
-def test_akaike_weights_are_shares():
-    found = akaike_weights(np.array([10.0, 12.0, np.nan]))
-    assert found[:2].sum() == pytest.approx(1.0)
-    assert found[0] / found[1] == pytest.approx(np.e)
-    assert np.isnan(found[2])
-    assert np.isnan(akaike_weights(np.array([np.nan]))).all()
-
-
-def test_an_exact_fit_has_no_criteria():
-    exact = criteria(fit("L = c * N**a", {"params": [1e7, 1e8, 1e9], "loss": [4.0, 2.0, 1.0]}))
-    assert np.isnan([exact.aicc, exact.bic]).all()
-
-
-# ---------------------------------------------------------------- held-out errors
 
 
 def naive(law: object, table: pd.DataFrame, held: pd.Series, loss: object = None) -> np.ndarray:
@@ -250,9 +155,6 @@ def test_parameters_that_are_held_stay_held(table):
     assert row["leave_out"] == pytest.approx(other["leave_out"], rel=1e-9)
 
 
-# ---------------------------------------------------------------- compare
-
-
 def test_ranked_by_held_out_error_not_by_the_fit(fits):
     table = compare(fits).table
     assert list(table["law"]) == ["lr_power", "lr_curved", "lr_quadratic"]
@@ -359,96 +261,3 @@ def test_same_law_with_two_losses_has_two_names_and_a_stated_likelihood(table):
 def test_what_cannot_be_compared_is_refused(table, change, told):
     with pytest.raises(FitError, match=told):
         compare(change(table))
-
-
-# ---------------------------------------------------------------- choose
-
-
-def shares(cells: pd.DataFrame, interaction: float, sweeps: int) -> Counter[str]:
-    chosen = (choose_law(optima(cells, [7, k], interaction)).fit.law.name for k in range(sweeps))
-    return Counter(chosen)
-
-
-def test_straight_truth_is_called_straight_and_a_bent_one_bent():
-    assert shares(steplaw_cells(), 0.0, 60)["lr_power"] >= 54
-    assert shares(grid(5, 8), 0.08, 40)["lr_curved"] > 20
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("cells", [steplaw_cells(), grid(5, 8)], ids=["steplaw", "grid"])
-def test_straight_truth_is_called_straight_in_500_sweeps(cells):
-    assert shares(cells, 0.0, 500)["lr_power"] >= 450
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("interaction", [0.08, -0.08])
-def test_bent_truth_is_called_bent_in_500_sweeps(interaction):
-    found = shares(grid(5, 8), interaction, 500)
-    assert found["lr_curved"] > 250
-    assert found["lr_quadratic"] < 25
-
-
-def test_the_choice_keeps_the_rule(table):
-    for seed in range(12):
-        chosen = choose_law(optima(steplaw_cells(), seed))
-        rows = chosen.comparison.table.set_index("law")
-        own = rows.loc[chosen.fit.law.name]
-        assert own["behind"] <= own["behind_stderr"]
-        simpler = rows[rows["parameters"] < own["parameters"]]
-        assert (simpler["behind"] > simpler["behind_stderr"]).all()
-        assert chosen.fit.law.name in chosen.reason
-
-
-def test_a_strong_bend_is_found_and_explained():
-    chosen = choose_law(optima(grid(5, 8), seed=1, interaction=0.3, noise=0.05))
-    assert isinstance(chosen, Choice)
-    assert chosen.fit.law.name == "lr_curved"
-    assert "lr_power" in chosen.reason
-    assert "more than one standard error" in chosen.reason
-    assert chosen.reason in repr(chosen)
-    assert "lr_curved" in chosen._repr_html_()
-
-
-def test_candidates_follow_what_the_data_vary():
-    cells = grid(4, 4)
-    tokens_only = cells.drop_duplicates("tokens").assign(lr=[4e-3, 3e-3, 2.4e-3, 1.7e-3])
-    assert choose_law(tokens_only).fit.law.formula == "eta = c * D**b"
-    params_only = pd.DataFrame({"params": np.geomspace(1e7, 1e9, 7)})
-    params_only["batch"] = 20 * params_only["params"] ** 0.4 * [1, 1.1, 0.95, 1.05, 1, 0.9, 1.1]
-    assert choose_law(params_only).fit.law.formula == "B = c * N**a"
-
-
-def test_sweeps_and_optima_are_taken_as_they_are():
-    runs = simulate_sweep(seed=1)
-    sweep = Sweep.from_frame(runs.assign(diverged=runs["loss"].isna()))
-    both = find_optima(sweep, over=("lr", "batch"))
-    assert choose_law(both, target="batch").fit.law.target == "B"
-    per_batch = choose_law(find_optima(sweep, over="lr"))
-    assert per_batch.fit.law.name == "lr_power_batch"
-    assert choose_law(sweep.cells, target="loss", laws=["chinchilla", "loss_params"]).fit.law.name == "chinchilla"
-    with pytest.raises(FitError, match="target="):
-        choose_law(both)
-
-
-def test_laws_that_cannot_be_fitted_are_told_of(table):
-    chosen = choose_law(table, laws=["lr_power", "lr_power_batch"])
-    assert [note.code for note in chosen.notes] == ["not_fitted"]
-    assert "only law" in chosen.reason
-
-
-@pytest.mark.parametrize(
-    ("data", "laws", "told"),
-    [
-        (lambda t: t, "lr_power", "laws="),
-        (lambda t: t, [], "no law"),
-        (lambda t: t.assign(params=1e8, tokens=1e9), "auto", "none of params and tokens"),
-        (lambda t: t[["params"]], "auto", "none of lr, batch and loss"),
-        (lambda t: t, ["lr_power_batch"], "none of the laws"),
-        (lambda t: t.iloc[:4], ["lr_quadratic"], "none of the laws"),
-        (lambda t: t.iloc[[0, 5, 10]], "auto", "none of the laws|none can be judged"),
-        (lambda t: 3, "auto", "expected optima"),
-    ],
-)
-def test_what_cannot_be_chosen_from_is_refused(table, data, laws, told):
-    with pytest.raises(FitError, match=told):
-        choose_law(data(table), laws=laws)
