@@ -37,9 +37,9 @@ def fingerprint(*shown: Fit | Surface | Sweep) -> str:
     Examples
     --------
     >>> import pandas as pd
-    >>> from scalefit.fitting.fit_law import fit_law as fit
+    >>> import scalefit as sf
     >>> table = pd.DataFrame({"params": [1e7, 1e8, 1e9, 1e10], "loss": [4.0, 3.2, 2.56, 2.05]})
-    >>> text = fingerprint(fit("L = c * N**a", table))
+    >>> text = sf.plots.fingerprint(sf.fit("L = c * N**a", table))
     >>> text[:11], len(text)
     ('fit sha256=', 75)
     """
@@ -94,13 +94,14 @@ def savefig(
 
     Examples
     --------
-    >>> import tempfile
     >>> from matplotlib.figure import Figure
+    >>> import scalefit as sf
+    >>> import tempfile
     >>> figure = Figure()
     >>> figure.subplots().plot([1, 2])  # doctest: +ELLIPSIS
     [<matplotlib.lines.Line2D object at ...>]
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     savefig(figure, Path(folder) / "line.pdf").name
+    ...     sf.plots.savefig(figure, Path(folder) / "line.pdf").name
     'line.pdf'
     """
     import matplotlib
