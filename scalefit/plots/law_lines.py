@@ -19,7 +19,7 @@ from scalefit.fitting.fit_result import Fit
 from scalefit.laws.published import PublishedLaw, get_published
 from scalefit.optima.find_optima import Optima
 from scalefit.plots._style import BAND, ROLES, Look, draw_marks
-from scalefit.plots.axes import panel
+from scalefit.plots.axes import key, panel
 from scalefit.plots.scales import letter_of, log_steps, widen, write_value
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import column_of
@@ -30,6 +30,7 @@ Rows = pd.DataFrame | Optima | Sweep | Observations
 INSIDE = 1 + 1e-9
 """Slack of a range: the ends of a line are its data's own ends, but for rounding."""
 
+_ALONE = (ROLES["law"],)
 _FINE = 160
 _MOST_LEVELS = 6
 _BEYOND = {"linestyle": (0, (3, 1.8)), "linewidth": 0.8}
@@ -128,10 +129,14 @@ def rows_of(source: Rows | None, fit: Fit) -> pd.DataFrame:
     return table[wanted].reset_index(drop=True)
 
 
-def slice_panel(ax: Axes | None, cut: Slice, places: Sequence[Any], margin: float = 0.05) -> Axes:
-    """Return axes for a slice, as wide as the places in several arrays along it."""
-    ax = panel(ax, cut.along, cut.target, cut.fit.data_unit, best=True)
-    ax.set_xlim(*widen(np.concatenate(places), margin))
+def slice_panel(
+    ax: Axes | None, cut: Slice, beyond: Iterable[float] = (), looks: Sequence[Look] = _ALONE, margin: float = 0.05
+) -> Axes:
+    """Return axes for a slice with the rows fitted, wide enough for these and for places beyond them."""
+    fit = cut.fit
+    ax = panel(ax, cut.along, cut.target, fit.data_unit, best=True)
+    ax.set_xlim(*widen([*fit.rows[cut.along], *beyond], margin))
+    draw_points(ax, cut, fit.rows, looks, fit.censored)
     return ax
 
 
@@ -156,9 +161,9 @@ def draw_points(ax: Axes, cut: Slice, rows: pd.DataFrame, looks: Sequence[Look],
         draw_marks(ax, own[cut.along], cut.move(own, own[cut.target], level), shown, sides[line == j])
 
 
-def band_entry(look: Look, level: float) -> tuple[Patch, str]:
-    """Return what the key says of a band."""
-    return Patch(**look.band()), f"{100 * level:g} %"
+def explain_slice(ax: Axes, cut: Slice, entries: Sequence[tuple[Any, str]], look: Look, level: float) -> None:
+    """Say what marks mean, how wide the band is, and where the other inputs are held."""
+    key(ax, [*entries, (Patch(**look.band()), f"{100 * level:g} %")], held_text(cut.fixed))
 
 
 def held_text(held: Mapping[str, float]) -> str:

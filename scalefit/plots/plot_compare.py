@@ -83,8 +83,7 @@ def compare(
     _check_held((fit.law for fit in named.values()), at)
     first = next(iter(named.values()))
     lead, kept = slice_of(first, along, None, _held_inputs(first, at)), rows_of(heldout, first)
-    ax = slice_panel(ax, lead, [first.rows[lead.along], kept[lead.along]])
-    draw_points(ax, lead, first.rows, [ROLES["law"]], first.censored)
+    ax = slice_panel(ax, lead, kept[lead.along])
     draw_points(ax, lead, kept, [ROLES["heldout"]])
     looks = [ROLES["law"]] if len(named) == 1 else family(len(named))
     for (name, fit), look in zip(named.items(), looks, strict=True):
@@ -186,9 +185,8 @@ def published(
     held = {column_of(name): float(value) for name, value in (at or {}).items()} | dict(cut.fixed)
     if strange := [other.name for _, other in others if column_of(other.law.target) != cut.target]:
         raise LawError(f"{', '.join(strange)}: not a law for {cut.target}, which {fit.law.formula!r} is")
-    ax = slice_panel(ax, cut, [fit.rows[cut.along]])
+    ax = slice_panel(ax, cut)
     ends = [(draw_line(ax, cut, ROLES["law"], level), "this fit", ROLES["law"].color)]
-    draw_points(ax, cut, fit.rows, [ROLES["law"]], fit.censored)
     for (name, other), look in zip(others, _shades(len(others)), strict=True):
         ends.append((_draw_published(ax, other, look, cut.along, held), name, look.color))
     fit_height(ax, 0.08)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,17 +12,7 @@ from scalefit.errors import LawError
 from scalefit.fitting.fit_result import Fit
 from scalefit.plots._style import QUIET, ROLES, Look, draw_marks, family
 from scalefit.plots.axes import axes_of, expect, fit_height, key, label_ends, panel
-from scalefit.plots.law_lines import (
-    Rows,
-    Slice,
-    band_entry,
-    draw_line,
-    draw_points,
-    held_text,
-    rows_of,
-    slice_of,
-    slice_panel,
-)
+from scalefit.plots.law_lines import Rows, Slice, draw_line, draw_points, explain_slice, rows_of, slice_of, slice_panel
 from scalefit.plots.scales import label_of, letter_of, log_axis, log_steps, name_value, power, widen
 from scalefit.vocabulary import column_of
 
@@ -95,9 +84,8 @@ def law(
     alone, kept = cut.by is None, rows_of(heldout, fit)
     looks = [ROLES["law"]] if alone else family(len(cut.levels))
     held = [ROLES["heldout"]] if alone else [_open(look.color) for look in looks]
-    ax = slice_panel(ax, cut, [fit.rows[cut.along], kept[cut.along], [] if to is None else [to]])
+    ax = slice_panel(ax, cut, [*kept[cut.along], *([] if to is None else [to])], looks)
     tops = [draw_line(ax, cut, look, level, value) for value, look in zip(cut.levels, looks, strict=True)]
-    draw_points(ax, cut, fit.rows, looks, fit.censored)
     draw_points(ax, cut, kept, held)
     fit_height(ax, 0.08)
     if cut.by is not None:
@@ -117,12 +105,13 @@ def _explain_law(ax: Axes, cut: Slice, heldout: bool, level: float) -> None:
         points, line, kept = ROLES["points"], ROLES["law"], ROLES["heldout"]
     else:
         points, line, kept = Look(QUIET), Look(QUIET), _open(QUIET)
-    entries: list[tuple[Any, str]] = [(points.points(), "fitted")]
-    if cut.fit.is_bound.any():
-        entries.append((points.points(markerfacecolor="white"), "a bound"))
-    if heldout:
-        entries.append((kept.points(), "held out"))
-    key(ax, [*entries, (line.line(), "law"), band_entry(line, level)], held_text(cut.fixed))
+    entries = [
+        (points.points(), "fitted"),
+        (points.points(markerfacecolor="white"), "a bound" if cut.fit.is_bound.any() else ""),
+        (kept.points(), "held out" if heldout else ""),
+        (line.line(), "law"),
+    ]
+    explain_slice(ax, cut, entries, line, level)
 
 
 def residuals(fit: Fit, against: str | None = None, *, ax: Axes | None = None) -> Axes:

@@ -15,7 +15,7 @@ from scalefit.backtesting._extrapolate import Forecast
 from scalefit.errors import LawError, SweepError
 from scalefit.plots._style import DOTTED, QUIET, ROLES, Look, size
 from scalefit.plots.axes import axes_of, expect, fit_height, key, note
-from scalefit.plots.law_lines import INSIDE, Slice, band_entry, draw_line, draw_points, held_text, slice_of, slice_panel
+from scalefit.plots.law_lines import INSIDE, Slice, draw_line, explain_slice, slice_of, slice_panel
 from scalefit.plots.scales import count
 from scalefit.vocabulary import column_of
 
@@ -80,21 +80,17 @@ def forecast(
     chosen = along or max(inputs, key=lambda name: float(table[f"reach_{name}"].max()))
     means = {name: float(np.exp(np.log(table[name]).mean())) for name in inputs if name != column_of(chosen)}
     cut = slice_of(fit, chosen, None, means | {column_of(k): float(v) for k, v in (at or {}).items()})
-    ax = slice_panel(ax, cut, [fit.rows[cut.along], table[cut.along]], 0.08)
-    draw_line(ax, cut, ROLES["law"], forecast.level)
-    draw_points(ax, cut, fit.rows, [ROLES["law"]], fit.censored)
+    ax = slice_panel(ax, cut, table[cut.along], margin=0.08)
+    law = ROLES["law"]
+    draw_line(ax, cut, law, forecast.level)
     _draw_predictions(ax, cut, table)
     fit_height(ax, 0.05)
     low, high = ax.get_ylim()
     ax.set_ylim(low, high * (high / low) ** 0.09)  # room for the factors above the points
     for end in fit.rows[cut.along].agg(["min", "max"]):
         ax.axvline(end, color=QUIET, linewidth=0.5, linestyle=(0, (1, 2)), zorder=1)
-    marks = [
-        (ROLES["points"].points(), "fitted"),
-        (ROLES["law"].line(), "law"),
-        (ROLES["heldout"].points(), "predicted"),
-    ]
-    key(ax, [*marks, band_entry(ROLES["law"], forecast.level)], held_text(cut.fixed))
+    marks = ((ROLES["points"].points(), "fitted"), (law.line(), "law"), (ROLES["heldout"].points(), "predicted"))
+    explain_slice(ax, cut, marks, law, forecast.level)
     return ax
 
 

@@ -117,9 +117,8 @@ def _draw_fit(ax: Axes, trade: Tradeoff, row: pd.Series, keys: list[str], look: 
         ax.plot(points[across][shown], points["examples"][shown], **marks.points(**more))
     batch = points.loc[used, "batch"]
     if len(batch) >= 2:
-        curve = trade.predict(
-            np.geomspace(batch.min() / _ROOM, batch.max() * _ROOM, 120), **{name: row[name] for name in keys}
-        )
+        place = {name: row[name] for name in keys}
+        curve = trade.predict(log_steps((batch.min() / _ROOM, batch.max() * _ROOM), 120), **place)
         inside = curve["reach"] <= INSIDE
         ax.plot(curve[across][inside], curve["examples"][inside], **look.line(linestyle="-"))
         ax.plot(curve[across], curve["examples"], **look.line(linestyle=(0, (2.5, 1.6)), linewidth=0.8))
