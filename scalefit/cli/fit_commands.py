@@ -52,14 +52,15 @@ def fit_command(
     if out is not None and len(laws) > 1:
         raise ValueError("--out takes one law; run the command once for each")
     place = _place(at, laws) if at else {}
-    sweep = options.read_runs(runs, where, column, batch_unit, seq_len, nonfinite, duplicates, data_unit)
-    how = options.configured("--method", method, options.METHODS) if method is not None else None
+    how = {"batch_unit": batch_unit, "data_unit": data_unit, "nonfinite": nonfinite, "duplicates": duplicates}
+    sweep = options.read_runs(runs, where, column, seq_len, **how)
+    extractor = options.configured("--method", method, options.METHODS) if method is not None else None
     robust = options.configured("--loss", loss, options.LOSSES)
     records = []
     if not as_json:
         typer.echo(f"{sweep!r}\n")
     for chosen in laws:
-        answer = fit_sweep(chosen, sweep, method=how, loss=robust, space=space)
+        answer = fit_sweep(chosen, sweep, method=extractor, loss=robust, space=space)
         if out is not None:
             answer.fit.to_json(out)
         if as_json:
@@ -170,8 +171,9 @@ def backtest_command(
     debug: options.Debug = False,
 ) -> None:
     """Hold cells out, predict them from the rest, and print how far off each procedure was."""
+    how = {"batch_unit": batch_unit, "data_unit": data_unit, "nonfinite": nonfinite, "duplicates": duplicates}
     report = backtest(
-        options.read_runs(runs, where, column, batch_unit, seq_len, nonfinite, duplicates, data_unit),
+        options.read_runs(runs, where, column, seq_len, **how),
         holdout,
         laws=law or ["lr_power"],
         batch_law=batch_law,

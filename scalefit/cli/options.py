@@ -55,26 +55,11 @@ def readable(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def read_runs(
-    runs: list[str],
-    where: str | None,
-    column: list[str] | None,
-    batch_unit: str | None,
-    seq_len: str | None,
-    nonfinite: str,
-    duplicates: str,
-    data_unit: str = "tokens",
-) -> Sweep:
-    """Read the runs that a command is given, with the options of reading."""
-    sweep = read_sweep(
-        runs if len(runs) > 1 else runs[0],
-        columns=read_assignments(column or [], str) or None,
-        batch_unit=batch_unit,
-        seq_len=int(parse_number(seq_len)) if seq_len is not None else None,
-        nonfinite=nonfinite,
-        duplicates=duplicates,
-        data_unit=data_unit,
-    )
+def read_runs(runs: list[str], where: str | None, column: list[str] | None, seq_len: str | None, **how: Any) -> Sweep:
+    """Read the runs that a command is given; further options are those of `read_sweep`."""
+    columns = read_assignments(column or [], str) or None
+    length = int(parse_number(seq_len)) if seq_len is not None else None
+    sweep = read_sweep(runs if len(runs) > 1 else runs[0], columns=columns, seq_len=length, **how)
     return sweep.where(where) if where else sweep
 
 
