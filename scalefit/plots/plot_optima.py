@@ -17,7 +17,7 @@ from scalefit.optima.find_optima import Optima, find_optima
 from scalefit.optima.parabola import Parabola
 from scalefit.plots._style import QUIET, ROLES, Look, draw_marks, family, star
 from scalefit.plots.axes import expect, key, label_ends, panel
-from scalefit.plots.scales import name_rows, name_value, widen, write_value
+from scalefit.plots.scales import name_rows, name_value, rows_at, widen, write_value
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import column_of
 
@@ -222,22 +222,16 @@ def basins(sweep: Sweep, optima: Optima | None = None, *, excess: float = 0.06, 
 
 def _cells_of(sweep: Sweep, optima: Optima) -> list[Cell]:
     """Return the runs of each cell with its row of the optima; levels are matched within the sweep's tolerance."""
-    by, table = list(optima.by), sweep.table
-    if not by:
-        return [(table, optima.table.iloc[0])]
-    keys, cell = sweep.group(by)
-    known = optima.table
+    if not optima.by:
+        return [(sweep.table, optima.table.iloc[0])]
+    keys, cell = sweep.group(list(optima.by))
     cells = []
-    for number, place in enumerate(keys.to_dict("records")):
-        near = np.ones(len(known), dtype=bool)
-        for name in by:
-            level, levels = place[name], known[name]
-            numeric = pd.api.types.is_numeric_dtype(levels)
-            near &= np.isclose(levels, level, rtol=2 * sweep.rtol) if numeric else (levels == level).to_numpy()
-        if not near.any():
-            where = ", ".join(f"{name} {write_value(name, place[name])}" for name in by)
+    for number, place in enumerate(keys[list(optima.by)].to_dict("records")):
+        known = optima.table[rows_at(optima.table, place, 2 * sweep.rtol)]
+        if known.empty:
+            where = ", ".join(f"{name} {write_value(str(name), value)}" for name, value in place.items())
             raise SweepError(f"these optima have no cell at {where}: were they found in another sweep?")
-        cells.append((table[cell == number], known[near].iloc[0]))
+        cells.append((sweep.table[cell == number], known.iloc[0]))
     return cells
 
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from scalefit.errors import ExtrapolationWarning, SweepError
 from scalefit.plots._style import ROLES, Look, family, size, star
 from scalefit.plots.axes import expect, note, panel
-from scalefit.plots.scales import log_steps, name_value, widen
+from scalefit.plots.scales import log_steps, name_value, rows_at, widen
 from scalefit.surface.surface import Surface
 from scalefit.sweep import Sweep
 
@@ -105,9 +105,8 @@ def _quietly(surface: Surface, params: float, tokens: Any) -> pd.DataFrame:
 
 def _runs_near(sweep: Sweep, params: float, tokens: float) -> pd.DataFrame:
     sweep.require("lr", "batch", "params", "tokens")
-    labels = sweep.labels(("params", "tokens"))
-    near = np.isclose(labels["params"], params, rtol=2 * sweep.rtol)
-    near &= np.isclose(labels["tokens"], tokens, rtol=2 * sweep.rtol)
+    place = {"params": params, "tokens": tokens}
+    near = rows_at(sweep.labels(tuple(place)), place, 2 * sweep.rtol)
     if not near.any():
         raise SweepError(f"{sweep.source} has no runs at params {params:.4g}, tokens {tokens:.4g}; see sweep.cells")
     return sweep.table[near]

@@ -16,7 +16,7 @@ from scalefit.laws.published import PublishedLaw
 from scalefit.plots._style import QUIET, ROLES, Look, draw_marks, family, star
 from scalefit.plots.axes import expect, fit_height, key, label_ends, panel
 from scalefit.plots.law_lines import INSIDE, name_published, slice_of
-from scalefit.plots.scales import label_of, log_steps, name_rows, name_value, widen
+from scalefit.plots.scales import label_of, log_steps, name_rows, name_value, rows_at, widen
 from scalefit.vocabulary import column_of
 
 _MOST = 8
@@ -98,10 +98,7 @@ def _choose_fits(trade: Tradeoff, where: dict[str, Any]) -> pd.DataFrame:
             raise SweepError(
                 f"{name} does not tell these fits apart; they differ by {', '.join((*trade.by, 'target'))}"
             )
-        numeric = pd.api.types.is_numeric_dtype(table[name])
-        wanted = np.atleast_1d(value)
-        same = [np.isclose(table[name], one, rtol=0.01) if numeric else table[name] == one for one in wanted]
-        table = table[np.any(same, axis=0)]
+        table = table[np.any([rows_at(table, {name: wanted}, 0.01) for wanted in np.atleast_1d(value)], axis=0)]
     if not len(table):
         raise SweepError(f"no fit of this trade-off is at {where!r}")
     return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, Literal
 
@@ -101,6 +101,15 @@ def name_rows(rows: pd.DataFrame, columns: Iterable[str], data_unit: str) -> tup
     if len(varied) == 1:
         return [write_value(varied[0], value) for value in rows[varied[0]]], label_of(varied[0], data_unit)
     return [", ".join(name_value(name, row[name]) for name in varied) for _, row in rows.iterrows()], ""
+
+
+def rows_at(table: pd.DataFrame, place: Mapping[Any, Any], rtol: float) -> Array:
+    """Return which rows of a table are at a place: numbers within a relative tolerance, words the same."""
+    found = np.ones(len(table), dtype=bool)
+    for name, level in place.items():
+        numeric = pd.api.types.is_numeric_dtype(table[name])
+        found &= np.isclose(table[name], level, rtol=rtol) if numeric else (table[name] == level).to_numpy()
+    return found
 
 
 def write_values(name: str, values: Any) -> list[str]:
