@@ -12,23 +12,6 @@ from scalefit.plots.plot_predictions import backtest, forecast
 from scalefit.plots.plot_surface import surface
 from scalefit.plots.plot_tradeoff import bcrit, tradeoff
 
-__all__ = [
-    "backtest",
-    "basins",
-    "bcrit",
-    "compare",
-    "curves",
-    "draws",
-    "figure_grid",
-    "fingerprint",
-    "forecast",
-    "isoflops",
-    "law",
-    "optima",
-    "published",
-    "residuals",
-    "savefig",
-    "style",
-    "surface",
-    "tradeoff",
-]
+__all__ = ["backtest", "basins", "bcrit", "compare", "curves", "draws", "forecast", "isoflops", "law", "optima"]
+__all__ += ["published", "residuals", "surface", "tradeoff"]
+__all__ += ["figure_grid", "fingerprint", "savefig", "style"]

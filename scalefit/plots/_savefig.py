@@ -29,6 +29,12 @@ def fingerprint(*shown: Fit | Surface | Sweep) -> str:
     Parameters
     ----------
     *shown : Fit, Surface or Sweep
+        What the figure shows.
+
+    Returns
+    -------
+    str
+        Empty for nothing.
 
     Raises
     ------

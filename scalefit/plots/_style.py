@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, rc_context, rcParams
@@ -112,23 +112,11 @@ def draw_marks(ax: Axes, x: Any, y: Any, look: Look, side: Any = None) -> None:
         ax.plot(across[shown], up[shown], **look.points(marker=arrow, markersize=size(1.6), transform=moved))
 
 
-class Venue(NamedTuple):
-    """Widths of a venue's column and of its text, in inches; the same where there is one column."""
-
-    column: float
-    text: float
-
-
-VENUES: Mapping[str, Venue] = MappingProxyType(
-    {
-        "icml": Venue(3.25, 6.75),
-        "neurips": Venue(5.5, 5.5),
-        "iclr": Venue(5.5, 5.5),
-        "jmlr": Venue(6.0, 6.0),
-        "tmlr": Venue(6.5, 6.5),
-    }
+VENUES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"icml": (3.25, 6.75), "neurips": (5.5, 5.5), "iclr": (5.5, 5.5), "jmlr": (6.0, 6.0), "tmlr": (6.5, 6.5)}
 )
-"""As their style files set them: icml2025.sty checks for a text width of 487.8225 pt with columns 0.25 in apart."""
+"""Widths of a column and of the text, in inches, the same where there is one column. As the style files set them:
+icml2025.sty checks for a text width of 487.8225 pt with columns 0.25 in apart."""
 
 _GUTTER = 0.25
 """Inches between two figures side by side in one column."""
@@ -240,8 +228,8 @@ def style(
 def _inches(width: str | float, venue: str) -> float:
     if venue not in VENUES:
         raise ScalefitError(f"venue: expected one of {', '.join(VENUES)}, found {venue!r}; or give width in inches")
-    page = VENUES[venue]
-    named = {"single": page.column, "double": page.text, "half": (page.text - _GUTTER) / 2}
+    column, text = VENUES[venue]
+    named = {"single": column, "double": text, "half": (text - _GUTTER) / 2}
     if isinstance(width, str):
         if width not in named:
             raise ScalefitError(f"width: expected single, double, half or inches, found {width!r}")
