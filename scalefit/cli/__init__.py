@@ -1,7 +1,4 @@
-"""The shell: thin commands over the library's functions.
-
-The commands of the shell, gathered.
-"""
+"""The commands of the shell, gathered: thin layers over the library's functions."""
 
 from __future__ import annotations
 
@@ -11,8 +8,8 @@ import sys
 import pandas as pd
 import typer
 
-from scalefit.cli.fit_commands import backtest_command, fit_command, laws_command, predict_command
-from scalefit.cli.list_commands import datasets_command
+from scalefit.cli.fit_commands import backtest_command, fit_command, predict_command
+from scalefit.cli.list_commands import datasets_command, laws_command
 from scalefit.cli.options import readable
 from scalefit.cli.refit_commands import refit_command
 
@@ -23,15 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for name, command in (
-    ("fit", fit_command),
-    ("predict", predict_command),
-    ("backtest", backtest_command),
-    ("refit", refit_command),
-    ("laws", laws_command),
-    ("datasets", datasets_command),
-):
-    app.command(name)(readable(command))
+for command in (fit_command, predict_command, backtest_command, refit_command, laws_command, datasets_command):
+    app.command(command.__name__.removesuffix("_command"))(readable(command))
 
 
 def main() -> None:

@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+import scalefit.cli.options as options
 from scalefit._bootstrap import bootstrap
 from scalefit._fit import fit_sweep
 from scalefit.backtesting._backtest import backtest
-from scalefit.cli.options import (
-    AsJson,
-    BatchUnit,
-    Column,
-    DataUnit,
-    Debug,
-    Duplicates,
-    Nonfinite,
-    Runs,
-    SeqLen,
-    Where,
-    configured,
-    read_assignments,
-    read_method,
-    read_runs,
-)
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
-from scalefit.laws import catalog, get_law
+from scalefit.laws import get_law
 from scalefit.laws.formula import Law
 from scalefit.refitting.fit_file import is_study, read_fits
-from scalefit.solvers.losses import Huber, Loss, SoftL1, Squared
 from scalefit.vocabulary import column_of, format_number, parse_number
 
 
 def fit_command(
-    runs: Runs,
+    runs: options.Runs,
     law: Annotated[
         list[str] | None,
         typer.Option(help="Name in the catalogue or a formula; may be given more than once. [default: lr_power]"),
@@ -50,37 +33,41 @@ def fit_command(
     ] = None,
     loss: Annotated[str, typer.Option(help="squared, huber[:1e-3] or softl1[:1e-3].")] = "squared",
     space: Annotated[str, typer.Option(help="auto, log or plain.")] = "auto",
-    where: Where = None,
-    column: Column = None,
-    batch_unit: BatchUnit = None,
-    data_unit: DataUnit = "tokens",
-    seq_len: SeqLen = None,
-    nonfinite: Nonfinite = "raise",
-    duplicates: Duplicates = "raise",
+    where: options.Where = None,
+    column: options.Column = None,
+    batch_unit: options.BatchUnit = None,
+    data_unit: options.DataUnit = "tokens",
+    seq_len: options.SeqLen = None,
+    nonfinite: options.Nonfinite = "raise",
+    duplicates: options.Duplicates = "raise",
     at: Annotated[str | None, typer.Option(help="Also predict there: 'params=7e9 tokens=1.4T'.")] = None,
     draws: Annotated[int, typer.Option("--bootstrap", help="Also refit this many cell-bootstrap resamples.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the fit as JSON (one law only).")] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
 ) -> None:
     """Fit laws to a table of runs and print them with their errors."""
     laws = [get_law(name) for name in law or ["lr_power"]]
     if out is not None and len(laws) > 1:
         raise ValueError("--out takes one law; run the command once for each")
     place = _place(at, laws) if at else {}
-    sweep = read_runs(runs, where, column, batch_unit, seq_len, nonfinite, duplicates, data_unit)
+    how = {"batch_unit": batch_unit, "data_unit": data_unit, "nonfinite": nonfinite, "duplicates": duplicates}
+    sweep = options.read_runs(runs, where, column, seq_len, **how)
+    extractor = options.configured("--method", method, options.METHODS) if method is not None else None
+    robust = options.configured("--loss", loss, options.LOSSES)
     records = []
     if not as_json:
         typer.echo(f"{sweep!r}\n")
     for chosen in laws:
-        answer = fit_sweep(chosen, sweep, method=read_method(method), loss=_read_loss(loss), space=space)
+        answer = fit_sweep(chosen, sweep, method=extractor, loss=robust, space=space)
         if out is not None:
             answer.fit.to_json(out)
         if as_json:
             records.append(json.loads(answer.fit.to_json()))
             continue
-        typer.echo(f"{_without_repeats(answer.fit, sweep.notes)!r}\n")
+        notes = tuple(note for note in answer.fit.notes if note not in sweep.notes)
+        typer.echo(f"{replace(answer.fit, notes=notes)!r}\n")
         if draws:
             typer.echo(f"{bootstrap(answer.fit, n=draws, seed=seed)!r}\n")
         if place:
@@ -97,12 +84,12 @@ def predict_command(
     inputs: Annotated[list[str], typer.Argument(help="Where to predict: params=7e9 tokens=1.4T")],
     law: Annotated[str | None, typer.Option(help="Which law of a fit.json: lr, batch, loss, B_crit, ...")] = None,
     level: Annotated[float, typer.Option(help="Coverage of the interval.")] = 0.95,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
 ) -> None:
     """Predict from a fit, with an interval."""
-    fitted, place = _read_fit(fit, law), read_assignments(inputs, parse_number)
-    _print_doubts(fitted)
+    fitted, place = _read_fit(fit, law), options.read_assignments(inputs, parse_number)
+    _print_cautions(fitted)
     if as_json:
         typer.echo(json.dumps(fitted.predict(level=level, **place).iloc[0].to_dict()))
     else:
@@ -122,28 +109,9 @@ def _read_fit(path: Path, name: str | None) -> Fit:
     return laws[name]
 
 
-def laws_command(as_json: AsJson = False, debug: Debug = False) -> None:
-    """List the laws: built-in forms to fit, and published ones with their constants."""
-    table = catalog()
-    if as_json:
-        typer.echo(table.to_json(orient="records", indent=1))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    for kind, title in (("form", "Forms, to be fitted"), ("constants", "Published, with their constants")):
-        listing = Table(title=title, title_justify="left", box=None, pad_edge=False)
-        names = ["name", "formula", "source"] if kind == "form" else ["name", "formula", "parameters", "source"]
-        for name in names:
-            listing.add_column(name, overflow="fold", no_wrap=name == "name")
-        for row in table.loc[table["kind"] == kind, names].itertuples(index=False):
-            listing.add_row(*map(str, row))
-        Console(highlight=False, markup=False).print(listing, "")
-
-
 def _place(text: str, laws: list[Law]) -> dict[str, float]:
     """Read where to predict; every input of every law must be there, and nothing else."""
-    given = {column_of(n): v for n, v in read_assignments(text.replace(",", " ").split(), parse_number).items()}
+    given = {column_of(n): v for n, v in options.read_assignments(text.replace(",", " ").split(), parse_number).items()}
     wanted = {column_of(name) for law in laws for name in law.inputs}
     if given.keys() != wanted:
         raise ValueError(f"--at: expected {', '.join(sorted(wanted))}; found {', '.join(given)}")
@@ -151,8 +119,8 @@ def _place(text: str, laws: list[Law]) -> dict[str, float]:
 
 
 def _print_prediction(fit: Fit, place: dict[str, float], level: float = 0.95) -> None:
-    given: dict[str, Any] = dict(place)
-    table = fit.predict(level=level, **given)
+    """Print a prediction with its interval, and how far beyond the data it lies."""
+    table = fit.predict(None, level=level, **place)
     row = table.iloc[0]
     where = ", ".join(f"{name} = {format_number(row[name])}" for name in table.columns[:-4])
     value, low, high = (format_number(row[name], 3) for name in ("prediction", "lo", "hi"))
@@ -160,7 +128,7 @@ def _print_prediction(fit: Fit, place: dict[str, float], level: float = 0.95) ->
     typer.echo(f"{fit.law.target} at {where}: {value} ({level:.0%} {low} to {high}{beyond})\n")
 
 
-def _print_doubts(fit: Fit) -> None:
+def _print_cautions(fit: Fit) -> None:
     """Say on stderr what speaks against using a fit."""
     if fit.status is not FitStatus.CONVERGED:
         typer.echo(f"caution: {fit.status}: {fit.status.sentence}; {fit.status.remedy}", err=True)
@@ -169,19 +137,8 @@ def _print_doubts(fit: Fit) -> None:
             typer.echo(f"caution: {note.text}", err=True)
 
 
-def _without_repeats(fit: Fit, shown: Any) -> Fit:
-    """Leave out the notes already printed with the sweep."""
-    return replace(fit, notes=tuple(note for note in fit.notes if note not in shown))
-
-
-def _read_loss(text: str) -> Loss:
-    name, _, setting = text.partition(":")
-    known: dict[str, Callable[..., Loss]] = {"squared": Squared, "huber": Huber, "softl1": SoftL1}
-    return configured("--loss", name, setting, known)
-
-
 def backtest_command(
-    runs: Runs,
+    runs: options.Runs,
     holdout: Annotated[
         list[str],
         typer.Option(
@@ -201,25 +158,26 @@ def backtest_command(
     published: Annotated[
         list[str] | None, typer.Option(help="A published law or pair to enter, such as porian2024.")
     ] = None,
-    where: Where = None,
-    column: Column = None,
-    batch_unit: BatchUnit = None,
-    data_unit: DataUnit = "tokens",
-    seq_len: SeqLen = None,
-    nonfinite: Nonfinite = "raise",
-    duplicates: Duplicates = "raise",
+    where: options.Where = None,
+    column: options.Column = None,
+    batch_unit: options.BatchUnit = None,
+    data_unit: options.DataUnit = "tokens",
+    seq_len: options.SeqLen = None,
+    nonfinite: options.Nonfinite = "raise",
+    duplicates: options.Duplicates = "raise",
     level: Annotated[float, typer.Option(help="Coverage of the intervals.")] = 0.95,
     out: Annotated[Path | None, typer.Option(help="Write the table of every cell and entrant as CSV.")] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
 ) -> None:
     """Hold cells out, predict them from the rest, and print how far off each procedure was."""
+    how = {"batch_unit": batch_unit, "data_unit": data_unit, "nonfinite": nonfinite, "duplicates": duplicates}
     report = backtest(
-        read_runs(runs, where, column, batch_unit, seq_len, nonfinite, duplicates, data_unit),
+        options.read_runs(runs, where, column, seq_len, **how),
         holdout,
         laws=law or ["lr_power"],
         batch_law=batch_law,
-        methods=[chosen for text in method if (chosen := read_method(text)) is not None] if method else None,
+        methods=[options.configured("--method", text, options.METHODS) for text in method] if method else None,
         published=published or (),
         level=level,
     )

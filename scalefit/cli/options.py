@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -15,8 +16,11 @@ from scalefit.optima.basin import Basin
 from scalefit.optima.cells import Extractor
 from scalefit.optima.grid_minimum import GridMinimum, NearMinimum
 from scalefit.optima.parabola import Parabola
+from scalefit.solvers.losses import Huber, Loss, SoftL1, Squared
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import parse_number
+
+T = TypeVar("T")
 
 Runs = Annotated[list[str], typer.Argument(help="Tables of runs: CSV, TSV, JSON lines, Parquet, or globs of them.")]
 Where = Annotated[str | None, typer.Option(help="Use only these runs, e.g. 'params < 1e9'.")]
@@ -51,68 +55,34 @@ def readable(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def read_runs(
-    runs: list[str],
-    where: str | None,
-    column: list[str] | None,
-    batch_unit: str | None,
-    seq_len: str | None,
-    nonfinite: str,
-    duplicates: str,
-    data_unit: str = "tokens",
-) -> Sweep:
-    """Read the runs that a command is given, with the options of reading."""
-    sweep = read_sweep(
-        runs if len(runs) > 1 else runs[0],
-        columns=read_assignments(column or [], str) or None,
-        batch_unit=batch_unit,
-        seq_len=int(parse_number(seq_len)) if seq_len is not None else None,
-        nonfinite=nonfinite,
-        duplicates=duplicates,
-        data_unit=data_unit,
-    )
+def read_runs(runs: list[str], where: str | None, column: list[str] | None, seq_len: str | None, **how: Any) -> Sweep:
+    """Read the runs that a command is given; further options are those of `read_sweep`."""
+    columns = read_assignments(column or [], str) or None
+    length = int(parse_number(seq_len)) if seq_len is not None else None
+    sweep = read_sweep(runs if len(runs) > 1 else runs[0], columns=columns, seq_len=length, **how)
     return sweep.where(where) if where else sweep
 
 
 def read_assignments(texts: list[str], read: Callable[[str], Any]) -> dict[str, Any]:
-    """Read texts such as ``params=7e9``.
-
-    Raises
-    ------
-    ValueError
-        If one is not name=value.
-    """
+    """Read texts such as ``params=7e9``."""
     pairs = {}
     for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip() or not value.strip():
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (equals and name and value):
             raise ValueError(f"expected name=value, found {text!r}")
-        pairs[name.strip()] = read(value.strip())
+        pairs[name] = read(value)
     return pairs
 
 
-def read_method(text: str | None) -> Extractor | None:
-    """Read how optima are to be found, such as ``near:0.005``."""
-    if text is None:
-        return None
+METHODS: Mapping[str, Callable[..., Extractor]] = MappingProxyType(
+    {"grid": GridMinimum, "near": NearMinimum, "parabola": Parabola, "basin": Basin}
+)
+LOSSES: Mapping[str, Callable[..., Loss]] = MappingProxyType({"squared": Squared, "huber": Huber, "softl1": SoftL1})
+
+
+def configured(option: str, text: str, known: Mapping[str, Callable[..., T]]) -> T:
+    """Return one of several classes made with its defaults, or with the number in a text such as ``near:0.005``."""
     name, _, setting = text.partition(":")
-    known: dict[str, Callable[..., Extractor]] = {
-        "grid": GridMinimum,
-        "near": NearMinimum,
-        "parabola": Parabola,
-        "basin": Basin,
-    }
-    return configured("--method", name, setting, known)
-
-
-def configured(option: str, name: str, setting: str, known: dict[str, Callable[..., Any]]) -> Any:
-    """Return one of several classes made with the number given, or with its defaults.
-
-    Raises
-    ------
-    ValueError
-        If there is none of that name, or it takes no number.
-    """
     if name not in known or (setting and name in ("grid", "squared")):
         raise ValueError(f"{option}: expected one of {', '.join(known)}, with :number where it takes one")
     return known[name](parse_number(setting)) if setting else known[name]()

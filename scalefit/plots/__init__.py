@@ -3,34 +3,15 @@
 from scalefit.plots._savefig import fingerprint, savefig
 from scalefit.plots._style import style
 from scalefit.plots.axes import figure_grid
+from scalefit.plots.plot_compare import compare, published
 from scalefit.plots.plot_curves import curves
 from scalefit.plots.plot_draws import draws
-from scalefit.plots.plot_isoflops import isoflops
-from scalefit.plots.plot_law import compare, law
+from scalefit.plots.plot_law import isoflops, law, residuals
 from scalefit.plots.plot_optima import basins, optima
 from scalefit.plots.plot_predictions import backtest, forecast
-from scalefit.plots.plot_published import published
-from scalefit.plots.plot_residuals import residuals
 from scalefit.plots.plot_surface import surface
 from scalefit.plots.plot_tradeoff import bcrit, tradeoff
 
-__all__ = [
-    "backtest",
-    "basins",
-    "bcrit",
-    "compare",
-    "curves",
-    "draws",
-    "figure_grid",
-    "fingerprint",
-    "forecast",
-    "isoflops",
-    "law",
-    "optima",
-    "published",
-    "residuals",
-    "savefig",
-    "style",
-    "surface",
-    "tradeoff",
-]
+__all__ = ["backtest", "basins", "bcrit", "compare", "curves", "draws", "forecast", "isoflops", "law", "optima"]
+__all__ += ["published", "residuals", "surface", "tradeoff"]
+__all__ += ["figure_grid", "fingerprint", "savefig", "style"]

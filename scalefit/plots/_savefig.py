@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from scalefit._version import __version__
 from scalefit.errors import ScalefitError
@@ -13,11 +17,8 @@ from scalefit.fitting.fit_result import Fit
 from scalefit.surface.surface import Surface
 from scalefit.sweep import Sweep
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-_FORMATS = ("pdf", "png", "svg")
+_STILL = {"svg.hashsalt": "scalefit", "pdf.fonttype": 42, "svg.fonttype": "path", "savefig.bbox": None}
+"""Settings under which the same figure is the same file."""
 
 
 def fingerprint(*shown: Fit | Surface | Sweep) -> str:
@@ -28,6 +29,12 @@ def fingerprint(*shown: Fit | Surface | Sweep) -> str:
     Parameters
     ----------
     *shown : Fit, Surface or Sweep
+        What the figure shows.
+
+    Returns
+    -------
+    str
+        Empty for nothing.
 
     Raises
     ------
@@ -37,11 +44,15 @@ def fingerprint(*shown: Fit | Surface | Sweep) -> str:
     Examples
     --------
     >>> import pandas as pd
-    >>> from scalefit.fitting.fit_law import fit_law as fit
+    >>> import scalefit as sf
     >>> table = pd.DataFrame({"params": [1e7, 1e8, 1e9, 1e10], "loss": [4.0, 3.2, 2.56, 2.05]})
-    >>> text = fingerprint(fit("L = c * N**a", table))
+    >>> text = sf.plots.fingerprint(sf.fit("L = c * N**a", table))
     >>> text[:11], len(text)
     ('fit sha256=', 75)
+
+    See Also
+    --------
+    savefig : writes this line into a file
     """
     return "; ".join(line for item in shown for line in _lines(item))
 
@@ -94,38 +105,38 @@ def savefig(
 
     Examples
     --------
-    >>> import tempfile
     >>> from matplotlib.figure import Figure
+    >>> import scalefit as sf
+    >>> import tempfile
     >>> figure = Figure()
     >>> figure.subplots().plot([1, 2])  # doctest: +ELLIPSIS
     [<matplotlib.lines.Line2D object at ...>]
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     savefig(figure, Path(folder) / "line.pdf").name
+    ...     sf.plots.savefig(figure, Path(folder) / "line.pdf").name
     'line.pdf'
-    """
-    import matplotlib
 
+    See Also
+    --------
+    style : sizes and fonts of a paper
+    fingerprint : what is written of a fit
+    """
     target = Path(path)
-    kind = target.suffix.lower().lstrip(".")
-    if kind not in _FORMATS:
-        raise ScalefitError(f"{target}: expected a name ending in .{', .'.join(_FORMATS)}")
     drawn = figure if hasattr(figure, "savefig") else getattr(figure, "figure", None)
     if drawn is None:
         raise ScalefitError(f"expected a figure or axes in one, found {type(figure).__name__}")
     shown = [fit] if isinstance(fit, Fit | Surface | Sweep) else list(fit)
-    still = {"svg.hashsalt": "scalefit", "pdf.fonttype": 42, "svg.fonttype": "path", "savefig.bbox": None}
+    text, maker = fingerprint(*shown), f"scalefit {__version__}"
+    metadata = {
+        ".pdf": {"Creator": maker, "Subject": text, "CreationDate": None},
+        ".png": {"Software": maker, "Description": text},
+        ".svg": {"Creator": [maker], "Description": text, "Date": None},
+    }
+    kind = target.suffix.lower()
+    if kind not in metadata:
+        raise ScalefitError(f"{target}: expected a name ending in {', '.join(metadata)}")
     try:
-        with matplotlib.rc_context(still):
-            drawn.savefig(target, metadata=_metadata(kind, fingerprint(*shown)), **settings)
+        with rc_context(_STILL):
+            drawn.savefig(target, metadata=metadata[kind], **settings)
     except OSError as error:
         raise ScalefitError(f"cannot write {target}: {error.strerror or error}") from error
     return target
-
-
-def _metadata(kind: str, shown: str) -> Mapping[str, Any]:
-    maker = f"scalefit {__version__}"
-    if kind == "pdf":
-        return {"Creator": maker, "Subject": shown, "CreationDate": None}
-    if kind == "svg":
-        return {"Creator": [maker], "Description": shown, "Date": None}
-    return {"Software": maker, "Description": shown}

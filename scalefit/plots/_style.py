@@ -4,43 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from matplotlib import colormaps, rc_context, rcParams
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.transforms import ScaledTranslation
 
 from scalefit.errors import ScalefitError
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+GOLDEN = 0.618
+"""Height of a panel over its width."""
+
+BAND = 0.16
+"""Opacity of a band of uncertainty."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one role is drawn.
-
-    Parameters
-    ----------
-    color : str
-        Hex colour.
-    marker : str
-        Marker of its points.
-    dash : str or tuple
-        Line style of its curves.
-    hollow : bool
-        Whether its markers are open.
-    """
+    """How one role is drawn: its hex colour, the marker of its points, the line style of its curves."""
 
     color: str
     marker: str = "o"
     dash: Any = "-"
-    hollow: bool = False
+    hollow: bool = False  # open markers
 
     def points(self, **more: Any) -> dict[str, Any]:
         """Return the arguments of Axes.plot for points of this role."""
         face = "white" if self.hollow else self.color
         look = {"color": self.color, "marker": self.marker, "linestyle": "none", "markerfacecolor": face, "zorder": 4}
         return look | more
+
+    def band(self, alpha: float = BAND) -> dict[str, Any]:
+        """Return the arguments of Axes.fill_between, and of a patch in the key, for the uncertainty of this role."""
+        return {"color": self.color, "alpha": alpha, "linewidth": 0}
 
     def line(self, **more: Any) -> dict[str, Any]:
         """Return the arguments of Axes.plot for a curve of this role."""
@@ -64,26 +63,16 @@ Lightness rises from the first to the last in steps of at least 9 (CIELAB), so t
 QUIET = "#6e6e6e"
 """For what only helps to read a picture: guides, neighbours' names, limits."""
 
-BAND = 0.16
-"""Opacity of a band of uncertainty."""
+DOTTED = (0, (1, 1.6))
+"""Line style of guides."""
 
 MARKERS = ("o", "s", "D", "v", "P", "h", "<", "p")
-DASHES: tuple[Any, ...] = (
-    "-",
-    (0, (5, 1.6)),
-    (0, (1.2, 1.2)),
-    (0, (5, 1.4, 1.2, 1.4)),
-    (0, (8, 2)),
-    (0, (3, 1, 1, 1, 1, 1)),
-    (0, (2.4, 1.2)),
-    (0, (9, 2, 2, 2)),
-)
+_DASHED = ((5, 1.6), (1.2, 1.2), (5, 1.4, 1.2, 1.4), (8, 2), (3, 1, 1, 1, 1, 1), (2.4, 1.2), (9, 2, 2, 2))
+DASHES: tuple[Any, ...] = ("-", *((0, dashes) for dashes in _DASHED))
 
 
 def size(factor: float) -> float:
     """Return a marker size relative to that of points in the style in force."""
-    from matplotlib import rcParams
-
     return factor * float(rcParams["lines.markersize"])
 
 
@@ -101,9 +90,6 @@ def family(n: int) -> list[Look]:
     >>> [look.marker for look in family(3)]
     ['o', 's', 'D']
     """
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
     shades = [to_hex(color) for color in colormaps["viridis"](np.linspace(0.02, 0.8, max(n, 2)))[:n]]
     return [Look(shade, MARKERS[j % len(MARKERS)], DASHES[j % len(DASHES)]) for j, shade in enumerate(shades)]
 
@@ -113,18 +99,7 @@ _AWAY = 5.5
 
 
 def draw_marks(ax: Axes, x: Any, y: Any, look: Look, side: Any = None) -> None:
-    """Draw points, and bounds among them.
-
-    Parameters
-    ----------
-    ax : Axes
-    x, y : array_like (n,)
-    look : Look
-    side : array_like of int (n,), optional
-        Where the truth lies: at the mark (0), at or below it (-1), at or above it (+1). None: all are points.
-    """
-    from matplotlib.transforms import ScaledTranslation
-
+    """Draw points, and bounds among them: the truth lies at a mark (side 0), below it (-1) or above it (+1)."""
     across, up = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     where = np.zeros(len(across), dtype=int) if side is None else np.asarray(side)
     ax.plot(across[where == 0], up[where == 0], **look.points())
@@ -137,32 +112,11 @@ def draw_marks(ax: Axes, x: Any, y: Any, look: Look, side: Any = None) -> None:
         ax.plot(across[shown], up[shown], **look.points(marker=arrow, markersize=size(1.6), transform=moved))
 
 
-@dataclass(frozen=True)
-class Venue:
-    """The text block of a venue.
-
-    Parameters
-    ----------
-    column : float
-        Width of a column, inches; of the text where there is one column.
-    text : float
-        Width of the text, inches.
-    """
-
-    column: float
-    text: float
-
-
-VENUES: Mapping[str, Venue] = MappingProxyType(
-    {
-        "icml": Venue(3.25, 6.75),
-        "neurips": Venue(5.5, 5.5),
-        "iclr": Venue(5.5, 5.5),
-        "jmlr": Venue(6.0, 6.0),
-        "tmlr": Venue(6.5, 6.5),
-    }
+VENUES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"icml": (3.25, 6.75), "neurips": (5.5, 5.5), "iclr": (5.5, 5.5), "jmlr": (6.0, 6.0), "tmlr": (6.5, 6.5)}
 )
-"""As their style files set them: icml2025.sty checks for a text width of 487.8225 pt with columns 0.25 in apart."""
+"""Widths of a column and of the text, in inches, the same where there is one column. As the style files set them:
+icml2025.sty checks for a text width of 487.8225 pt with columns 0.25 in apart."""
 
 _GUTTER = 0.25
 """Inches between two figures side by side in one column."""
@@ -170,53 +124,32 @@ _GUTTER = 0.25
 _TALLEST = 2.9
 """Inches; a single picture as wide as a page need not be as tall as the golden section makes it."""
 
-_GOLDEN = 0.618
-
-_PRINT: Mapping[str, Any] = MappingProxyType(
-    {
-        "font.family": "STIXGeneral",
-        "mathtext.fontset": "stix",
-        "font.size": 8.0,
-        "axes.labelsize": 8.0,
-        "axes.titlesize": 8.0,
-        "xtick.labelsize": 7.5,
-        "ytick.labelsize": 7.5,
-        "legend.fontsize": 7.5,
-        "legend.title_fontsize": 7.5,
-        "figure.labelsize": 8.0,
-        "figure.titlesize": 8.0,
-        "axes.linewidth": 0.6,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.labelpad": 2.5,
-        "lines.linewidth": 1.1,
-        "lines.markersize": 3.4,
-        "lines.markeredgewidth": 0.8,
-        "xtick.major.size": 2.6,
-        "ytick.major.size": 2.6,
-        "xtick.minor.size": 1.5,
-        "ytick.minor.size": 1.5,
-        "xtick.major.width": 0.6,
-        "ytick.major.width": 0.6,
-        "xtick.minor.width": 0.45,
-        "ytick.minor.width": 0.45,
-        "xtick.major.pad": 2.2,
-        "ytick.major.pad": 2.2,
-        "figure.constrained_layout.use": True,
-        "figure.constrained_layout.h_pad": 0.02,
-        "figure.constrained_layout.w_pad": 0.02,
-        "figure.dpi": 150.0,
-        "savefig.dpi": 300.0,
-        "savefig.bbox": None,
-        "figure.facecolor": "white",
-        "axes.facecolor": "white",
-        "pdf.fonttype": 42,
-        "ps.fonttype": 42,
-        "svg.fonttype": "path",
-        "text.usetex": False,
-    }
+_SETTINGS: tuple[tuple[Any, str], ...] = (
+    ("STIXGeneral", "font.family"),
+    ("stix", "mathtext.fontset"),
+    (8.0, "font.size axes.labelsize axes.titlesize figure.labelsize figure.titlesize"),
+    (7.5, "xtick.labelsize ytick.labelsize legend.fontsize legend.title_fontsize"),
+    (0.6, "axes.linewidth xtick.major.width ytick.major.width"),
+    (0.45, "xtick.minor.width ytick.minor.width"),
+    (2.6, "xtick.major.size ytick.major.size"),
+    (1.5, "xtick.minor.size ytick.minor.size"),
+    (2.2, "xtick.major.pad ytick.major.pad"),
+    (2.5, "axes.labelpad"),
+    (1.1, "lines.linewidth"),
+    (3.4, "lines.markersize"),
+    (0.8, "lines.markeredgewidth"),
+    (True, "figure.constrained_layout.use"),
+    (0.02, "figure.constrained_layout.h_pad figure.constrained_layout.w_pad"),
+    (False, "axes.spines.top axes.spines.right text.usetex"),
+    (150.0, "figure.dpi"),
+    (300.0, "savefig.dpi"),
+    (None, "savefig.bbox"),
+    ("white", "figure.facecolor axes.facecolor"),
+    (42, "pdf.fonttype ps.fonttype"),
+    ("path", "svg.fonttype"),
 )
-"""Fonts that come with matplotlib, so that a figure looks the same everywhere; none smaller than 7 pt."""
+"""Values, each with the settings of matplotlib that have it. The fonts come with matplotlib, so that a figure looks the
+same everywhere; none is smaller than 7 pt."""
 
 
 class Style(dict[str, Any]):
@@ -224,22 +157,17 @@ class Style(dict[str, Any]):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
-        self._held: list[Any] = []
+        self._held: list[Any] = []  # a stack: one style may be entered again inside itself
 
     def __enter__(self) -> Style:
         """Put the settings in force."""
-        import matplotlib
-
-        held = matplotlib.rc_context(self)
-        held.__enter__()
-        self._held.append(held)
+        self._held.append(rc_context(self))
+        self._held[-1].__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Put back what was in force before."""
-        self._held.pop().__exit__(kind, error, trace)
+        self._held.pop().__exit__(*error)
 
 
 def style(
@@ -276,25 +204,32 @@ def style(
 
     Examples
     --------
-    >>> style("paper", venue="icml", width="double")["figure.figsize"]
+    >>> import scalefit as sf
+    >>> sf.plots.style("paper", venue="icml", width="double")["figure.figsize"]
     (6.75, 2.9)
-    >>> style("paper", venue="neurips", width="half")["figure.figsize"][0]
+    >>> sf.plots.style("paper", venue="neurips", width="half")["figure.figsize"][0]
     2.625
+
+    See Also
+    --------
+    figure_grid : panels of this size
+    savefig : the file for the paper
     """
     if name != "paper":
         raise ScalefitError(f"style: there is 'paper', found {name!r}")
     inches = _inches(width, venue)
-    tall = min(_GOLDEN * inches, _TALLEST) if height is None else float(height)
+    tall = min(GOLDEN * inches, _TALLEST) if height is None else float(height)
     if not tall > 0:
         raise ScalefitError(f"height: expected inches above 0, found {height!r}")
-    return Style({**_PRINT, "figure.figsize": (inches, round(tall, 3))})
+    settings = {name: value for value, names in _SETTINGS for name in names.split()}
+    return Style({**settings, "figure.figsize": (inches, round(tall, 3))})
 
 
 def _inches(width: str | float, venue: str) -> float:
     if venue not in VENUES:
         raise ScalefitError(f"venue: expected one of {', '.join(VENUES)}, found {venue!r}; or give width in inches")
-    page = VENUES[venue]
-    named = {"single": page.column, "double": page.text, "half": (page.text - _GUTTER) / 2}
+    column, text = VENUES[venue]
+    named = {"single": column, "double": text, "half": (text - _GUTTER) / 2}
     if isinstance(width, str):
         if width not in named:
             raise ScalefitError(f"width: expected single, double, half or inches, found {width!r}")

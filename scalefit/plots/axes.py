@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from scalefit.errors import ScalefitError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from scalefit.plots._style import GOLDEN
+from scalefit.plots.scales import label_of, log_axis, round_steps, widen
 
 T = TypeVar("T")
 
@@ -39,18 +41,7 @@ _FITS_IN = {
 
 
 def expect(given: Any, kind: type[T], call: str) -> T:
-    """Return a result after checking that it is what a picture shows.
-
-    Raises
-    ------
-    ScalefitError
-        If it is anything else, saying how to come by the right one.
-
-    Examples
-    --------
-    >>> expect("chinchilla", str, "law")
-    'chinchilla'
-    """
+    """Return a result that is what a picture shows; the error about any other says how to come by the right one."""
     if isinstance(given, kind):
         return given
     found, wanted = type(given).__name__, kind.__name__
@@ -59,16 +50,14 @@ def expect(given: Any, kind: type[T], call: str) -> T:
     raise ScalefitError(f"plots.{call} expected a {wanted}, found {found}; {advice}")
 
 
-_GOLDEN = 0.618
-
 _GAP = 4.0
 """Points between a panel and its key, and above that."""
 
 _LABELS = 42.0
 """Points that the label of the height axis, its ticks and the margin beside a panel take."""
 
-CLEAR = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8}
-"""The ground of a text that stands over lines."""
+_KEY: dict[str, Any] = {"frameon": False, "borderpad": 0.0, "borderaxespad": 0.3, "handlelength": 1.7}
+_KEY |= {"handletextpad": 0.45, "columnspacing": 1.0, "labelspacing": 0.25}
 
 
 def axes_of(ax: Axes | None) -> Axes:
@@ -78,6 +67,34 @@ def axes_of(ax: Axes | None) -> Axes:
     from matplotlib import pyplot
 
     return pyplot.subplots(layout="constrained")[1]
+
+
+def panel(ax: Axes | None, x: str, y: str, unit: str, *, best: bool = False, linear: bool = False) -> Axes:
+    """Return axes for two columns, both logarithmic unless the height is `linear`; `best` says it is an optimum."""
+    ax = axes_of(ax)
+    log_axis(ax, "x", x, unit)
+    if linear:
+        ax.yaxis.set_major_locator(round_steps())
+        ax.set_ylabel(label_of(y, unit))
+    else:
+        log_axis(ax, "y", y, unit, best=best)
+    return ax
+
+
+def fit_height(ax: Axes, margin: float) -> None:
+    """Limit the height to what points, lines and error bars need, however wide the bands."""
+    heights = [np.asarray(line.get_ydata(), dtype=float) for line in ax.lines]
+    bars = [drawn for drawn in ax.collections if isinstance(drawn, LineCollection)]
+    heights += [np.asarray(segment)[:, 1] for bar in bars for segment in bar.get_segments() if len(segment)]
+    ax.set_ylim(*widen(np.concatenate(heights), margin))
+
+
+def note(
+    ax: Axes, text: str, place: tuple[float, float], offset: tuple[float, float] = (0.0, 0.0), **settings: Any
+) -> None:
+    """Write a text a few points away from a place in the panel, a little smaller than the labels of the axes."""
+    usual = {"xycoords": "axes fraction", "fontsize": ax.xaxis.label.get_fontsize() - 0.5}
+    ax.annotate(text, place, xytext=offset, textcoords="offset points", **(usual | settings))
 
 
 def figure_grid(
@@ -115,85 +132,62 @@ def figure_grid(
 
     Examples
     --------
-    >>> fig, axes = figure_grid(1, 3, width=6.75)
+    >>> import scalefit as sf
+    >>> fig, axes = sf.plots.figure_grid(1, 3, width=6.75)
     >>> axes.shape, [text.get_text() for text in axes[0, 2].texts]
     ((1, 3), ['c'])
     >>> from matplotlib import pyplot
     >>> pyplot.close(fig)
+
+    See Also
+    --------
+    style : fonts and widths of a venue
     """
     from matplotlib import pyplot
 
     if rows < 1 or columns < 1:
         raise ScalefitError(f"a grid needs at least one row and one column, found {rows} x {columns}")
     wide = float(pyplot.rcParams["figure.figsize"][0] if width is None else width)
-    tall = rows * (_GOLDEN * wide / columns + 0.55) if height is None else height
+    tall = rows * (GOLDEN * wide / columns + 0.55) if height is None else height
     grid = {"figsize": (wide, tall), "layout": "constrained", "squeeze": False} | settings
     fig, axes = pyplot.subplots(rows, columns, **grid)
     if letters:
-        for ax, letter in zip(axes.flat, _alphabet(axes.size), strict=True):
-            _write_letter(ax, letter)
+        for j, ax in enumerate(axes.flat):
+            letter = chr(ord("a") + j % 26) * (j // 26 + 1)
+            # above and to the left of the panel, where neither ticks nor a key reach
+            font = ax.xaxis.label.get_fontsize() + 1
+            note(ax, letter, (0, 1), (-30, 7), fontweight="bold", fontsize=font, ha="left", va="bottom")
     return fig, axes
 
 
-def _alphabet(n: int) -> list[str]:
-    return [chr(ord("a") + j % 26) * (j // 26 + 1) for j in range(n)]
-
-
-def _write_letter(ax: Axes, letter: str) -> None:
-    """Write a letter above and to the left of a panel, where neither ticks nor a key reach."""
-    ax.annotate(
-        letter,
-        (0, 1),
-        xytext=(-30, 7),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontweight="bold",
-        fontsize=ax.xaxis.label.get_fontsize() + 1,
-        ha="left",
-        va="bottom",
-    )
-
-
 def key(ax: Axes, entries: Sequence[tuple[Any, str]], title: str = "", *, side: str = "left") -> None:
-    """Say above the panel, in rows as wide as it, what its marks and lines mean.
+    """Say above the panel, in rows as wide as it, what its marks and lines mean; the title alone if there are none.
 
-    Parameters
-    ----------
-    ax : Axes
-    entries : sequence of (artist, str)
-    title : str
-        What the entries have in common, above them.
-    side : {"left", "right"}
-        Which end of the panel it is flush with; right for a panel whose tick labels are long.
+    A mark is a patch or the arguments of Axes.plot. The key is flush with the `side` of the panel, right or left: right
+    for a panel whose tick labels are long.
     """
-    told = [(handle, text) for handle, text in entries if text]
-    if not told:
-        return caption(ax, title)
+    entries = [(mark, text) for mark, text in entries if text]
+    if not entries:
+        return note(ax, title, (0, 1), (0, 3), ha="left", va="bottom") if title else None
     room = _room(ax)
-    for rows in range(1, len(told) + 1):
-        columns = -(-len(told) // rows)
+    for rows in range(1, len(entries) + 1):
+        columns = -(-len(entries) // rows)
         legend = ax.legend(
-            [handle for handle, _ in told],
-            [text for _, text in told],
+            [Line2D([], [], **mark) if isinstance(mark, dict) else mark for mark, _ in entries],
+            [text for _, text in entries],
             title=title or None,
             alignment="left",
             loc=f"lower {side}",
             bbox_to_anchor=(-0.02 if side == "left" else 1.0, 1.0),
             ncols=columns,
-            frameon=False,
-            borderpad=0.0,
-            borderaxespad=0.3,
-            handlelength=1.7,
-            handletextpad=0.45,
-            columnspacing=1.0,
-            labelspacing=0.25,
+            **_KEY,
         )
         box = legend.get_window_extent()
         if box.width <= room or columns == 1:
             break
     # A key wider than its panel would make the layout shrink the panel to nothing: only its height is reserved.
     legend.set_in_layout(False)
-    _reserve(ax, box.height / ax.figure.dpi * 72 + _GAP)
+    note(ax, " ", (0.5, 1), (0, box.height / ax.figure.dpi * 72 + _GAP), fontsize=1, va="bottom")
 
 
 def _room(ax: Axes) -> float:
@@ -207,51 +201,16 @@ def _room(ax: Axes) -> float:
     return float(share * ax.figure.bbox.width - _LABELS * ax.figure.dpi / 72 - max([0.0, *beside]))
 
 
-def _reserve(ax: Axes, height: float) -> None:
-    """Keep so many points free above a panel."""
-    where = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    ax.annotate(" ", (0.5, 1), xytext=(0, height), fontsize=1, va="bottom", **where)
-
-
-def caption(ax: Axes, text: str) -> None:
-    """Say in one line above the panel what holds for all of it."""
-    if text:
-        size = ax.xaxis.label.get_fontsize() - 0.5
-        where = {"xycoords": "axes fraction", "textcoords": "offset points"}
-        ax.annotate(text, (0, 1), xytext=(0, 3), ha="left", va="bottom", fontsize=size, **where)
-
-
 def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Name lines where they leave the panel on the right, pushed apart where they would touch.
-
-    Parameters
-    ----------
-    ax : Axes
-        With its limits set.
-    ends : sequence of (height, text, color)
-        Height of the line at the right edge, in data.
-    """
+    """Name lines (height, text, colour) where they leave the panel, pushed apart where they would touch."""
     if not ends:
         return
-    font = ax.xaxis.label.get_fontsize()
     points = ax.bbox.height / ax.figure.dpi * 72
-    heights = ax.transAxes.inverted().transform(
-        ax.transData.transform([(ax.get_xlim()[1], height) for height, *_ in ends])
-    )[:, 1]
-    places = spread(np.clip(heights, 0.0, 1.0), 1.3 * font / points)
+    edge = ax.transData.transform([(ax.get_xlim()[1], height) for height, *_ in ends])
+    heights = ax.transAxes.inverted().transform(edge)[:, 1]
+    places = spread(np.clip(heights, 0.0, 1.0), 1.3 * ax.xaxis.label.get_fontsize() / points)
     for place, (_, text, color) in zip(places, ends, strict=True):
-        ax.annotate(
-            text,
-            (1, place),
-            xytext=(3, 0),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            color=color,
-            va="center",
-            ha="left",
-            fontsize=ax.xaxis.label.get_fontsize() - 0.5,
-            annotation_clip=False,
-        )
+        note(ax, text, (1, place), (3, 0), color=color, va="center", ha="left", annotation_clip=False)
 
 
 def spread(places: np.ndarray, gap: float) -> np.ndarray:

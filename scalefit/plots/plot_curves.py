@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from scalefit._levels import group_levels
 from scalefit.curves.curves import Curves
 from scalefit.errors import SweepError
-from scalefit.plots._style import QUIET, ROLES, Look, family, size
-from scalefit.plots.axes import axes_of, expect, key, label_ends
-from scalefit.plots.scales import label_of, log_axis, widen, write_value
+from scalefit.plots._style import DOTTED, QUIET, ROLES, Look, family, size
+from scalefit.plots.axes import expect, key, label_ends, panel
+from scalefit.plots.scales import label_of, widen, write_value
 from scalefit.vocabulary import column_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _MOST_LEVELS = 8
 
@@ -53,13 +51,19 @@ def curves(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> import pandas as pd
     >>> from matplotlib.figure import Figure
-    >>> from scalefit.loading.read_curves import read_curves
+    >>> import scalefit as sf
     >>> tokens = np.geomspace(1e8, 1e10, 20)
     >>> table = pd.DataFrame({"run": "a", "tokens": tokens, "loss": 30 * tokens**-0.1})
-    >>> ax = curves(read_curves(table), [3.2], ax=Figure().subplots())
+    >>> ax = sf.plots.curves(sf.read_curves(table), [3.2], ax=Figure().subplots())
     >>> [text.get_text() for text in ax.texts]
     ['$L$ = 3.2']
+
+    See Also
+    --------
+    tradeoff : the data each batch size takes to a target
     """
     expect(curves, Curves, "curves")
     wanted = np.atleast_1d(np.asarray(targets, dtype=float))
@@ -69,19 +73,25 @@ def curves(
     level = group_levels(runs[column].to_numpy(dtype=float), 0.01) if column else np.zeros(len(runs))
     levels = np.unique(level)
     looks = family(len(levels)) if column else [ROLES["points"]]
-    ax = axes_of(ax)
-    log_axis(ax, "x", x, curves.data_unit)
-    log_axis(ax, "y", "loss", curves.data_unit)
+    ax = panel(ax, x, "loss", curves.data_unit)
     look_of = {run: looks[int(np.searchsorted(levels, own))] for run, own in zip(runs["run"], level, strict=True)}
     for run, points in table.groupby("run", sort=False, observed=True):
         ax.plot(points[x], points["loss"], color=look_of[run].color, linewidth=0.8, alpha=0.85, zorder=2)
-    _mark_lost(ax, table, runs, x)
+    diverged = table["run"].isin(runs.loc[runs["diverged"], "run"])
+    ends = table[diverged & np.isfinite(table["loss"])].groupby("run", observed=True).last()
+    ax.plot(ends[x], ends["loss"], **ROLES["diverged"].points())
     finite = table[np.isfinite(table["loss"]) & (table[x] > 0)]
     ax.set_xlim(*widen(finite[x], 0.03))
     ax.set_ylim(*widen([*finite["loss"], *wanted], 0.05))
     if len(wanted):
         _mark_targets(ax, curves, wanted, x, look_of)
-    _explain(ax, column, levels, looks, curves.data_unit, bool(runs["diverged"].any()))
+    lost = (ROLES["diverged"].points(), "diverged" if runs["diverged"].any() else "")
+    if column is None:
+        key(ax, [lost])
+    else:
+        marks = [{"color": look.color, "marker": look.marker, "markersize": size(0.9)} for look in looks]
+        names = [write_value(column, float(value)) for value in levels]
+        key(ax, [*zip(marks, names, strict=True), lost], label_of(column, curves.data_unit))
     return ax
 
 
@@ -104,40 +114,12 @@ def _column(runs: pd.DataFrame, by: str | None) -> str | None:
     return max(fitting, key=counts.__getitem__) if fitting else None
 
 
-def _mark_lost(ax: Axes, table: pd.DataFrame, runs: pd.DataFrame, x: str) -> None:
-    lost = table[table["run"].isin(runs.loc[runs["diverged"], "run"]) & np.isfinite(table["loss"])]
-    ends = lost.groupby("run", observed=True).last()
-    ax.plot(ends[x], ends["loss"], **ROLES["diverged"].points())
-
-
 def _mark_targets(ax: Axes, curves: Curves, targets: np.ndarray, x: str, look_of: dict[Any, Look]) -> None:
     reached = curves.tokens_to_target(list(targets))
     reached = reached[reached["status"] == "reached"]
     for target in targets:
-        ax.axhline(target, color=QUIET, linewidth=0.7, linestyle=(0, (1, 1.6)), zorder=1)
+        ax.axhline(target, color=QUIET, linewidth=0.7, linestyle=DOTTED, zorder=1)
     for run, own in reached.groupby("run", observed=True):
-        look = look_of[run]
-        ax.plot(
-            own[x], own["target"], **look.points(markersize=size(0.95), markeredgecolor="white", markeredgewidth=0.4)
-        )
+        small = {"markersize": size(0.95), "markeredgecolor": "white", "markeredgewidth": 0.4}
+        ax.plot(own[x], own["target"], **look_of[run].points(**small))
     label_ends(ax, [(float(target), f"$L$ = {target:.3g}", QUIET) for target in targets])
-
-
-def _explain(
-    ax: Axes, column: str | None, levels: np.ndarray, looks: Sequence[Look], unit: str, diverged: bool
-) -> None:
-    from matplotlib.lines import Line2D
-
-    entries: list[tuple[Any, str]] = []
-    if column is not None:
-        entries = [
-            (
-                Line2D([], [], color=look.color, marker=look.marker, markersize=size(0.9)),
-                write_value(column, float(level)),
-            )
-            for look, level in zip(looks, levels, strict=True)
-        ]
-    if diverged:
-        entries.append((Line2D([], [], **ROLES["diverged"].points()), "diverged"))
-    if entries:
-        key(ax, entries, label_of(column, unit) if column is not None else "")

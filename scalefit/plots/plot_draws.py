@@ -1,25 +1,27 @@
-"""Pictures of uncertainty: where refits to resampled data put two parameters of a law."""
+"""The picture of uncertainty: where refits to resampled data put two parameters of a law."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Ellipse
 
 from scalefit._bootstrap import Draws
 from scalefit.errors import LawError
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import check_level
-from scalefit.laws.published import PublishedLaw, get_published
+from scalefit.laws.published import PublishedLaw
 from scalefit.plots._style import ROLES, size, star
-from scalefit.plots.axes import axes_of, expect, key
+from scalefit.plots.axes import axes_of, expect, key, note
+from scalefit.plots.law_lines import name_published
+from scalefit.plots.scales import round_steps
 from scalefit.vocabulary import latex_of
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
+_REFITS: dict[str, Any] = {"linestyle": "none", "marker": ".", "color": "#8c8c8c"}
 _GREEK = ("alpha", "beta", "gamma", "eta", "tau")
 
 
@@ -61,50 +63,46 @@ def draws(
 
     Examples
     --------
-    >>> from matplotlib.figure import Figure
     >>> import pandas as pd
-    >>> from scalefit.fitting.fit_law import fit_law as fit
-    >>> from scalefit._bootstrap import bootstrap
+    >>> from matplotlib.figure import Figure
+    >>> import scalefit as sf
     >>> table = pd.DataFrame({"params": [1e8, 3e8, 1e9, 3e9], "lr": [2.1e-3, 1.2e-3, 7e-4, 4e-4]})
-    >>> refits = bootstrap(fit("eta = c * N**a", table), n=50, by="parametric")
-    >>> ax = draws(refits, "a", "c", ax=Figure().subplots())
+    >>> refits = sf.bootstrap(sf.fit("eta = c * N**a", table), n=50, by="parametric")
+    >>> ax = sf.plots.draws(refits, "a", "c", ax=Figure().subplots())
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('$a$', '$c$')
-    """
-    from matplotlib.patches import Ellipse
 
+    See Also
+    --------
+    law : the fit itself
+    scalefit.bootstrap : the refits
+    """
     expect(draws, Draws, "draws")
     fit, table = draws.fit, draws.table
     check_level(level)
     first, second = _pair(fit, x, y)
-    ax = axes_of(ax)
-    ax.plot(
-        table[first],
-        table[second],
-        linestyle="none",
-        marker=".",
-        markersize=size(0.65),
-        color="#8c8c8c",
-        alpha=0.5,
-        markeredgewidth=0,
-        zorder=1,
-    )
+    ax, color = axes_of(ax), ROLES["law"].color
+    ax.plot(table[first], table[second], markersize=size(0.65), alpha=0.5, markeredgewidth=0, zorder=1, **_REFITS)
     center = fit.values[first], fit.values[second]
     wide, tall, angle = _ellipse(fit, first, second, level)
-    look = ROLES["law"]
-    ax.add_patch(
-        Ellipse(center, wide, tall, angle=angle, facecolor="none", edgecolor=look.color, zorder=3, linewidth=1.1)
-    )
-    ax.plot(*center, **star(look.color))
+    ax.add_patch(Ellipse(center, wide, tall, angle=angle, facecolor="none", edgecolor=color, zorder=3, linewidth=1.1))
+    ax.plot(*center, **star(color))
     marked = _mark_published(ax, published, first, second)
     _frame(ax, table[[first, second]].to_numpy(), marked)
     ax.set_xlabel(_named(fit, first))
     ax.set_ylabel(_named(fit, second))
-    _explain(ax, draws, level if wide else None, bool(marked))
+    entries = [
+        (_REFITS | {"markersize": size(1.2)}, f"refits by {draws.by}"),
+        (star(color), "fit"),
+        ({"color": color}, f"{100 * level:g} %" if wide else ""),
+        (ROLES["published"].points(), "published" if marked else ""),
+    ]
+    key(ax, entries)
     return ax
 
 
 def _pair(fit: Fit, x: str | None, y: str | None) -> tuple[str, str]:
+    """Return the parameters asked for; by default free ones, exponents before prefactors."""
     names = list(fit.values)
     if strange := [name for name in (x, y) if name is not None and name not in names]:
         raise LawError(f"{fit.law.formula!r} has no parameter {', '.join(strange)}; it has {', '.join(names)}")
@@ -130,35 +128,24 @@ def _ellipse(fit: Fit, x: str, y: str, level: float) -> tuple[float, float, floa
 
 def _mark_published(ax: Axes, names: Sequence[str | PublishedLaw], x: str, y: str) -> list[tuple[float, float]]:
     look, places = ROLES["published"], []
-    for name in names:
-        other = get_published(name) if isinstance(name, str) else name
+    for short, other in name_published(names):
         if not {x, y} <= other.values.keys():
             raise LawError(f"{other.name} has the parameters {', '.join(other.values)}, not {x} and {y}")
         places.append((other.values[x], other.values[y]))
         ax.plot(*places[-1], **look.points(markersize=size(1.4), zorder=5))
-        ax.annotate(
-            other.name.rpartition("_")[0] or other.name,
-            places[-1],
-            xytext=(5, 0),
-            va="center",
-            color=look.color,
-            textcoords="offset points",
-            fontsize=ax.xaxis.label.get_fontsize() - 0.5,
-        )
+        note(ax, short, places[-1], (5, 0), xycoords="data", va="center", color=look.color)
     return places
 
 
 def _frame(ax: Axes, cloud: np.ndarray, marked: list[tuple[float, float]]) -> None:
     """Show all but the outermost two in a thousand refits, and everything marked."""
-    from matplotlib import ticker
-
     low, high = np.quantile(cloud, [0.001, 0.999], axis=0)
     points = np.array([low, high, *marked])
     room = 0.08 * np.ptp(points, axis=0)
     ax.set_xlim(points[:, 0].min() - room[0], points[:, 0].max() + room[0])
     ax.set_ylim(points[:, 1].min() - room[1], points[:, 1].max() + room[1])
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_locator(round_steps())
 
 
 def _named(fit: Fit, name: str) -> str:
@@ -166,18 +153,3 @@ def _named(fit: Fit, name: str) -> str:
     meaning = fit.law.meanings.get(name, "")
     meaning = re.sub(r"\b([NDBLSC])\b", r"$\1$", meaning)
     return f"{meaning} (${letters}$)" if 0 < len(meaning) < 32 else f"${letters}$"
-
-
-def _explain(ax: Axes, draws: Draws, level: float | None, published: bool) -> None:
-    from matplotlib.lines import Line2D
-
-    cloud = Line2D([], [], linestyle="none", marker=".", markersize=size(1.2), color="#8c8c8c")
-    ellipse = Line2D([], [], color=ROLES["law"].color)
-    entries: list[tuple[Any, str]] = [
-        (cloud, f"refits by {draws.by}"),
-        (Line2D([], [], **star(ROLES["law"].color)), "fit"),
-    ]
-    entries += [] if level is None else [(ellipse, f"{100 * level:g} %")]
-    if published:
-        entries.append((Line2D([], [], **ROLES["published"].points()), "published"))
-    key(ax, entries)

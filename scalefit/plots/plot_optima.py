@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from scalefit.errors import SweepError
 from scalefit.optima.basin import Basin
@@ -14,13 +16,12 @@ from scalefit.optima.basin_shape import bend
 from scalefit.optima.find_optima import Optima, find_optima
 from scalefit.optima.parabola import Parabola
 from scalefit.plots._style import QUIET, ROLES, Look, draw_marks, family, star
-from scalefit.plots.axes import axes_of, expect, key, label_ends
-from scalefit.plots.scales import label_of, letter_of, linear_axis, log_axis, widen, write_value
+from scalefit.plots.axes import expect, key, label_ends, panel
+from scalefit.plots.scales import name_rows, name_value, rows_at, widen, write_value
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import column_of
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+Cell = tuple[pd.DataFrame, pd.Series]
 
 _MOST_GROUPS = 8
 _DODGE = 0.012
@@ -59,28 +60,32 @@ def optima(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> import pandas as pd
     >>> from matplotlib.figure import Figure
-    >>> from scalefit.optima.find_optima import find_optima
-    >>> from scalefit.sweep import Sweep
+    >>> import scalefit as sf
     >>> lr, params = (axis.ravel() for axis in np.meshgrid(1e-3 * 2.0 ** np.arange(-3, 4), [1e7, 1e8, 1e9]))
     >>> loss = 3 + 0.03 * np.log(lr / (1.2e-3 * (params / 1e8) ** -0.2)) ** 2
-    >>> sweep = Sweep.from_frame(pd.DataFrame({"lr": lr, "params": params, "loss": loss}))
-    >>> optima(find_optima(sweep), ax=Figure().subplots()).get_xlabel()
+    >>> sweep = sf.Sweep.from_frame(pd.DataFrame({"lr": lr, "params": params, "loss": loss}))
+    >>> sf.plots.optima(sf.find_optima(sweep), ax=Figure().subplots()).get_xlabel()
     'model size $N$ (parameters)'
+
+    See Also
+    --------
+    basins : the runs behind each optimum
+    law : the law fitted to them
     """
     expect(optima, Optima, "optima")
     target = column_of(of) if of is not None else optima.over[0]
     if target not in optima.over:
         raise SweepError(f"these optima are over {', '.join(optima.over)}, not {of!r}")
     table = optima.table
-    x, group = _columns(optima, table, along, by)
+    x, group = _columns(optima, along, by)
     status = table[f"{target}_status" if len(optima.over) > 1 else "status"]
     shown = table[np.isfinite(table[target]) & status.isin(["interior", "edge"])]
     if not len(shown):
         raise SweepError(f"none of these {len(table)} cells has an optimum in {target} to draw")
-    ax = axes_of(ax)
-    log_axis(ax, "x", x, optima.data_unit)
-    log_axis(ax, "y", target, optima.data_unit, best=True)
+    ax = panel(ax, x, target, optima.data_unit, best=True)
     ax.set_xlim(*widen(shown[x], 0.07))
     ax.set_ylim(*widen(shown[target], 0.1))
     levels = np.unique(shown[group]) if group else np.array([np.nan])
@@ -91,12 +96,14 @@ def optima(
         places = _draw_group(ax, own, status[own.index], x, target, look, j - (len(levels) - 1) / 2)
         ends.append((float(own[target].iloc[int(np.argmax(places))]), level, look))
     if group:
-        label_ends(ax, [(y, f"{letter_of(group)} {write_value(group, v)}", look.color) for y, v, look in ends])
+        label_ends(ax, [(height, name_value(group, value), look.color) for height, value, look in ends])
     _explain(ax, status, looks[0] if group is None else Look(QUIET), getattr(optima.method, "level", None))
     return ax
 
 
-def _columns(optima: Optima, table: pd.DataFrame, along: str | None, by: str | None) -> tuple[str, str | None]:
+def _columns(optima: Optima, along: str | None, by: str | None) -> tuple[str, str | None]:
+    """Return the column on the x axis, and the one that tells marks apart."""
+    table = optima.table
     counts = {name: table[name].nunique() for name in optima.by if pd.api.types.is_numeric_dtype(table[name])}
     asked = [column_of(name) for name in (along, by) if name is not None]
     if strange := [name for name in asked if name not in counts]:
@@ -105,11 +112,11 @@ def _columns(optima: Optima, table: pd.DataFrame, along: str | None, by: str | N
     if along is None and not varied:
         raise SweepError(f"nothing varies between these {len(table)} cells, so there is no axis to draw them along")
     x = column_of(along) if along is not None else next(name for name in varied if name not in asked)
-    if by is not None:
-        if counts[column_of(by)] > _MOST_GROUPS:
-            raise SweepError(f"{by} has {counts[column_of(by)]} levels; marks tell {_MOST_GROUPS} apart at most")
-        return x, column_of(by)
-    return x, next((name for name in varied if name != x and counts[name] <= _MOST_GROUPS), None)
+    if by is None:
+        return x, next((name for name in varied if name != x and counts[name] <= _MOST_GROUPS), None)
+    if counts[column_of(by)] > _MOST_GROUPS:
+        raise SweepError(f"{by} has {counts[column_of(by)]} levels; marks tell {_MOST_GROUPS} apart at most")
+    return x, column_of(by)
 
 
 def _draw_group(
@@ -128,16 +135,13 @@ def _draw_group(
 
 
 def _explain(ax: Axes, status: pd.Series, look: Look, level: float | None) -> None:
-    from matplotlib.lines import Line2D
-
     counts = status.value_counts()
-    blank = Line2D([], [], linestyle="none")
-    told = "optimum" if level is None else f"optimum, {100 * level:g} %"
-    entries: list[tuple[Any, str]] = [(Line2D([], [], **look.points()), told)]
-    if counts.get("edge", 0):
-        entries.append((Line2D([], [], **look.points(markerfacecolor="white")), "a bound"))
-    lost = int(counts.get("flat", 0) + counts.get("too_few", 0))
-    entries += [(blank, f"{lost} of {len(status)} cells have none")] if lost else []
+    bound, lost = counts.get("edge", 0), counts.get("flat", 0) + counts.get("too_few", 0)
+    entries = [
+        (look.points(), "optimum" if level is None else f"optimum, {100 * level:g} %"),
+        (look.points(markerfacecolor="white"), "a bound" if bound else ""),
+        ({"linestyle": "none"}, f"{lost} of {len(status)} cells have none" if lost else ""),
+    ]
     key(ax, entries)
 
 
@@ -177,12 +181,20 @@ def basins(sweep: Sweep, optima: Optima | None = None, *, excess: float = 0.06, 
 
     Examples
     --------
+    >>> import numpy as np
+    >>> import pandas as pd
     >>> from matplotlib.figure import Figure
+    >>> import scalefit as sf
     >>> lr = 1e-3 * 2.0 ** np.arange(-3, 4)
     >>> runs = pd.DataFrame({"lr": lr, "params": 1e8, "loss": 3 + 0.03 * np.log(lr / 1.2e-3) ** 2})
-    >>> ax = basins(Sweep.from_frame(runs), ax=Figure().subplots())
+    >>> ax = sf.plots.basins(sf.Sweep.from_frame(runs), ax=Figure().subplots())
     >>> ax.get_ylabel()
     'loss $L$ (nats/token)'
+
+    See Also
+    --------
+    optima : the optima of many cells
+    surface : a cell over learning rate and batch
     """
     expect(sweep, Sweep, "basins")
     found = find_optima(sweep, over="lr") if optima is None else expect(optima, Optima, "basins")
@@ -197,42 +209,33 @@ def basins(sweep: Sweep, optima: Optima | None = None, *, excess: float = 0.06, 
             'choose some, such as sweep.where("params < 1e8 and tokens == 2e9")'
         )
     looks = [ROLES["law"]] if len(cells) == 1 else family(len(cells))
-    ax = axes_of(ax)
-    unit = sweep.data_unit
-    log_axis(ax, "x", "lr", unit)
-    linear_axis(ax, "y", "loss", unit)
+    ax = panel(ax, "lr", "loss", sweep.data_unit, linear=True)
     top = _limit(ax, cells, excess)
     asymmetry = _asymmetry(found)
     for (runs, optimum), look in zip(cells, looks, strict=True):
         _draw_runs(ax, runs, look if len(cells) > 1 else ROLES["points"], top)
         _draw_basin(ax, runs, optimum, look, asymmetry)
         _draw_optimum(ax, optimum, look)
-    _name_cells(ax, cells, looks, found.by, unit)
+    _explain_cells(ax, cells, looks, found.by, sweep.data_unit)
     return ax
 
 
-def _cells_of(sweep: Sweep, optima: Optima) -> list[tuple[pd.DataFrame, pd.Series]]:
+def _cells_of(sweep: Sweep, optima: Optima) -> list[Cell]:
     """Return the runs of each cell with its row of the optima; levels are matched within the sweep's tolerance."""
-    by, table = list(optima.by), sweep.table
-    if not by:
-        return [(table, optima.table.iloc[0])]
-    keys, cell = sweep.group(by)
-    known = optima.table
+    if not optima.by:
+        return [(sweep.table, optima.table.iloc[0])]
+    keys, cell = sweep.group(list(optima.by))
     cells = []
-    for number, place in enumerate(keys.to_dict("records")):
-        near = np.ones(len(known), dtype=bool)
-        for name in by:
-            level, levels = place[name], known[name]
-            numeric = pd.api.types.is_numeric_dtype(levels)
-            near &= np.isclose(levels, level, rtol=2 * sweep.rtol) if numeric else (levels == level).to_numpy()
-        if not near.any():
-            told = ", ".join(f"{name} {write_value(name, place[name])}" for name in by)
-            raise SweepError(f"these optima have no cell at {told}: were they found in another sweep?")
-        cells.append((table[cell == number], known[near].iloc[0]))
+    for number, place in enumerate(keys[list(optima.by)].to_dict("records")):
+        known = optima.table[rows_at(optima.table, place, 2 * sweep.rtol)]
+        if known.empty:
+            where = ", ".join(f"{name} {write_value(str(name), value)}" for name, value in place.items())
+            raise SweepError(f"these optima have no cell at {where}: were they found in another sweep?")
+        cells.append((sweep.table[cell == number], known.iloc[0]))
     return cells
 
 
-def _limit(ax: Axes, cells: list[tuple[pd.DataFrame, pd.Series]], excess: float) -> float:
+def _limit(ax: Axes, cells: Sequence[Cell], excess: float) -> float:
     """Set the limits and return the height at which what lies above is drawn."""
     runs = pd.concat([part for part, _ in cells])
     low, worst = runs["loss"].min(), max(part["loss"].min() for part, _ in cells)
@@ -261,8 +264,8 @@ def _asymmetry(optima: Optima) -> float | None:
         return None
     if optima.method.asymmetry is not None:
         return optima.method.asymmetry
-    said = (re.search(r"asymmetry k = (-?\d+\.\d+)", note.text) for note in optima.notes if note.code == "asymmetry")
-    return next((float(match[1]) for match in said if match), None)
+    found = (re.search(r"asymmetry k = (-?\d+\.\d+)", note.text) for note in optima.notes if note.code == "asymmetry")
+    return next((float(match[1]) for match in found if match), None)
 
 
 def _draw_basin(ax: Axes, runs: pd.DataFrame, optimum: pd.Series, look: Look, k: float | None) -> None:
@@ -278,32 +281,22 @@ def _draw_optimum(ax: Axes, optimum: pd.Series, look: Look) -> None:
         return
     point = optimum["status"] == "interior"
     ends = np.clip([optimum["lr_lo"], optimum["lr_hi"]], *ax.get_xlim())
+    mark = star(look.color)
     if point:
-        ax.plot(
-            ends, [optimum["loss"]] * 2, color=look.color, linewidth=2.6, alpha=0.45, solid_capstyle="butt", zorder=2
-        )
-    open_ = {"markerfacecolor": "white", "markeredgecolor": look.color}
-    ax.plot([optimum["lr"]], [optimum["loss"]], **(star(look.color) | ({} if point else open_)))
+        bar = {"color": look.color, "linewidth": 2.6, "alpha": 0.45, "solid_capstyle": "butt", "zorder": 2}
+        ax.plot(ends, [optimum["loss"]] * 2, **bar)
+    else:
+        mark |= {"markerfacecolor": "white", "markeredgecolor": look.color}
+    ax.plot([optimum["lr"]], [optimum["loss"]], **mark)
 
 
-def _name_cells(
-    ax: Axes, cells: list[tuple[pd.DataFrame, pd.Series]], looks: list[Look], by: tuple[str, ...], unit: str
-) -> None:
-    from matplotlib.lines import Line2D
-
-    beyond = any((runs["loss"] > ax.get_ylim()[1]).any() for runs, _ in cells)
-    levels = pd.DataFrame([optimum for _, optimum in cells])
-    varied = [name for name in by if levels[name].nunique() > 1]
-    entries: list[tuple[Any, str]] = []
-    if varied:
-        for look, (_, row) in zip(looks, levels.iterrows(), strict=True):
-            text = ", ".join(f"{letter_of(name)} {write_value(name, row[name])}" for name in varied[1:])
-            head = write_value(varied[0], row[varied[0]])
-            head = head if len(varied) == 1 else f"{letter_of(varied[0])} {head}"
-            entries.append((Line2D([], [], **look.points(linestyle=look.dash)), ", ".join(filter(None, [head, text]))))
+def _explain_cells(ax: Axes, cells: Sequence[Cell], looks: Sequence[Look], by: Sequence[str], unit: str) -> None:
+    names, title = name_rows(pd.DataFrame([optimum for _, optimum in cells]), by, unit)
+    entries: list[tuple[Any, str]] = [
+        (look.points(linestyle=look.dash), name) for look, name in zip(looks, names, strict=True)
+    ]
     if any(runs["diverged"].any() for runs, _ in cells):
-        entries.append((Line2D([], [], **ROLES["diverged"].points()), "diverged"))
-    if beyond:
-        entries.append((Line2D([], [], **Look(QUIET, "o").points(marker=6)), "higher loss"))
-    if entries:
-        key(ax, entries, label_of(varied[0], unit) if len(varied) == 1 else "")
+        entries.append((ROLES["diverged"].points(), "diverged"))
+    if any((runs["loss"] > ax.get_ylim()[1]).any() for runs, _ in cells):
+        entries.append((Look(QUIET).points(marker=6), "higher loss"))
+    key(ax, entries, title)

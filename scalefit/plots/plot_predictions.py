@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import ticker
+from matplotlib.axes import Axes
 
 from scalefit.backtesting._backtest import Backtest
 from scalefit.backtesting._extrapolate import Forecast
 from scalefit.errors import LawError, SweepError
-from scalefit.plots._style import BAND, QUIET, ROLES, Look, size
-from scalefit.plots.axes import axes_of, expect, key
-from scalefit.plots.plot_law import Slice, draw_points, held_text, slice_of
-from scalefit.plots.scales import count, log_axis, widen
+from scalefit.plots._style import DOTTED, QUIET, ROLES, Look, size
+from scalefit.plots.axes import axes_of, expect, fit_height, key, note
+from scalefit.plots.law_lines import INSIDE, Slice, draw_line, explain_slice, slice_of, slice_panel
+from scalefit.plots.scales import count
 from scalefit.vocabulary import column_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def forecast(
@@ -59,13 +58,18 @@ def forecast(
 
     Examples
     --------
+    >>> import pandas as pd
     >>> from matplotlib.figure import Figure
-    >>> from scalefit.fitting.fit_law import fit_law as fit
-    >>> from scalefit.backtesting._extrapolate import extrapolate
+    >>> import scalefit as sf
     >>> table = pd.DataFrame({"params": [1e8, 3e8, 1e9, 3e9], "lr": [2.1e-3, 1.2e-3, 7e-4, 4e-4]})
-    >>> ax = forecast(extrapolate(fit("eta = c * N**a", table), params=3e10), ax=Figure().subplots())
+    >>> ax = sf.plots.forecast(sf.extrapolate(sf.fit("eta = c * N**a", table), params=3e10), ax=Figure().subplots())
     >>> ax.texts[0].get_text()
     '10$\\times$'
+
+    See Also
+    --------
+    law : the law without predictions
+    backtest : how far off such predictions were
     """
     expect(forecast, Forecast, "forecast")
     column = column_of(of) if of is not None else next(iter(forecast.laws))
@@ -73,63 +77,35 @@ def forecast(
         raise LawError(f"this forecast is of {', '.join(forecast.laws)}, not {of!r}")
     fit, table = forecast.laws[column], forecast.table
     inputs = [column_of(name) for name in fit.law.inputs]
-    reached = {name: float(table[f"reach_{name}"].max()) for name in inputs}
-    chosen = along or max(reached, key=reached.__getitem__)
+    chosen = along or max(inputs, key=lambda name: float(table[f"reach_{name}"].max()))
     means = {name: float(np.exp(np.log(table[name]).mean())) for name in inputs if name != column_of(chosen)}
     cut = slice_of(fit, chosen, None, means | {column_of(k): float(v) for k, v in (at or {}).items()})
-    ax = axes_of(ax)
-    log_axis(ax, "x", cut.along, fit.data_unit)
-    log_axis(ax, "y", column, fit.data_unit, best=True)
-    ax.set_xlim(*widen([*fit.rows[cut.along], *table[cut.along]], 0.08))
-    _draw_law(ax, cut, forecast.level)
-    draw_points(ax, cut, fit.rows, [ROLES["law"]], fit.censored)
+    ax = slice_panel(ax, cut, table[cut.along], margin=0.08)
+    law = ROLES["law"]
+    draw_line(ax, cut, law, forecast.level)
     _draw_predictions(ax, cut, table)
-    _explain(ax, cut, forecast.level)
+    fit_height(ax, 0.05)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * (high / low) ** 0.09)  # room for the factors above the points
+    for end in fit.rows[cut.along].agg(["min", "max"]):
+        ax.axvline(end, color=QUIET, linewidth=0.5, linestyle=(0, (1, 2)), zorder=1)
+    marks = ((ROLES["points"].points(), "fitted"), (law.line(), "law"), (ROLES["heldout"].points(), "predicted"))
+    explain_slice(ax, cut, marks, law, forecast.level)
     return ax
 
 
-def _draw_law(ax: Axes, cut: Slice, level: float) -> None:
-    low, high = ax.get_xlim()
-    curve = cut.curve(low, high, np.nan, level)
-    x = curve[cut.along]
-    ends = cut.fit.rows[cut.along].agg(["min", "max"])
-    inside = x.between(ends["min"], ends["max"])
-    look = ROLES["law"]
-    ax.fill_between(x, curve["lo"], curve["hi"], color=look.color, alpha=BAND, linewidth=0)
-    ax.plot(x[inside], curve["prediction"][inside], **look.line())
-    ax.plot(x, curve["prediction"], **look.line(linestyle=(0, (3, 1.8)), linewidth=0.8))
-    for end in ends:
-        ax.axvline(end, color=QUIET, linewidth=0.5, linestyle=(0, (1, 2)), zorder=1)
-
-
 def _draw_predictions(ax: Axes, cut: Slice, table: pd.DataFrame) -> None:
+    """Draw predictions with their intervals, and above each the factor by which it reaches beyond the data."""
     look, column = ROLES["heldout"], cut.target
     x = table[cut.along].to_numpy(dtype=float)
     value, low, high = (cut.move(table, table[f"{column}{end}"], np.nan) for end in ("", "_lo", "_hi"))
     ax.vlines(x, low, high, color=look.color, linewidth=1.4, zorder=4)
     ax.plot(x, value, **look.points(markersize=size(1.35), zorder=5, markeredgecolor="white", markeredgewidth=0.5))
-    above = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom"}
-    letters = ax.xaxis.label.get_fontsize() - 0.5
     tops = np.where(np.isfinite(high), high, value)
     for place, top, reach in zip(x, tops, table["reach"], strict=True):
-        if reach > 1 + 1e-9:
-            ax.annotate(rf"{count(float(f'{reach:.2g}'))}$\times$", (place, top), fontsize=letters, **above)
-    heights = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines if len(line.get_ydata()) > 2])
-    low_y, high_y = widen(np.concatenate([heights, low, high]), 0.05)
-    ax.set_ylim(low_y, high_y * (high_y / low_y) ** 0.09)
-
-
-def _explain(ax: Axes, cut: Slice, level: float) -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    entries: list[tuple[Any, str]] = [
-        (Line2D([], [], **ROLES["points"].points()), "fitted"),
-        (Line2D([], [], **ROLES["law"].line()), "law"),
-        (Line2D([], [], **ROLES["heldout"].points()), "predicted"),
-        (Patch(color=ROLES["law"].color, alpha=BAND, linewidth=0), f"{100 * level:g} %"),
-    ]
-    key(ax, entries, held_text(cut.fixed))
+        if reach > INSIDE:
+            text = rf"{count(float(f'{reach:.2g}'))}$\times$"
+            note(ax, text, (place, top), (0, 2), xycoords="data", ha="center", va="bottom")
 
 
 def backtest(report: Backtest, *, entrants: int | None = None, ax: Axes | None = None) -> Axes:
@@ -161,71 +137,64 @@ def backtest(report: Backtest, *, entrants: int | None = None, ax: Axes | None =
     Examples
     --------
     >>> from matplotlib.figure import Figure
-    >>> from scalefit.backtesting._backtest import backtest as hold_out
-    >>> from scalefit.simulation import simulate_sweep
-    >>> from scalefit.sweep import Sweep
-    >>> runs = simulate_sweep(seed=1)
-    >>> sweep = Sweep.from_frame(runs.assign(diverged=runs["loss"].isna()))
-    >>> ax = backtest(hold_out(sweep, "largest params"), ax=Figure().subplots())
+    >>> import scalefit as sf
+    >>> runs = sf.simulation.simulate_sweep(seed=1)
+    >>> sweep = sf.Sweep.from_frame(runs.assign(diverged=runs["loss"].isna()))
+    >>> ax = sf.plots.backtest(sf.backtest(sweep, "largest params"), ax=Figure().subplots())
     >>> ax.get_xlabel()
     'regret (% of the loss)'
+
+    See Also
+    --------
+    forecast : predictions beyond the data
     """
     expect(report, Backtest, "backtest")
     ranks = report.summary().dropna(subset="regret_pct")
     if entrants is not None and not 1 <= entrants <= len(ranks):
         raise SweepError(f"entrants: expected 1 to {len(ranks)}, found {entrants!r}")
-    ranks = ranks.head(entrants or len(ranks)).reset_index(drop=True)
     if not len(ranks):
         raise SweepError("no entrant of this backtest has a regret to draw")
+    ranks = ranks.head(entrants or len(ranks))
     ax = axes_of(ax)
     place = {name: -rank for rank, name in enumerate(ranks["entrant"])}
     table = report.table[report.table["entrant"].isin(place)].dropna(subset="regret_pct")
-    bound = table["clipped"].astype(bool) | table["off_hull"].astype(bool) | table["beside_diverged"].astype(bool)
+    bound = table[["clipped", "off_hull", "beside_diverged"]].astype(bool).any(axis=1)
     height = table["entrant"].map(place).to_numpy(dtype=float) - 0.28
-    for shown, hollow in ((~bound, False), (bound, True)):
-        small = Look("#9a9a9a", "o", hollow=hollow).points(markersize=size(0.65), markeredgewidth=0.5, zorder=2)
+    for shown, look in ((~bound, _CELL), (bound, _BOUND)):
+        small = look.points(markersize=size(0.65), markeredgewidth=0.5, zorder=2)
         ax.plot(table["regret_pct"][shown], height[shown], **small)
-    look = ROLES["law"]
-    ax.errorbar(
-        ranks["regret_pct"],
-        [place[n] for n in ranks["entrant"]],
-        xerr=ranks["regret_stderr"],
-        fmt="D",
-        color=look.color,
-        markersize=size(1.05),
-        elinewidth=1.2,
-        zorder=4,
-    )
-    widest = float((ranks["regret_pct"] + ranks["regret_stderr"].fillna(0.0)).max())
-    _dress_ranks(ax, report, place, table, widest)
+    mean, error, color = ranks["regret_pct"], ranks["regret_stderr"], ROLES["law"].color
+    settings = {"color": color, "markersize": size(1.05), "elinewidth": 1.2, "zorder": 4}
+    ax.errorbar(mean, list(place.values()), xerr=error, fmt="D", **settings)
+    _dress_ranks(ax, list(place), max(table["regret_pct"].max(), (mean + error.fillna(0.0)).max(), 1e-6))
+    own = report.table.drop_duplicates(["fold", *(n for n in ("params", "tokens") if n in report.table)])
+    ax.axvline(own["observed_regret_pct"].mean(), zorder=1, **_OBSERVED)
     _explain_ranks(ax, bool(bound.any()))
     return ax
 
 
-def _dress_ranks(ax: Axes, report: Backtest, place: Mapping[str, int], table: pd.DataFrame, widest: float) -> None:
-    from matplotlib import ticker
+_CELL, _BOUND = Look("#9a9a9a"), Look("#9a9a9a", hollow=True)
+_OBSERVED: dict[str, Any] = {"color": QUIET, "linewidth": 0.8, "linestyle": DOTTED}
 
+
+def _dress_ranks(ax: Axes, names: list[str], widest: float) -> None:
+    """Scale the regret as a root, and name the entrants from the top."""
     ax.set_xscale("function", functions=(lambda v: np.sqrt(np.maximum(v, 0.0)), lambda v: np.asarray(v) ** 2))
-    ax.set_xlim(0, 1.05 * max(table["regret_pct"].max(), widest, 1e-6))
+    ax.set_xlim(0, 1.05 * widest)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(4, steps=[1, 2, 5, 10]))
-    ax.set_yticks(list(place.values()), list(place))
+    ax.set_yticks([-rank for rank in range(len(names))], names)
     ax.tick_params(axis="y", length=0)
-    ax.set_ylim(-len(place) + 0.45, 0.6)
+    ax.set_ylim(-len(names) + 0.45, 0.6)
     ax.set_xlabel("regret (% of the loss)")
     ax.spines["left"].set_visible(False)
-    own = report.table.drop_duplicates(["fold", *(n for n in ("params", "tokens") if n in report.table)])
-    ax.axvline(own["observed_regret_pct"].mean(), color=QUIET, linewidth=0.8, linestyle=(0, (1, 1.6)), zorder=1)
 
 
 def _explain_ranks(ax: Axes, bounds: bool) -> None:
-    from matplotlib.lines import Line2D
-
     small = {"markersize": size(0.75), "markeredgewidth": 0.5}
-    entries: list[tuple[Any, str]] = [
-        (Line2D([], [], **ROLES["law"].points(marker="D")), "mean"),
-        (Line2D([], [], **Look("#9a9a9a").points(**small)), "one cell"),
-        (Line2D([], [], color=QUIET, linestyle=(0, (1, 1.6)), linewidth=0.8), "observed optima"),
+    entries = [
+        (ROLES["law"].points(marker="D"), "mean"),
+        (_CELL.points(**small), "one cell"),
+        (_BOUND.points(**small), "a bound" if bounds else ""),
+        (_OBSERVED, "observed optima"),
     ]
-    if bounds:
-        entries.insert(2, (Line2D([], [], **Look("#9a9a9a", hollow=True).points(**small)), "a bound"))
     key(ax, entries, side="right")

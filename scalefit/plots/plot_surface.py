@@ -5,20 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from scalefit.errors import ExtrapolationWarning, SweepError
 from scalefit.plots._style import ROLES, Look, family, size, star
-from scalefit.plots.axes import CLEAR, axes_of, expect
-from scalefit.plots.scales import log_axis, widen, write_value
+from scalefit.plots.axes import expect, note, panel
+from scalefit.plots.scales import log_steps, name_value, rows_at, widen
 from scalefit.surface.surface import Surface
 from scalefit.sweep import Sweep
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+_CLEAR = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8}
+"""The ground of a text that stands over lines."""
 
 
 def surface(
@@ -64,23 +65,24 @@ def surface(
     Examples
     --------
     >>> from matplotlib.figure import Figure
-    >>> from scalefit.simulation import simulate_sweep
-    >>> from scalefit.surface.fit_surface import fit_surface
-    >>> runs = simulate_sweep(seed=1)
-    >>> sweep = Sweep.from_frame(runs.assign(diverged=runs["loss"].isna()))
-    >>> ax = surface(fit_surface(sweep), sweep, params=1e9, tokens=1.6e10, ax=Figure().subplots())
+    >>> import scalefit as sf
+    >>> runs = sf.simulation.simulate_sweep(seed=1)
+    >>> sweep = sf.Sweep.from_frame(runs.assign(diverged=runs["loss"].isna()))
+    >>> ax = sf.plots.surface(sf.fit_surface(sweep), sweep, params=1e9, tokens=1.6e10, ax=Figure().subplots())
     >>> ax.get_xscale(), ax.get_yscale()
     ('log', 'log')
+
+    See Also
+    --------
+    basins : the losses at one batch size
+    optima : the optima of many cells
     """
     expect(surface, Surface, "surface")
     if surface.batch_fit is None:
         raise SweepError("this surface spans the learning rate only; draw basins(sweep) instead")
     if len(levels) < 1 or not all(0 < low < high for low, high in pairwise([*levels, np.inf])):
         raise SweepError(f"levels: expected rising relative costs such as (0.0025, 0.01), found {levels!r}")
-    ax = axes_of(ax)
-    unit = surface.lr_fit.data_unit
-    log_axis(ax, "x", "lr", unit)
-    log_axis(ax, "y", "batch", unit)
+    ax = panel(ax, "lr", "batch", surface.lr_fit.data_unit)
     runs = None if sweep is None else _runs_near(sweep, params, tokens)
     best = _quietly(surface, params, tokens).iloc[0]
     _set_window(ax, best, runs)
@@ -89,16 +91,8 @@ def surface(
     _draw_contours(ax, surface, best, levels)
     _draw_path(ax, surface, params)
     _draw_cross(ax, best)
-    ax.text(
-        0.98,
-        0.02,
-        f"$N$ {write_value('params', params)}, $D$ {write_value('tokens', tokens)}",
-        transform=ax.transAxes,
-        ha="right",
-        va="bottom",
-        fontsize=ax.xaxis.label.get_fontsize() - 0.5,
-        bbox=CLEAR,
-    )
+    cell = f"{name_value('params', params)}, {name_value('tokens', tokens)}"
+    note(ax, cell, (0.98, 0.02), ha="right", va="bottom", bbox=_CLEAR)
     return ax
 
 
@@ -111,9 +105,8 @@ def _quietly(surface: Surface, params: float, tokens: Any) -> pd.DataFrame:
 
 def _runs_near(sweep: Sweep, params: float, tokens: float) -> pd.DataFrame:
     sweep.require("lr", "batch", "params", "tokens")
-    labels = sweep.labels(("params", "tokens"))
-    near = np.isclose(labels["params"], params, rtol=2 * sweep.rtol)
-    near &= np.isclose(labels["tokens"], tokens, rtol=2 * sweep.rtol)
+    place = {"params": params, "tokens": tokens}
+    near = rows_at(sweep.labels(tuple(place)), place, 2 * sweep.rtol)
     if not near.any():
         raise SweepError(f"{sweep.source} has no runs at params {params:.4g}, tokens {tokens:.4g}; see sweep.cells")
     return sweep.table[near]
@@ -133,17 +126,16 @@ def _draw_places(ax: Axes, runs: pd.DataFrame, near: float) -> None:
 
 
 def _draw_contours(ax: Axes, surface: Surface, best: pd.Series, levels: Sequence[float]) -> None:
-    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
-    lr, batch = np.meshgrid(np.geomspace(x0, x1, 121), np.geomspace(y0, y1, 121))
+    lr, batch = np.meshgrid(log_steps(ax.get_xlim(), 121), log_steps(ax.get_ylim(), 121))
     place = {"params": best["params"], "tokens": best["tokens"]}
     bottom = surface.loss(lr=best["lr"], batch=best["batch"], **place)
     excess = surface.loss(lr=lr, batch=batch, **place) / bottom - 1
     shades = [look.color for look in family(len(levels) + 1)][: len(levels)]
     drawn = ax.contour(lr, batch, excess, levels=list(levels), colors=shades, linewidths=0.9, zorder=3)
     where = [place for j, level in enumerate(levels) for place in _crossings(lr, batch, excess, best, level, j)[:1]]
-    size = ax.xaxis.label.get_fontsize() - 1
+    font = ax.xaxis.label.get_fontsize() - 1
     if where:
-        ax.clabel(drawn, fmt=lambda v: f"{100 * v:g} %", fontsize=size, inline_spacing=2, manual=where)
+        ax.clabel(drawn, fmt=lambda v: f"{100 * v:g} %", fontsize=font, inline_spacing=2, manual=where)
 
 
 def _crossings(lr: Any, batch: Any, excess: Any, best: pd.Series, level: float, turn: int) -> list[tuple[float, float]]:
@@ -160,16 +152,11 @@ def _draw_path(ax: Axes, surface: Surface, params: float) -> None:
     tokens = np.geomspace(surface.cells["tokens"].min(), surface.cells["tokens"].max(), 60)
     path = _quietly(surface, params, tokens)
     ax.plot(path["lr"], path["batch"], **ROLES["law"].line(linestyle=(0, (4, 2)), linewidth=0.9))
-    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
-    inside = path[path["lr"].between(x0, x1) & path["batch"].between(y0, y1)]
+    inside = path[path["lr"].between(*ax.get_xlim()) & path["batch"].between(*ax.get_ylim())]
     if len(inside) > 1:
-        step = inside.iloc[-1], inside.iloc[-2]
-        ax.annotate(
-            "",
-            *((at["lr"], at["batch"]) for at in step),
-            zorder=3,
-            arrowprops={"arrowstyle": "-|>", "color": ROLES["law"].color, "linewidth": 0.9, "mutation_scale": 7},
-        )
+        start, end = inside[["lr", "batch"]].to_numpy()[-2:]
+        arrow = {"arrowstyle": "-|>", "color": ROLES["law"].color, "linewidth": 0.9, "mutation_scale": 7}
+        ax.annotate("", end, start, zorder=3, arrowprops=arrow)
 
 
 def _draw_cross(ax: Axes, best: pd.Series) -> None:

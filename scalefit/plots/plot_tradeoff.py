@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from scalefit.batch_size.tradeoff import Tradeoff
 from scalefit.errors import LawError, SweepError
 from scalefit.fitting.fit_result import Fit
-from scalefit.laws.published import PublishedLaw, get_published
-from scalefit.plots._style import BAND, QUIET, ROLES, Look, draw_marks, family, star
-from scalefit.plots.axes import axes_of, expect, key, label_ends
-from scalefit.plots.plot_law import slice_of
-from scalefit.plots.scales import label_of, letter_of, log_axis, widen, write_value
+from scalefit.laws.published import PublishedLaw
+from scalefit.plots._style import QUIET, ROLES, Look, draw_marks, family, star
+from scalefit.plots.axes import expect, fit_height, key, label_ends, panel
+from scalefit.plots.law_lines import INSIDE, name_published, slice_of
+from scalefit.plots.scales import label_of, log_steps, name_rows, name_value, rows_at, widen
 from scalefit.vocabulary import column_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _MOST = 8
 _ROOM = 4.0
 """How far beyond the batch sizes fitted a curve is drawn."""
-
-_INSIDE = 1 + 1e-9
 
 
 def tradeoff(trade: Tradeoff, *, ax: Axes | None = None, **where: Any) -> Axes:
@@ -57,40 +53,44 @@ def tradeoff(trade: Tradeoff, *, ax: Axes | None = None, **where: Any) -> Axes:
 
     Examples
     --------
+    >>> import numpy as np
+    >>> import pandas as pd
     >>> from matplotlib.figure import Figure
-    >>> from scalefit.batch_size.fit_tradeoff import fit_tradeoff
+    >>> import scalefit as sf
     >>> batch = 2.0 ** np.arange(14, 22)
-    >>> trade = fit_tradeoff(pd.DataFrame({"batch": batch, "tokens": 1e9 * (1 + batch / 3e5)}))
-    >>> tradeoff(trade, ax=Figure().subplots()).get_xlabel()
+    >>> trade = sf.fit_tradeoff(pd.DataFrame({"batch": batch, "tokens": 1e9 * (1 + batch / 3e5)}))
+    >>> sf.plots.tradeoff(trade, ax=Figure().subplots()).get_xlabel()
     'steps to the target $S$'
+
+    See Also
+    --------
+    bcrit : the critical batch size over the loss
     """
     expect(trade, Tradeoff, "tradeoff")
-    fits = _chosen(trade, where)
+    fits = _choose_fits(trade, where)
     if len(fits) > _MOST:
         raise SweepError(
             f"{len(fits)} fits in one panel cannot be told apart, {_MOST} at most; choose, such as target=3.0"
         )
-    points = trade.points
-    steps = bool(np.isfinite(points["steps"]).any())
+    keys = [name for name in (*trade.by, "target") if name in fits]
+    steps = bool(np.isfinite(trade.points["steps"]).any())
     across = "steps" if steps else "batch"
-    ax = axes_of(ax)
-    log_axis(ax, "x", across, trade.data_unit)
-    log_axis(ax, "y", "tokens", trade.data_unit)
+    ax = panel(ax, across, "tokens", trade.data_unit)
     ax.set_ylabel(f"data to the target $E$ ({trade.examples_unit})")
     ax.set_xlabel("steps to the target $S$" if steps else label_of("batch", trade.data_unit))
     looks = family(len(fits)) if len(fits) > 1 else [ROLES["law"]]
-    drawn = [
-        _draw_fit(ax, trade, row, own, look, across)
-        for (_, row), own, look in zip(fits.iterrows(), _points_of(trade, fits), looks, strict=True)
-    ]
-    seen = pd.concat(drawn)
+    seen = pd.concat(
+        [_draw_fit(ax, trade, row, keys, look, across) for (_, row), look in zip(fits.iterrows(), looks, strict=True)]
+    )
     ax.set_xlim(*widen(seen[across], 0.12))
     ax.set_ylim(*widen(seen["examples"], 0.18))
-    _name_fits(ax, trade, fits, looks)
+    names, title = name_rows(fits, keys, trade.data_unit)
+    entries = [(look.points(linestyle="-"), name) for look, name in zip(looks, names, strict=True)]
+    key(ax, [*entries, (star(QUIET), "critical batch" if fits["B_crit_stderr"].notna().any() else "")], title)
     return ax
 
 
-def _chosen(trade: Tradeoff, where: dict[str, Any]) -> pd.DataFrame:
+def _choose_fits(trade: Tradeoff, where: dict[str, Any]) -> pd.DataFrame:
     """Return the rows of the table that are asked for."""
     table = trade.table
     for name, value in ((column_of(name), value) for name, value in where.items()):
@@ -98,73 +98,31 @@ def _chosen(trade: Tradeoff, where: dict[str, Any]) -> pd.DataFrame:
             raise SweepError(
                 f"{name} does not tell these fits apart; they differ by {', '.join((*trade.by, 'target'))}"
             )
-        numeric = pd.api.types.is_numeric_dtype(table[name])
-        wanted = np.atleast_1d(value)
-        same = [np.isclose(table[name], one, rtol=0.01) if numeric else table[name] == one for one in wanted]
-        table = table[np.any(same, axis=0)]
+        table = table[np.any([rows_at(table, {name: wanted}, 0.01) for wanted in np.atleast_1d(value)], axis=0)]
     if not len(table):
         raise SweepError(f"no fit of this trade-off is at {where!r}")
     return table
 
 
-def _points_of(trade: Tradeoff, fits: pd.DataFrame) -> list[pd.DataFrame]:
-    keys = [name for name in (*trade.by, "target") if name in fits]
-    points = trade.points
-    return [points[(points[keys] == row[keys]).all(axis=1)] if keys else points for _, row in fits.iterrows()]
-
-
-def _draw_fit(ax: Axes, trade: Tradeoff, row: pd.Series, points: pd.DataFrame, look: Look, across: str) -> pd.DataFrame:
+def _draw_fit(ax: Axes, trade: Tradeoff, row: pd.Series, keys: list[str], look: Look, across: str) -> pd.DataFrame:
     """Draw one fit with its points; return what the panel should hold."""
     marks = ROLES["points"] if look is ROLES["law"] else look
-    used = points["used"].to_numpy(dtype=bool)
-    bound = (points["status"] != "point").to_numpy()
-    for shown, more in (
-        (used, {}),
-        (~used & ~bound, {"markerfacecolor": "white"}),
-        (bound, {"markerfacecolor": "white", "marker": 6}),
-    ):
+    points = trade.points[(trade.points[keys] == row[keys]).all(axis=1)]  # without keys, all of them
+    used, bound = points["used"].to_numpy(dtype=bool), (points["status"] != "point").to_numpy()
+    unused, beyond = {"markerfacecolor": "white"}, {"markerfacecolor": "white", "marker": 6}
+    for shown, more in ((used, {}), (~used & ~bound, unused), (bound, beyond)):
         ax.plot(points[across][shown], points["examples"][shown], **marks.points(**more))
     batch = points.loc[used, "batch"]
     if len(batch) >= 2:
-        keys = {name: row[name] for name in (*trade.by, "target") if name in row}
-        ends = batch.min() / _ROOM, batch.max() * _ROOM
-        curve = trade.predict(np.geomspace(*ends, 120), **keys)
-        inside = curve["reach"] <= _INSIDE
+        place = {name: row[name] for name in keys}
+        curve = trade.predict(log_steps((batch.min() / _ROOM, batch.max() * _ROOM), 120), **place)
+        inside = curve["reach"] <= INSIDE
         ax.plot(curve[across][inside], curve["examples"][inside], **look.line(linestyle="-"))
         ax.plot(curve[across], curve["examples"], **look.line(linestyle=(0, (2.5, 1.6)), linewidth=0.8))
     if np.isfinite(row["B_crit_stderr"]):
         place = 2 * row["S_min"] if across == "steps" else row["B_crit"]
         ax.plot([place], [2 * row["E_min"]], **star(look.color))
     return points[[across, "examples"]]
-
-
-def _name_fits(ax: Axes, trade: Tradeoff, fits: pd.DataFrame, looks: Sequence[Look]) -> None:
-    from matplotlib.lines import Line2D
-
-    varied = [name for name in (*trade.by, "target") if name in fits and fits[name].nunique() > 1]
-    entries: list[tuple[Any, str]] = []
-    for look, (_, row) in zip(looks, fits.iterrows(), strict=True):
-        head = ["" if len(varied) == 1 else f"{_letter(name)} " for name in varied]
-        told = [f"{letter}{_level(name, row[name])}" for letter, name in zip(head, varied, strict=True)]
-        entries.append((Line2D([], [], **look.points(linestyle="-")), ", ".join(told)))
-    title = {"target": "target loss"}.get(varied[0], label_of(varied[0], trade.data_unit)) if len(varied) == 1 else ""
-    shown = (
-        [*entries, (Line2D([], [], **star(QUIET)), "critical batch")]
-        if fits["B_crit_stderr"].notna().any()
-        else entries
-    )
-    if any(text for _, text in shown):
-        key(ax, shown, title)
-
-
-def _letter(name: str) -> str:
-    return "$L$" if name == "target" else letter_of(name)
-
-
-def _level(name: str, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:.3g}" if name == "target" else write_value(name, float(value))
 
 
 def bcrit(
@@ -208,12 +166,17 @@ def bcrit(
 
     Examples
     --------
+    >>> import pandas as pd
     >>> from matplotlib.figure import Figure
-    >>> from scalefit.fitting.fit_law import fit_law as fit
+    >>> import scalefit as sf
     >>> table = pd.DataFrame({"loss": [3.6, 3.3, 3.0, 2.8], "B_crit": [4e5, 6e5, 1e6, 1.4e6]})
-    >>> ax = bcrit(fit=fit("B_crit = B_star / L**(1/alpha_B)", table), ax=Figure().subplots())
+    >>> ax = sf.plots.bcrit(fit=sf.fit("B_crit = B_star / L**(1/alpha_B)", table), ax=Figure().subplots())
     >>> [text.get_text() for text in ax.texts]
     ['this fit', 'kaplan2020']
+
+    See Also
+    --------
+    tradeoff : the points behind each critical batch size
     """
     if trade is None and fit is None:
         raise SweepError("bcrit: expected a trade-off from sf.fit_tradeoff, a fit in the loss, or both")
@@ -225,72 +188,56 @@ def bcrit(
     if published and unit != "tokens":
         raise LawError(f"published laws count tokens; here the data are {unit}")
     chosen = published if published is not None else ["kaplan2020_bcrit"] if unit == "tokens" else []
-    others = [get_published(name) if isinstance(name, str) else name for name in chosen]
-    for law in (*([] if fit is None else [fit.law]), *(other.law for other in others)):
+    others = name_published(chosen)
+    for law in (*([] if fit is None else [fit.law]), *(other.law for _, other in others)):
         if [column_of(name) for name in law.inputs] != ["loss"]:
             raise LawError(f"{law.formula!r}: expected a law in the loss alone")
-    ax = axes_of(ax)
-    log_axis(ax, "x", "loss", unit)
-    log_axis(ax, "y", "batch", unit)
+    ax = panel(ax, "loss", "batch", unit)
     ax.set_ylabel(rf"critical batch $B_{{\mathrm{{crit}}}}$ ({unit})")
     losses = [] if trade is None else list(trade.table["target"])
     ends = widen(losses + ([] if fit is None else list(fit.rows["loss"])), 0.08)
     entries = [] if trade is None else _draw_critical(ax, trade)
     tops = _draw_laws(ax, fit, others, ends, level)
     ax.set_xlim(ends[1], ends[0])
-    _frame(ax)
+    fit_height(ax, 0.06)
     label_ends(ax, tops)
-    if entries:
-        key(ax, entries)
+    key(ax, entries)
     return ax
 
 
 def _draw_critical(ax: Axes, trade: Tradeoff) -> list[tuple[Any, str]]:
-    """Draw the critical batch sizes of every study; return what names them."""
-    from matplotlib.lines import Line2D
-
-    table = trade.table
+    """Draw the critical batch sizes of every study, bounds with an arrow; return what names the studies."""
     keys = list(trade.by)
-    groups = list(table.groupby(keys, sort=True)) if keys else [((), table)]
+    groups = [rows for _, rows in trade.table.groupby(keys, sort=True)] if keys else [trade.table]
     looks = [ROLES["points"]] if len(groups) == 1 else family(len(groups))
     entries: list[tuple[Any, str]] = []
-    for look, (names, rows) in zip(looks, groups, strict=True):
-        known = rows[np.isfinite(rows["B_crit_stderr"])]
-        ax.vlines(known["target"], known["B_crit_lo"], known["B_crit_hi"], color=look.color, linewidth=0.9, zorder=3)
-        draw_marks(ax, known["target"], known["B_crit"], look)
-        for end, side in (("lo", 1), ("hi", -1)):
-            bounds = rows[
-                ~np.isfinite(rows["B_crit_stderr"]) & np.isfinite(rows[f"B_crit_{end}"]) & (rows[f"B_crit_{end}"] > 0)
-            ]
-            draw_marks(ax, bounds["target"], bounds[f"B_crit_{end}"], look, np.full(len(bounds), side))
-        levels = names if isinstance(names, tuple) else (names,)
-        told = ", ".join(f"{letter_of(name)} {_level(name, level)}" for name, level in zip(keys, levels, strict=True))
-        entries.append((Line2D([], [], **look.points()), told if len(groups) > 1 else ""))
-    return [entry for entry in entries if entry[1]]
+    for look, rows in zip(looks, groups, strict=True):
+        known = np.isfinite(rows["B_crit_stderr"])
+        found = rows[known]
+        ax.vlines(found["target"], found["B_crit_lo"], found["B_crit_hi"], color=look.color, linewidth=0.9, zorder=3)
+        draw_marks(ax, found["target"], found["B_crit"], look)
+        for end, side in (("B_crit_lo", 1), ("B_crit_hi", -1)):
+            bounds = rows[~known & np.isfinite(rows[end]) & (rows[end] > 0)]
+            draw_marks(ax, bounds["target"], bounds[end], look, np.full(len(bounds), side))
+        name = ", ".join(name_value(column, rows[column].iloc[0]) for column in keys)
+        entries.append((look.points(), name if len(groups) > 1 else ""))
+    return entries
 
 
 def _draw_laws(
-    ax: Axes, fit: Fit | None, others: Sequence[PublishedLaw], ends: tuple[float, float], level: float
+    ax: Axes, fit: Fit | None, others: Sequence[tuple[str, PublishedLaw]], ends: tuple[float, float], level: float
 ) -> list[tuple[float, str, str]]:
-    """Draw one's own law with its band, and published ones; return their names and heights at the lowest loss."""
+    """Draw one's own law with its band, and published ones; return their heights at the lowest loss and names."""
     tops = []
     if fit is not None:
-        cut, look = slice_of(fit, "loss", None, None), ROLES["law"]
-        curve = cut.curve(*ends, np.nan, level)
-        ax.fill_between(curve["loss"], curve["lo"], curve["hi"], color=look.color, alpha=BAND, linewidth=0)
+        curve, look = slice_of(fit, "loss").curve(ends, level), ROLES["law"]
+        ax.fill_between(curve["loss"], curve["lo"], curve["hi"], **look.band())
         ax.plot(curve["loss"], curve["prediction"], **look.line())
         tops.append((float(curve["prediction"].iloc[0]), "this fit", look.color))
-    loss = np.geomspace(*ends, 160)
-    for other in others:
+    loss = log_steps(ends, 160)
+    for name, other in others:
         look = ROLES["published"]
         height = np.asarray(other.law(other.values, {"loss": loss}), dtype=float)
         ax.plot(loss, height, **look.line())
-        tops.append((float(height[0]), other.name.rpartition("_")[0] or other.name, look.color))
+        tops.append((float(height[0]), name, look.color))
     return tops
-
-
-def _frame(ax: Axes) -> None:
-    """Limit the height to points, their intervals and the laws' lines, not the bands."""
-    lines = [np.asarray(line.get_ydata(), dtype=float) for line in ax.lines if len(line.get_ydata())]
-    bars = [segment[:, 1] for c in ax.collections if hasattr(c, "get_segments") for segment in c.get_segments()]
-    ax.set_ylim(*widen(np.concatenate([*lines, *bars]), 0.06))

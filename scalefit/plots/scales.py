@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from matplotlib import ticker
+import pandas as pd
+from matplotlib import rcParams, ticker
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.font_manager import FontProperties
 
 from scalefit.vocabulary import column_of, quantity_of, unit_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
 
 Array = np.ndarray
 
 _COUNTS = ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
-_RUNGS = ((1.0, 3.0), (1.0, 2.0, 5.0), tuple(np.arange(1.0, 10.0)))
+_PARTS = ((1.0, 3.0), (1.0, 2.0, 5.0), tuple(np.arange(1.0, 10.0)))
 _MOST = 7
 """Labels an axis has at most, however much room there is."""
 
@@ -38,7 +38,7 @@ def label_of(name: str, data_unit: str = "tokens", *, best: bool = False) -> str
     """
     quantity = quantity_of(name)
     if quantity is None:
-        return str(name)
+        return "target loss" if name == "target" else str(name)
     words = {
         "params": "model size",
         "batch": "batch size",
@@ -63,7 +63,7 @@ def letter_of(name: str) -> str:
     >>> letter_of("params"), letter_of("width")
     ('$N$', 'width')
     """
-    quantity = quantity_of(name)
+    quantity = quantity_of("loss" if name == "target" else name)
     return f"${quantity.latex}$" if quantity is not None and quantity.symbol else str(name)
 
 
@@ -79,6 +79,37 @@ def write_value(name: str, value: Any, digits: int = 2) -> str:
         return value
     powers = column_of(name) in ("lr", "flops", "weight_decay")
     return power(value, digits) if powers else count(value, digits)
+
+
+def name_value(name: str, value: Any) -> str:
+    """Write a value of a column with the column's letter.
+
+    Examples
+    --------
+    >>> name_value("params", 7e9)
+    '$N$ 7B'
+    """
+    return f"{letter_of(name)} {write_value(name, value)}"
+
+
+def name_rows(rows: pd.DataFrame, columns: Iterable[str], data_unit: str) -> tuple[list[str], str]:
+    """Return a text for every row that tells it from the others, and a title for the texts.
+
+    Where one column tells them apart, the title names it and the texts are its values.
+    """
+    varied = [name for name in columns if name in rows and rows[name].nunique() > 1]
+    if len(varied) == 1:
+        return [write_value(varied[0], value) for value in rows[varied[0]]], label_of(varied[0], data_unit)
+    return [", ".join(name_value(name, row[name]) for name in varied) for _, row in rows.iterrows()], ""
+
+
+def rows_at(table: pd.DataFrame, place: Mapping[Any, Any], rtol: float) -> Array:
+    """Return which rows of a table are at a place: numbers within a relative tolerance, words the same."""
+    found = np.ones(len(table), dtype=bool)
+    for name, level in place.items():
+        numeric = pd.api.types.is_numeric_dtype(table[name])
+        found &= np.isclose(table[name], level, rtol=rtol) if numeric else (table[name] == level).to_numpy()
+    return found
 
 
 def write_values(name: str, values: Any) -> list[str]:
@@ -117,13 +148,7 @@ def power(value: float, digits: int = 2) -> str:
 
 
 class UnitFormatter(ticker.Formatter):
-    """Labels in the unit of a column, with as many digits as tell the ticks apart.
-
-    Parameters
-    ----------
-    name : str
-        The column.
-    """
+    """Labels in the unit of a column, with as many digits as tell the ticks apart."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -138,16 +163,10 @@ class UnitFormatter(ticker.Formatter):
 
 
 class RoomyLocator(ticker.Locator):
-    """Ticks at 1, 1-3, 1-2-5 or 1 to 9 of each decade, or at round steps: the most whose labels have room.
-
-    Parameters
-    ----------
-    name : str
-        The column on the axis; the length of its labels decides how many there are.
-    """
+    """Ticks at 1, 1-3, 1-2-5 or 1 to 9 of each decade, or at round steps: the most whose labels have room."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = name  # the length of this column's labels decides how many there are
         self._known: tuple[tuple[float, ...], Array] | None = None
 
     def __call__(self) -> Any:
@@ -163,13 +182,13 @@ class RoomyLocator(ticker.Locator):
         if not 0 < vmin < vmax:
             return np.array([])
         best: list[Array] = []
-        for ladder in (_decades(vmin, vmax), _steps(vmin, vmax)):
-            fits = [ticks for ticks in ladder if 2 <= len(ticks) <= _MOST and self._has_room(ticks)]
+        for series in (_decades(vmin, vmax), _steps(vmin, vmax)):
+            fits = [ticks for ticks in series if 2 <= len(ticks) <= _MOST and self._has_room(ticks)]
             best += [max(fits, key=len)] if fits else []
             if best and len(best[0]) >= _ENOUGH:
                 break
-        ladders = chain(_decades(vmin, vmax), _steps(vmin, vmax))
-        return max(best, key=len) if best else next(ladders, np.array([]))
+        coarsest = chain(_decades(vmin, vmax), _steps(vmin, vmax))
+        return max(best, key=len) if best else next(coarsest, np.array([]))
 
     def _room(self) -> tuple[float, float]:
         """Return the length of the axis and the size of its labels, in points."""
@@ -193,7 +212,7 @@ def _decades(low: float, high: float) -> Iterator[Array]:
     """Yield ever finer sets of round values of each decade between two limits, each with at least two."""
     first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
     coarse = [10.0 ** np.arange(-(-first // step) * step, last + 1, step) for step in (4, 3, 2, 1)]
-    fine = [(10.0 ** np.arange(first, last + 1)[:, None] * np.array(rung)).ravel() for rung in _RUNGS]
+    fine = [(10.0 ** np.arange(first, last + 1)[:, None] * np.array(part)).ravel() for part in _PARTS]
     for ticks in (*coarse, *fine):
         if len(inside := _within(ticks, low, high)) >= 2:
             yield inside
@@ -202,7 +221,7 @@ def _decades(low: float, high: float) -> Iterator[Array]:
 def _steps(low: float, high: float) -> Iterator[Array]:
     """Yield sets of equal steps, for less than a decade."""
     for bins in (2, 3, 4, 5):
-        ticks = ticker.MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        ticks = round_steps(bins).tick_values(low, high)
         if len(inside := _within(ticks, low, high)) >= 2:
             yield inside
 
@@ -220,10 +239,12 @@ def _letters(text: str) -> float:
     return len(head.replace(r"{\times}", "xx")) + 2 + 0.7 * len(exponent.strip("{}"))
 
 
-def _tick_size(axis: Axis) -> float:
-    from matplotlib import rcParams
-    from matplotlib.font_manager import FontProperties
+def round_steps(bins: int = 5) -> ticker.Locator:
+    """Return ticks at equal round steps, so many at most."""
+    return ticker.MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10])
 
+
+def _tick_size(axis: Axis) -> float:
     size = axis.get_tick_params().get("labelsize", rcParams[f"{axis.axis_name}tick.labelsize"])
     return float(FontProperties(size=size).get_size_in_points())
 
@@ -239,11 +260,9 @@ def log_axis(ax: Axes, which: Literal["x", "y"], name: str, data_unit: str = "to
     axis.set_label_text(label_of(name, data_unit, best=best))
 
 
-def linear_axis(ax: Axes, which: Literal["x", "y"], name: str, data_unit: str = "tokens") -> None:
-    """Label a linear axis, with few ticks."""
-    axis = ax.xaxis if which == "x" else ax.yaxis
-    axis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_label_text(label_of(name, data_unit))
+def log_steps(ends: tuple[float, float], n: int) -> Array:
+    """Return places a constant factor apart, from one end to the other."""
+    return np.geomspace(ends[0], ends[1], n)
 
 
 def widen(values: Any, margin: float = 0.06) -> tuple[float, float]:

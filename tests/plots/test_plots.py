@@ -22,7 +22,7 @@ from scalefit import plots
 from scalefit._values import Observations
 from scalefit.batch_size.fit_tradeoff import fit_tradeoff
 from scalefit.plots.axes import spread
-from scalefit.plots.plot_law import slice_of
+from scalefit.plots.law_lines import slice_of
 from scalefit.plots.scales import count, label_of, log_axis, power, widen, write_value
 
 

@@ -1,4 +1,4 @@
-"""Pictures compared with images that were looked at; `pytest --mpl-generate-path=tests/baseline` renews them."""
+"""Pictures compared with images that were looked at; `pytest --mpl-generate-path=tests/plots/baseline` renews them."""
 
 from __future__ import annotations
 

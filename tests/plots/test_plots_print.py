@@ -89,7 +89,8 @@ def test_a_family_grows_lighter_for_every_eye(n, eye):
 def test_sizes_are_those_of_the_venues():
     assert plots.style()["figure.figsize"] == (3.25, 2.009)
     assert plots.style(width="double")["figure.figsize"][0] == 6.75
-    assert 2 * VENUES["icml"].column + 0.25 == VENUES["icml"].text == pytest.approx(487.8225 / 72.27, abs=1e-4)
+    column, text = VENUES["icml"]
+    assert 2 * column + 0.25 == text == pytest.approx(487.8225 / 72.27, abs=1e-4)
     assert plots.style(venue="neurips")["figure.figsize"][0] == 5.5
     assert plots.style(venue="jmlr", width="double")["figure.figsize"][0] == 6.0
     assert plots.style(width=4.2, height=3)["figure.figsize"] == (4.2, 3.0)
