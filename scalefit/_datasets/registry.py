@@ -243,8 +243,7 @@ _PUBLIC = (
             ),
         ),
         derived=DerivedTable(
-            name="mup_demo_mlp_lr_width.csv",
-            sha256="76fd75a898e07e378888da67e234c4d7737c3697d8595dad1309fb19f8085c46",
+            name="mup_demo_mlp_lr_width.csv", sha256="76fd75a898e07e378888da67e234c4d7737c3697d8595dad1309fb19f8085c46"
         ),
         remarks=("train_loss is NaN where a run diverged, which ended it; the optimizer is SGD",),
     ),

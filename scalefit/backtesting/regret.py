@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from scalefit._levels import count_levels
 from scalefit.errors import SweepError
 from scalefit.optima.cells import Floats, pad, repeats, some
 from scalefit.optima.parabola import noise_scale
@@ -227,21 +228,14 @@ def searched_axes(sweep: Sweep) -> tuple[str, ...]:
     """
     names = [name for name in ("lr", "batch") if name in sweep.columns]
     by = cell_axes(sweep)
-    labels, (_, cell) = sweep.labels(names), sweep.group(by)
-    axes = tuple(name for name in names if _varies(labels[name].to_numpy(), cell))
+    cell, levels = sweep.group(by)[1], sweep.labels(names)
+    axes = tuple(name for name in names if count_levels(cell, levels[name].to_numpy()).max() > 1)
     if not axes:
         raise SweepError(
             f"no cell of {sweep.source} has more than one level of lr or batch: there is no optimum to predict; "
             "cells are told apart by " + " and ".join(by)
         )
     return axes
-
-
-def _varies(levels: NDArray[np.float64], cell: NDArray[np.int64]) -> bool:
-    """Tell whether some cell holds more than one level."""
-    first = np.full(cell.max() + 1, np.nan)
-    first[cell] = levels
-    return bool((levels != first[cell]).any())
 
 
 def terrains(sweep: Sweep) -> tuple[pd.DataFrame, NDArray[np.int64], tuple[Terrain, ...]]:

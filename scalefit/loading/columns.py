@@ -118,9 +118,9 @@ def _plain(name: str) -> str:
 
 
 _KNOWN: Mapping[str, str] = MappingProxyType(
-    {_plain(name): q.column for q in QUANTITIES for name in (q.column, *q.aliases)}
+    {_plain(name): q.column for q in QUANTITIES for name in (q.column, *q.aliases.split())}
 )
-_RUN_NAMES = tuple(_plain(name) for name in ("run", *BY_COLUMN["run"].aliases))
+_RUN_NAMES = tuple(_plain(name) for name in ("run", *BY_COLUMN["run"].aliases.split()))
 
 
 def _quantity(name: str, optuna: bool) -> tuple[str | None, bool]:

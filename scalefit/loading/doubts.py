@@ -11,7 +11,7 @@ import pandas as pd
 from scalefit._values import Note
 from scalefit.errors import SweepError
 from scalefit.loading.frames import Rows
-from scalefit.sweep import POSITIVE
+from scalefit.schema import POSITIVE
 from scalefit.vocabulary import BY_COLUMN
 
 NONFINITE = ("raise", "diverged", "drop")

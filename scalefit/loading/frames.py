@@ -250,9 +250,6 @@ def _tidy(name: str, frame: pd.DataFrame, notes: list[Note]) -> RawTable:
         if pd.api.types.is_integer_dtype(frame[column]) and frame[column].is_unique and column == unnamed[0]
     ]
     if counters:
-        notes = [
-            *notes,
-            Note("index", f"the column without a name in {name} only numbers the rows and was left out"),
-        ]
+        notes = [*notes, Note("index", f"the column without a name in {name} only numbers the rows and was left out")]
         frame = frame.drop(columns=counters)
     return RawTable(name, frame, tuple(notes))
