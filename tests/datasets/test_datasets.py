@@ -19,8 +19,8 @@ import pytest
 
 from scalefit._datasets import fetch as retrieval
 from scalefit._datasets import registry
-from scalefit._datasets.fetch import read_mup, read_reference_points, read_zhang
 from scalefit._datasets.load_dataset import datasets, load_dataset
+from scalefit._datasets.read_table import read_mup, read_reference_points, read_zhang
 from scalefit.errors import SweepError
 from scalefit.sweep import Sweep
 
@@ -117,7 +117,7 @@ def test_a_public_sweep_is_downloaded_once_and_says_where_it_is_from(site, monke
 
 
 def test_raw_returns_the_rows_as_published_with_the_notes(site, monkeypatch):
-    register(monkeypatch, remarks=("mind the gap",))
+    register(monkeypatch, cautions=("mind the gap",))
     site.bodies[ADDRESS] = RUNS
     table = load_dataset("some-runs", raw=True)
     assert table.columns.tolist() == ["h", "lr", "bs", "ti", "loss", "smooth loss", "D", "N"]
