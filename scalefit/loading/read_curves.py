@@ -24,13 +24,14 @@ from scalefit.loading.curve_rows import (
     by_columns,
     by_file,
     by_proof,
+    first_rows,
     numbers,
     settle_nonfinite,
     settle_units,
     split,
 )
-from scalefit.loading.doubts import NONFINITE, check_numbers, to_numbers
 from scalefit.loading.frames import RawTable, Rows, gather, gather_by_column
+from scalefit.loading.numbers import NONFINITE, check_numbers, to_numbers
 from scalefit.loading.parquet import ParquetTable
 from scalefit.loading.read_sweep import CONVENTIONS, one_of
 from scalefit.loading.units import units
@@ -195,11 +196,11 @@ def read_curves(
     x, others, totals = _without_totals(code, x, others, found)
     arranged = arrange(code, names, x, loss, stack.rows, restarts)
     del code, loss
-    parted = split(arranged, others, stack.column)
-    settings, added = _settings(parted.runs, runs, names)
+    found_settings, along, schedules = split(arranged, others, stack.column)
+    settings, added = _settings(found_settings, runs, names)
     x, settings, told_units = settle_units(arranged, settings, batch_unit, seq_len, data_unit)
     keep, diverged, lost = settle_nonfinite(arranged, nonfinite)
-    table = pd.DataFrame({**x, "loss": arranged.loss, **parted.points}, copy=False)
+    table = pd.DataFrame({**x, "loss": arranged.loss, **along}, copy=False)
     settings = settings.assign(run=arranged.names, diverged=diverged)
     layout = arranged.layout.select(keep)
     if diverged.any():
@@ -207,7 +208,7 @@ def read_curves(
         at = table["tokens" if "tokens" in x else "steps"].to_numpy()[starts + np.where(diverged, layout.counts, 0)]
         settings["diverged_at"] = np.where(diverged, at, np.nan)
     table = table if keep.all() else table[keep].reset_index(drop=True)
-    remarks = merge(stack.notes, notes, told, totals, parted.notes, added, told_units, lost)
+    remarks = merge(stack.notes, notes, told, totals, schedules, added, told_units, lost)
     return Curves.of(table, settings, layout, remarks, stack.source, data_unit, params_convention)
 
 
@@ -353,7 +354,7 @@ def _without_totals(
     """Set aside the steps or tokens that every run has only one value of, when the others count along it."""
     if len(x) < 2:
         return x, others, []
-    first = np.flatnonzero(np.diff(np.maximum.accumulate(code), prepend=-1))  # runs are numbered as they appear
+    first = first_rows(code)
     fixed = [name for name, values in x.items() if np.array_equal(values[first][code], values)]
     if len(fixed) != 1:
         return x, others, []

@@ -15,8 +15,8 @@ import pandas as pd
 from scalefit._values import Note, merge
 from scalefit.errors import SweepError
 from scalefit.loading.columns import curve_column, missing, recognise, rename, state_column, take_apart, unfinished
-from scalefit.loading.doubts import NONFINITE, check_numbers, doubt_units, settle_nonfinite, to_numbers
 from scalefit.loading.frames import RawTable, Rows, gather
+from scalefit.loading.numbers import NONFINITE, check_numbers, notes_on_units, settle_nonfinite, to_numbers
 from scalefit.loading.units import settle_batch, units
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import AXES, BY_COLUMN, check_data_unit
@@ -191,7 +191,7 @@ def read_sweep(
     convention, inferred = _convention([part.params_name for part in settled], params_convention)
     return Sweep.from_frame(
         table,
-        notes=merge(notes, inferred, dropped, copies, doubt_units(table, data_unit)),
+        notes=merge(notes, inferred, dropped, copies, notes_on_units(table, data_unit)),
         source=raws[0].name.removeprefix("the ") if len(raws) == 1 else f"{raws[0].name} and {len(raws) - 1} more",
         rtol=rtol,
         params_convention=convention,

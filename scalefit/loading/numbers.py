@@ -1,4 +1,4 @@
-"""Checks of the values in a table of runs: that they are numbers, finite and positive."""
+"""Columns of numbers: read from texts, checked, and noted where they look like another unit."""
 
 from __future__ import annotations
 
@@ -11,28 +11,18 @@ import pandas as pd
 from scalefit._values import Note
 from scalefit.errors import SweepError
 from scalefit.loading.frames import Rows
-from scalefit.schema import POSITIVE
+from scalefit.schema import check_values
 from scalefit.vocabulary import BY_COLUMN
 
 NONFINITE = ("raise", "diverged", "drop")
 
-_FEW_PARAMS = 1000
-"""Below this many parameters a model is more likely counted in millions than trained."""
-
-_MANY_NATS = 100.0
-"""No model that chooses among fewer than e^100 tokens is this bad in every run."""
-
+_FEW_PARAMS = 1000  # below this many parameters a model is more likely counted in millions than trained
+_MANY_NATS = 100.0  # no model that chooses among fewer than e^100 tokens is this bad in every run
 _COMMA = r"\s*[+-]?\d+,\d+(e[+-]?\d+)?\s*\Z"
 
 
 def to_numbers(values: pd.Series, column: str, rows: Rows) -> np.ndarray:
-    """Return a column as floats; numbers written as text count as numbers, everything else does not.
-
-    Raises
-    ------
-    SweepError
-        Naming the column, how many values are no numbers, the first of them and its row.
-    """
+    """Return a column as floats, or raise a `SweepError`; numbers written as text count, everything else does not."""
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         if pd.api.types.is_complex_dtype(values):
             raise SweepError(f"{_called(values, column)} holds complex numbers")
@@ -81,47 +71,16 @@ def _short(value: Any) -> str:
 
 
 def check_numbers(table: pd.DataFrame, rows: Rows, nonfinite: str) -> None:
-    """Refuse values that no run can have, in every number column of the vocabulary.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Columns already named in words and converted to floats.
-    rows : Rows
-        Where each row came from.
-    nonfinite : str
-        Unless ``"raise"``, a loss that is not finite is left for `settle_nonfinite`.
-
-    Raises
-    ------
-    SweepError
-        For the first column with a value that is missing, not finite or not positive.
-    """
-    for column in (name for name in table.columns if name in BY_COLUMN and BY_COLUMN[name].numeric):
-        values = table[column].to_numpy()
-        unfit = ~np.isfinite(values)
-        if unfit.any() and not (column == "loss" and nonfinite != "raise"):
-            raise SweepError(_nonfinite(column, values, unfit, rows))
-        if column in POSITIVE and (unfit := np.isfinite(values) & (values <= 0)).any():
-            row = int(np.flatnonzero(unfit)[0])
-            remedy = "a loss in nats per token is above zero" if column == "loss" else "correct or remove these runs"
-            raise SweepError(
-                f"{column} should be positive: {int(unfit.sum())} of {len(values)} values are not, "
-                f"first {values[row]:g} in {rows.name(row)}; {remedy}"
-            )
+    """Refuse values that no run can have; unless ``"raise"``, a loss need not be finite."""
+    columns = [name for name in table.columns if name in BY_COLUMN and BY_COLUMN[name].numeric]
+    unknown = {} if nonfinite == "raise" else {"loss": np.array(True)}
+    check_values(table[columns], rows.name, _complete, unknown)
 
 
-def _nonfinite(column: str, values: np.ndarray, unfit: np.ndarray, rows: Rows) -> str:
-    row = int(np.flatnonzero(unfit)[0])
+def _complete(column: str) -> str:
     if column == "loss":
-        remedy = "nonfinite='diverged' keeps these runs, marked as diverged; nonfinite='drop' leaves them out"
-    else:
-        remedy = f"complete or remove these runs, or set the column aside with columns={{{column!r}: None}}"
-    shown = "missing or NaN" if np.isnan(values[row]) else f"{values[row]:g}"
-    return (
-        f"{column} should be finite: {int(unfit.sum())} of {len(values)} values are not, "
-        f"first {shown} in {rows.name(row)}; {remedy}"
-    )
+        return "nonfinite='diverged' keeps these runs, marked as diverged; nonfinite='drop' leaves them out"
+    return f"complete or remove these runs, or set the column aside with columns={{{column!r}: None}}"
 
 
 def settle_nonfinite(table: pd.DataFrame, rows: Rows, nonfinite: str) -> tuple[pd.DataFrame, Rows, list[Note]]:
@@ -139,23 +98,17 @@ def settle_nonfinite(table: pd.DataFrame, rows: Rows, nonfinite: str) -> tuple[p
     return table[~lost].assign(diverged=False).reset_index(drop=True), rows.keep(~lost), [note]
 
 
-def doubt_units(table: pd.DataFrame, data_unit: str) -> list[Note]:
-    """Remark on numbers that look like millions or billions of what they should count, and on losses like no nats."""
+def notes_on_units(table: pd.DataFrame, data_unit: str) -> list[Note]:
+    """Note numbers that look like millions or billions of what they should count, and losses that are hardly nats."""
     notes = []
     if data_unit == "tokens" and (least := table["loss"].min()) > _MANY_NATS:
         text = f"the smallest loss is {least:g}: a loss in nats per token is seldom above 12; is it a sum, or scaled?"
         notes.append(Note("loss_unit", text, caution=True))
-    if "params" in table and table["params"].max() < _FEW_PARAMS:
-        text = (
-            f"params go up to {table['params'].max():g} only: written in millions or billions? Published laws and "
-            "FLOPs need single parameters"
-        )
-        notes.append(Note("params_unit", text, caution=True))
-    if {"tokens", "batch"} <= set(table) and data_unit != "epochs":
-        short = int((table["tokens"] < table["batch"]).sum())
-        if short:
-            text = (
-                f"{short} of {len(table)} runs are shorter than a step ({data_unit} below batch): is one in millions?"
-            )
-            notes.append(Note("short", text, caution=True))
+    if "params" in table and (most := table["params"].max()) < _FEW_PARAMS:
+        text = f"params go up to {most:g} only: written in millions or billions?"
+        notes.append(Note("params_unit", f"{text} Published laws and FLOPs need single parameters", caution=True))
+    counted = data_unit != "epochs" and {"tokens", "batch"} <= set(table)
+    if counted and (short := int((table["tokens"] < table["batch"]).sum())):
+        text = f"{short} of {len(table)} runs are shorter than a step ({data_unit} below batch): is one in millions?"
+        notes.append(Note("short", text, caution=True))
     return notes
