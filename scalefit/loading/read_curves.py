@@ -1,7 +1,4 @@
-"""A table of runs that goes with the curves: settings that a tracker keeps apart from the history.
-
-`read_curves`: long tables of losses along training, from anywhere, recognised, checked and converted.
-"""
+"""`read_curves`: long tables of losses along training, from anywhere, recognised, checked and converted."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ import pandas as pd
 from scalefit._values import Note, merge
 from scalefit.curves.curves import Curves
 from scalefit.errors import SweepError
-from scalefit.loading.columns import recognise, rename
+from scalefit.loading.columns import new_names, recognise
 from scalefit.loading.curve_rows import (
     RESTARTS,
     Identity,
@@ -35,64 +32,8 @@ from scalefit.loading.numbers import NONFINITE, check_numbers, to_numbers
 from scalefit.loading.parquet import ParquetTable
 from scalefit.loading.read_sweep import CONVENTIONS, one_of
 from scalefit.loading.units import units
+from scalefit.schema import refuse
 from scalefit.vocabulary import BY_COLUMN, check_data_unit
-
-_OUTCOMES = ("loss", "steps", "tokens", "weight_norm")
-"""What the curves themselves tell; the totals and last values of the table are kept under other names."""
-
-
-def read_roster(source: Any, names: list[str]) -> tuple[pd.DataFrame, list[Note]]:
-    """Return the settings of the named runs, in their order.
-
-    Parameters
-    ----------
-    source : path, DataFrame or list of dictionaries
-        One row a run, with a column that names it.
-    names : list of str
-        The runs of the curves.
-
-    Raises
-    ------
-    SweepError
-        If it is no such table, names a run twice, or lacks one.
-    """
-    raws = gather(source)
-    if len(raws) != 1:
-        raise SweepError(f"runs= should be one table with a row a run, found {len(raws)} tables")
-    raw, columns = raws[0], raws[0].columns
-    found, notes = recognise(columns, None)
-    if "run" not in found:
-        raise SweepError(f"runs= has no column that names the run; its columns are: {', '.join(columns)}")
-    rows = Rows.of([raw.name], [len(raw)])
-    numbers = {
-        name: to_numbers(raw.column(stored), name, rows) for name, stored in found.items() if BY_COLUMN[name].numeric
-    }
-    known = {name: values for name, values in numbers.items() if name not in _OUTCOMES}
-    check_numbers(pd.DataFrame(known, index=raw.frame.index), rows, "raise")
-    table = rename(raw.frame, found)[0].assign(**numbers)
-    table = table.rename(columns={name: f"input_{name}" for name in _OUTCOMES})
-    table["run"] = table["run"].astype(str)
-    place = _match(table["run"], names, rows)
-    left = len(table) - len(names)
-    text = f"settings from {raw.name}, matched by run"
-    text += f"; {left} of its {len(table)} runs have no curve" if left else ""
-    settings = table.drop(columns=["run", "diverged"], errors="ignore").iloc[place].reset_index(drop=True)
-    return settings, [Note("runs", text), *notes]
-
-
-def _match(listed: pd.Series, names: list[str], rows: Rows) -> np.ndarray:
-    """Return the row of every named run."""
-    if listed.duplicated().any():
-        row = int(np.flatnonzero(listed.duplicated())[0])
-        raise SweepError(f"runs= names the run {listed.iloc[row]!r} twice, the second time in {rows.name(row)}")
-    place = pd.Index(listed).get_indexer(pd.Index(names))
-    if (place < 0).any():
-        lacking = [name for name, at in zip(names, place, strict=True) if at < 0]
-        raise SweepError(
-            f"runs= lacks {len(lacking)} of {len(names)} runs, first {lacking[0]!r}; it names {listed.iloc[0]!r}"
-        )
-    return place
-
 
 Array = np.ndarray
 
@@ -100,6 +41,8 @@ _AXES = ("steps", "tokens")
 _COUNTERS = ("step", "steps", "global_step", "trainer_global_step", "iteration", "iter")
 _LOGGED = "_step"  # counts calls of a tracker, which are steps when nothing else counts them
 _CURVE = ("run", "steps", "tokens", "loss")
+_OUTCOMES = ("loss", "steps", "tokens", "weight_norm")
+"""What the curves themselves tell; the totals and last values of the table are kept under other names."""
 
 
 def read_curves(
@@ -190,7 +133,8 @@ def read_curves(
     found, notes = _recognise(stack, columns, run, data_unit)
     x: dict[str, Array] = {name: _positions(stack, found[name], name) for name in _AXES if name in found}
     loss = numbers(stack.column(found["loss"]), "loss", stack.rows)
-    _check_losses(loss, stack.rows)
+    unfit = np.isfinite(loss) & (loss <= 0)
+    refuse("loss", "positive", loss, unfit, stack.rows.name, "a loss in nats is above zero")
     others = _others(stack.columns, found, run, extras)
     code, names, told = _identify(stack, found, run, x, others)
     x, others, totals = _without_totals(code, x, others, found)
@@ -258,7 +202,7 @@ def _recognise(
         found, notes = recognise(names, wanted, data_unit)
     except SweepError as error:
         raise SweepError(f"{stack.source}: {error}") from None
-    _, moved = rename(pd.DataFrame(columns=names), found)
+    _, moved = new_names(names, found)
     lacking = [] if "loss" in found else ["loss"]
     lacking += [] if {"steps", "tokens"} & set(found) else ["steps or tokens"]
     if lacking:
@@ -292,26 +236,10 @@ def _wanted(names: Sequence[str], columns: Any, run: Any) -> Any:
 
 def _positions(stack: _Stack, stored: str, name: str) -> Array:
     values = numbers(stack.column(stored), name, stack.rows)
-    bad = ~((values >= 0) & np.isfinite(values))
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        shown = "missing" if np.isnan(values[row]) else f"{values[row]:g}"
-        raise SweepError(
-            f"{name} (column {stored!r}) should be finite and not negative: {int(bad.sum())} of {len(values)} values "
-            f"are not, first {shown} in {stack.rows.name(row)}; correct or remove these rows"
-        )
+    unfit = ~((values >= 0) & np.isfinite(values))
+    fix = "correct or remove these rows"
+    refuse(f"{name} (column {stored!r})", "finite and not negative", values, unfit, stack.rows.name, fix)
     return values
-
-
-def _check_losses(loss: Array, rows: Rows) -> None:
-    bad = loss <= 0
-    bad &= np.isfinite(loss)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise SweepError(
-            f"loss should be positive: {int(bad.sum())} of {len(loss)} values are not, first {loss[row]:g} in "
-            f"{rows.name(row)}; a loss in nats is above zero"
-        )
 
 
 def _identify(
@@ -335,12 +263,12 @@ def _identify(
     return by_proof(values, what, list(others.values()), stack.column, stack.source)
 
 
-def _settings(found: Mapping[str, pd.Series], roster: Any, names: list[str]) -> tuple[pd.DataFrame, list[Note]]:
+def _settings(found: Mapping[str, pd.Series], listed: Any, names: list[str]) -> tuple[pd.DataFrame, list[Note]]:
     """Put together what the curves say of the runs and what their own table says; the two must agree."""
     runs = pd.DataFrame(found, index=range(len(names)))
-    if roster is None:
+    if listed is None:
         return runs, []
-    settings, notes = read_roster(roster, names)
+    settings, notes = _read_settings(listed, names)
     both = [str(name) for name in settings if name in runs]
     differ = [name for name in both if not runs[name].equals(settings[name].astype(runs[name].dtype, errors="ignore"))]
     if differ:
@@ -368,8 +296,7 @@ def _others(
     names: Sequence[str], found: Mapping[str, str], run: str | Sequence[str] | None, extras: Sequence[str] | None
 ) -> dict[str, str]:
     """Return the columns beside the curve, from their name in the result to their name in the input."""
-    renamed, _ = rename(pd.DataFrame(columns=list(names)), found)
-    wanted = {new: old for new, old in zip(renamed.columns, names, strict=True) if new not in _CURVE}
+    wanted = {new: old for new, old in zip(new_names(names, found)[0], names, strict=True) if new not in _CURVE}
     if extras is None:
         return wanted
     absent = [name for name in extras if name not in names]
@@ -377,3 +304,42 @@ def _others(
         raise SweepError(f"extras={extras!r} should list columns; there are: {', '.join(names)}")
     asked = {*extras, *((run,) if isinstance(run, str) else run or ())}
     return {new: old for new, old in wanted.items() if old in asked or new in found}
+
+
+def _read_settings(source: Any, names: list[str]) -> tuple[pd.DataFrame, list[Note]]:
+    """Return the settings of the named runs, in their order, from a table with one row a run and their names."""
+    raws = gather(source)
+    if len(raws) != 1:
+        raise SweepError(f"runs= should be one table with a row a run, found {len(raws)} tables")
+    raw, columns = raws[0], raws[0].columns
+    found, notes = recognise(columns, None)
+    if "run" not in found:
+        raise SweepError(f"runs= has no column that names the run; its columns are: {', '.join(columns)}")
+    rows = Rows.of([raw.name], [len(raw)])
+    numeric = {name: raw.frame[stored] for name, stored in found.items() if BY_COLUMN[name].numeric}
+    parsed = {name: to_numbers(values, name, rows) for name, values in numeric.items()}
+    known = {name: values for name, values in parsed.items() if name not in _OUTCOMES}
+    check_numbers(pd.DataFrame(known, index=raw.frame.index), rows, "raise")
+    table = raw.frame.set_axis(new_names(columns, found)[0], axis=1).assign(**parsed)
+    table = table.rename(columns={name: f"input_{name}" for name in _OUTCOMES})
+    table["run"] = table["run"].astype(str)
+    place = _match(table["run"], names, rows)
+    left = len(table) - len(names)
+    text = f"settings from {raw.name}, matched by run"
+    text += f"; {left} of its {len(table)} runs have no curve" if left else ""
+    settings = table.drop(columns=["run", "diverged"], errors="ignore").iloc[place].reset_index(drop=True)
+    return settings, [Note("runs", text), *notes]
+
+
+def _match(listed: pd.Series, names: list[str], rows: Rows) -> np.ndarray:
+    """Return the row of every named run."""
+    if listed.duplicated().any():
+        row = int(np.flatnonzero(listed.duplicated())[0])
+        raise SweepError(f"runs= names the run {listed.iloc[row]!r} twice, the second time in {rows.name(row)}")
+    place = pd.Index(listed).get_indexer(pd.Index(names))
+    if (place < 0).any():
+        lacking = [name for name, at in zip(names, place, strict=True) if at < 0]
+        raise SweepError(
+            f"runs= lacks {len(lacking)} of {len(names)} runs, first {lacking[0]!r}; it names {listed.iloc[0]!r}"
+        )
+    return place

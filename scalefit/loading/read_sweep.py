@@ -1,7 +1,4 @@
-"""Runs that are in a table twice: found, named, and kept or dropped only as the user asked.
-
-`read_sweep`: tables of runs from anywhere, recognised, checked and converted, into one `Sweep`.
-"""
+"""`read_sweep`: tables of runs from anywhere, recognised, checked and converted, into one `Sweep`."""
 
 from __future__ import annotations
 
@@ -14,95 +11,18 @@ import pandas as pd
 
 from scalefit._values import Note, merge
 from scalefit.errors import SweepError
-from scalefit.loading.columns import curve_column, missing, recognise, rename, state_column, take_apart, unfinished
+from scalefit.loading.columns import curve_column, missing, new_names, recognise, state_column, take_apart, unfinished
 from scalefit.loading.frames import RawTable, Rows, gather
 from scalefit.loading.numbers import NONFINITE, check_numbers, notes_on_units, settle_nonfinite, to_numbers
 from scalefit.loading.units import settle_batch, units
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import AXES, BY_COLUMN, check_data_unit
 
+CONVENTIONS = (None, "non_embedding", "total")
 DUPLICATES = ("raise", "keep", "drop")
 
 _DECIMALS = 6
 """A loss with more decimals than these is taken for a measured one; fewer may coincide by chance."""
-
-
-def settle_duplicates(
-    table: pd.DataFrame, rows: Rows, duplicates: str, shared: Collection[str]
-) -> tuple[pd.DataFrame, Rows, list[Note]]:
-    """Refuse, keep or drop runs that are in the table twice.
-
-    Two rows are one run when they agree in every column to the last bit. When the rows bear different names, or come
-    from sources with different columns (then only the `shared` ones can be compared), the loss must also have more
-    than six decimals: rounded losses of repeated runs coincide by chance, full ones do not. Diverged runs without a
-    name are never copies, since a missing loss tells nothing.
-
-    Raises
-    ------
-    SweepError
-        With ``duplicates="raise"``: how many there are, and the first pair.
-    """
-    first_of = _copies(table)
-    if len(set(shared)) < len(table.columns):
-        across = _copies(table[[name for name in table.columns if name in shared]])
-        apart = (across >= 0) & (rows.source[across] != rows.source) & ~_rounded(table)
-        first_of = np.where((first_of < 0) & apart, across, first_of)
-    twice = first_of >= 0
-    if not twice.any():
-        return table, rows, []
-    row = int(np.flatnonzero(twice)[0])
-    pair = f"{rows.name(row)} copies {rows.name(int(first_of[row]))}"
-    found = f"exact copies of another run, loss included: {int(twice.sum())} of {len(table)} runs (first: {pair})"
-    if duplicates == "raise":
-        raise SweepError(
-            f"{found}. Copies make errors look smaller than they are: duplicates='drop' leaves them out; "
-            "duplicates='keep' keeps them, if they really are separate runs"
-        )
-    if duplicates == "keep":
-        return table, rows, [Note("duplicates", f"{found}; all were kept, as asked", caution=True)]
-    note = Note("duplicates", f"{found}; the copies were dropped, as asked")
-    return table[~twice].reset_index(drop=True), rows.keep(~twice), [note]
-
-
-def _rounded(table: pd.DataFrame) -> np.ndarray:
-    loss = table["loss"].to_numpy()
-    with np.errstate(over="ignore"):
-        return ~np.isfinite(loss) | (np.round(loss, _DECIMALS) == loss)
-
-
-def _copies(table: pd.DataFrame) -> np.ndarray:
-    """Return, for each row, the first row that is the same run, or -1."""
-    first_of = np.full(len(table), -1)
-    numbers = [name for name in table.columns if name in BY_COLUMN and BY_COLUMN[name].numeric]
-    alike = table.duplicated(numbers, keep=False).to_numpy()  # few rows pass, so texts are compared only there
-    if "run" not in table.columns:
-        alike = alike & np.isfinite(table["loss"].to_numpy())
-    if not alike.any():
-        return first_of
-    names = [name for name in table.columns if name != "run"]
-    few = table.loc[alike, names].reset_index(drop=True)
-    texts = [name for name in names if not pd.api.types.is_numeric_dtype(few[name])]
-    few = few.assign(**{str(name): few[name].map(ascii) for name in texts})  # lists cannot be compared, texts can
-    if "run" in table.columns:
-        run = table.loc[alike, "run"].map(ascii).to_numpy(dtype=object)
-        few = few.assign(_run=np.where(_rounded(few), run, ""))
-    group = few.groupby(list(few.columns), sort=False, dropna=False).ngroup().to_numpy()
-    positions = np.flatnonzero(alike)
-    earliest = pd.Series(positions).groupby(group).transform("first").to_numpy()
-    first_of[positions] = np.where(earliest == positions, -1, earliest)
-    return first_of
-
-
-CONVENTIONS = (None, "non_embedding", "total")
-
-
-@dataclass(frozen=True)
-class _Options:
-    columns: Mapping[str, str | None] | None
-    batch_unit: str | None
-    seq_len: float | None
-    nonfinite: str
-    data_unit: str
 
 
 def read_sweep(
@@ -178,14 +98,13 @@ def read_sweep(
     one_of("nonfinite", nonfinite, NONFINITE)
     one_of("duplicates", duplicates, DUPLICATES)
     one_of("params_convention", params_convention, CONVENTIONS)
-    options = _Options(columns, batch_unit, seq_len, nonfinite, data_unit)
     raws = gather(source)
-    settled = [_settle(raw, options) for raw in raws]
+    settled = [_settle(raw, columns, batch_unit, seq_len, nonfinite, data_unit) for raw in raws]
     table, notes = _join(raws, settled)
     rows = Rows.of([raw.name for raw in raws], [len(raw.frame) for raw in raws])
     table, rows, dropped = settle_nonfinite(table, rows, nonfinite)
     shared = set.intersection(*(set(part.table.columns) for part in settled)) | {"diverged"}
-    table, rows, copies = settle_duplicates(table, rows, duplicates, shared)
+    table, rows, copies = _settle_duplicates(table, rows, duplicates, shared)
     if len(raws) > 1:
         table = table.assign(source=np.array(rows.names, dtype=object)[rows.source])
     convention, inferred = _convention([part.params_name for part in settled], params_convention)
@@ -214,25 +133,31 @@ class _Settled:
     params_name: str | None
 
 
-def _settle(raw: RawTable, options: _Options) -> _Settled:
-    names = list(raw.frame.columns)
+def _settle(
+    raw: RawTable,
+    columns: Mapping[str, str | None] | None,
+    batch_unit: str | None,
+    seq_len: float | None,
+    nonfinite: str,
+    data_unit: str,
+) -> _Settled:
+    names = raw.columns
     try:
-        found, notes = recognise(names, options.columns, options.data_unit)
+        found, notes = recognise(names, columns, data_unit)
     except SweepError as error:
         raise SweepError(f"{raw.name}: {error}") from None
     if lacking := missing(found, names, raw.name):
         raise SweepError(lacking)
-    rows = Rows.of([raw.name], [len(raw.frame)])
-    numbers = {
-        column: to_numbers(raw.frame[name], column, rows) for column, name in found.items() if BY_COLUMN[column].numeric
-    }
+    rows = Rows.of([raw.name], [len(raw)])
+    numeric = {column: raw.frame[name] for column, name in found.items() if BY_COLUMN[column].numeric}
+    numbers = {column: to_numbers(values, column, rows) for column, values in numeric.items()}
     frame = _without_verdict(raw.frame, numbers["loss"])
-    table, moved = rename(frame, found)
-    table = table.assign(**numbers)
-    check_numbers(table, rows, options.nonfinite)
-    table, units = settle_batch(table, rows, options.batch_unit, options.seq_len, options.data_unit)
-    remarks = (*raw.notes, *notes, *moved, *units, *_states(raw), *_curves(raw, table))
-    return _Settled(table, remarks, found.get("params"))
+    renamed, moved = new_names(list(frame.columns), found)
+    table = frame.set_axis(renamed, axis=1).assign(**numbers)
+    check_numbers(table, rows, nonfinite)
+    table, units = settle_batch(table, rows, batch_unit, seq_len, data_unit)
+    every = (*raw.notes, *notes, *moved, *units, *_states(raw), *_curves(raw, table))
+    return _Settled(table, every, found.get("params"))
 
 
 def _without_verdict(frame: pd.DataFrame, loss: np.ndarray) -> pd.DataFrame:
@@ -291,7 +216,67 @@ def _join(raws: list[RawTable], settled: list[_Settled]) -> tuple[pd.DataFrame, 
 
 def _convention(names: list[str | None], given: str | None) -> tuple[str | None, list[Note]]:
     """Return what `params` counts: as said, or as every source's column name says."""
-    telling = [name is not None and "non_embedding" in take_apart(name).leaf[-1].lower() for name in names]
+    telling = [name is not None and "non_embedding" in take_apart(name).leaves[-1].lower() for name in names]
     if given is not None or not all(telling):
         return given, []
     return "non_embedding", [Note("params_convention", "params counts no embeddings, as its column's name says")]
+
+
+def _settle_duplicates(
+    table: pd.DataFrame, rows: Rows, duplicates: str, shared: Collection[str]
+) -> tuple[pd.DataFrame, Rows, list[Note]]:
+    """Refuse, keep or drop runs that are in the table twice.
+
+    Two rows are one run when they agree in every column to the last bit. When the rows bear different names, or come
+    from sources with different columns (then only the `shared` ones can be compared), the loss must also have more
+    than six decimals: rounded losses of repeated runs coincide by chance, full ones do not. Diverged runs without a
+    name are never copies, since a missing loss tells nothing.
+    """
+    first_of = _copies(table)
+    if len(set(shared)) < len(table.columns):
+        across = _copies(table[[name for name in table.columns if name in shared]])
+        apart = (across >= 0) & (rows.source[across] != rows.source) & ~_rounded(table)
+        first_of = np.where((first_of < 0) & apart, across, first_of)
+    twice = first_of >= 0
+    if not twice.any():
+        return table, rows, []
+    row = int(np.flatnonzero(twice)[0])
+    pair = f"{rows.name(row)} copies {rows.name(int(first_of[row]))}"
+    found = f"exact copies of another run, loss included: {int(twice.sum())} of {len(table)} runs (first: {pair})"
+    if duplicates == "raise":
+        raise SweepError(
+            f"{found}. Copies make errors look smaller than they are: duplicates='drop' leaves them out; "
+            "duplicates='keep' keeps them, if they really are separate runs"
+        )
+    if duplicates == "keep":
+        return table, rows, [Note("duplicates", f"{found}; all were kept, as asked", caution=True)]
+    note = Note("duplicates", f"{found}; the copies were dropped, as asked")
+    return table[~twice].reset_index(drop=True), rows.keep(~twice), [note]
+
+
+def _rounded(table: pd.DataFrame) -> np.ndarray:
+    loss = table["loss"].to_numpy()
+    with np.errstate(over="ignore"):
+        return ~np.isfinite(loss) | (np.round(loss, _DECIMALS) == loss)
+
+
+def _copies(table: pd.DataFrame) -> np.ndarray:
+    """Return, for each row, the first row that is the same run, or -1."""
+    first_of = np.full(len(table), -1)
+    numbers = [name for name in table.columns if name in BY_COLUMN and BY_COLUMN[name].numeric]
+    alike = table.duplicated(numbers, keep=False).to_numpy()  # few rows pass, so texts are compared only there
+    if "run" not in table.columns:
+        alike = alike & np.isfinite(table["loss"].to_numpy())
+    if not alike.any():
+        return first_of
+    names = [name for name in table.columns if name != "run"]
+    few = table.loc[alike, names].reset_index(drop=True)
+    texts = [name for name in names if not pd.api.types.is_numeric_dtype(few[name])]
+    few = few.assign(**{str(name): few[name].map(ascii) for name in texts})  # lists cannot be compared, texts can
+    if "run" in table.columns:
+        run = table.loc[alike, "run"].map(ascii).to_numpy(dtype=object)
+        few = few.assign(_run=np.where(_rounded(few), run, ""))
+    few = few.assign(_row=np.flatnonzero(alike))
+    same = few.groupby(list(few.columns[:-1]), sort=False, dropna=False)["_row"].transform("min").to_numpy()
+    first_of[few["_row"]] = np.where(same == few["_row"], -1, same)
+    return first_of

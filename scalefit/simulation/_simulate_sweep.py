@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scalefit.simulation.truth import Floats, Truth, require
+from scalefit.simulation.truth import Floats, Truth, check_fields
 
 # Streams of random numbers apart from that of the noise: switching one on leaves the other draws as they were.
 _SCATTER, _EDGE, _DIVERGENCE = 1, 2, 3
@@ -73,18 +73,12 @@ class Design:
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        counts = self.lr_levels, self.batch_levels, self.repeats, len(self.params), len(self.tokens)
-        require(min(counts) >= 1, "a Design needs at least one level of everything and one repeat")
-        ratios = min(self.lr_ratio, self.batch_ratio)
-        require(
-            ratios > 1 and 0 <= self.missing < 1,
-            "a Design needs ratios above 1 and a missing fraction from 0 to below 1",
-        )
-        require(
-            0 <= self.edge <= 1 and 1 <= abs(self.edge_steps) < np.inf,
-            "a Design needs an edge fraction from 0 to 1 and edge_steps of at least 1 (or at most -1), "
-            f"found {self.edge!r} and {self.edge_steps!r}",
-        )
+        check_fields(self, ("lr_levels", "batch_levels", "repeats"), "at least 1", lambda count: count >= 1)
+        check_fields(self, ("params", "tokens"), "at least one value", len)
+        check_fields(self, ("lr_ratio", "batch_ratio"), "above 1", lambda ratio: ratio > 1)
+        check_fields(self, ("missing",), "from 0 to below 1", lambda share: 0 <= share < 1)
+        check_fields(self, ("edge",), "from 0 to 1", lambda share: 0 <= share <= 1)
+        check_fields(self, ("edge_steps",), "at least 1, or at most -1", lambda steps: 1 <= abs(steps) < np.inf)
 
 
 def simulate_sweep(truth: Truth | None = None, design: Design | None = None, *, seed: int = 0) -> pd.DataFrame:

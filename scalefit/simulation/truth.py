@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -89,23 +91,14 @@ class Truth:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "diverged_excess", tuple(self.diverged_excess))  # JSON gives a list
-        for names, least, words in (
-            (("lr", "batch", "lr_curvature", "batch_curvature", "floor"), np.nextafter(0, 1), "positive and finite"),
-            (("noise", "cliff_width", "lr_scatter", "batch_scatter", "floor_scatter"), 0, "finite and not negative"),
-        ):
-            for name, value in ((name, getattr(self, name)) for name in names):
-                require(least <= value < np.inf, f"{name} of a Truth should be {words}, found {value!r}")
-        require(
-            self.noise_dof > 2 and self.cliff > 1,
-            "a Truth needs noise_dof above 2 (a finite variance) and cliff above 1, "
-            f"found {self.noise_dof!r} and {self.cliff!r}",
-        )
-        low, high = self.diverged_excess
-        require(
-            0 <= self.diverged_nan <= 1 and 0 <= low <= high < np.inf,
-            "a Truth needs diverged_nan from 0 to 1 and diverged_excess as (low, high) in nats, "
-            f"found {self.diverged_nan!r} and {self.diverged_excess!r}",
-        )
+        positive = ("lr", "batch", "lr_curvature", "batch_curvature", "floor")
+        check_fields(self, positive, "positive and finite", lambda value: 0 < value < np.inf)
+        spreads = ("noise", "cliff_width", "lr_scatter", "batch_scatter", "floor_scatter")
+        check_fields(self, spreads, "finite and not negative", lambda value: 0 <= value < np.inf)
+        check_fields(self, ("noise_dof",), "above 2, for a finite variance", lambda value: value > 2)
+        check_fields(self, ("cliff",), "above 1", lambda value: value > 1)
+        check_fields(self, ("diverged_nan",), "from 0 to 1", lambda value: 0 <= value <= 1)
+        check_fields(self, ("diverged_excess",), "(low, high) in nats", lambda ends: 0 <= ends[0] <= ends[1] < np.inf)
 
     def optimum(self, params: ArrayLike, tokens: ArrayLike, batch: ArrayLike | None = None) -> dict[str, Floats]:
         """Return the best `lr` and `batch`; with `batch` given, the best `lr` at that batch.
@@ -244,7 +237,8 @@ def _basin(u: Floats, k: float) -> Floats:
     return np.where(np.abs(t) < 1e-3, series, exact)
 
 
-def require(holds: bool, otherwise: str) -> None:
-    """Raise a `SweepError` unless a condition holds."""
-    if not holds:
-        raise SweepError(otherwise)
+def check_fields(owner: object, names: tuple[str, ...], words: str, holds: Callable[[Any], object]) -> None:
+    """Raise a `SweepError` that names the first of these fields for which a condition does not hold."""
+    for name, value in ((name, getattr(owner, name)) for name in names):
+        if not holds(value):
+            raise SweepError(f"{name} of a {type(owner).__name__} should be {words}, found {value!r}")
