@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+import pandas as pd
 
 from scalefit._values import Note
 from scalefit.errors import SweepError
@@ -19,11 +22,10 @@ _OPTUNA = re.compile(r"(params|user_attrs|system_attrs)_(.+)\Z", re.DOTALL)
 
 _COUNTERS = frozenset({"step", "_step", "global_step", "epoch", "iteration", "iter"})
 
-FINISHED = frozenset({"finished", "complete", "completed", "success", "succeeded", "done"})
-"""States of a run, in lower case, after which its last loss is its final loss."""
-
-_STATES = frozenset({"finished", "failed", "crashed", "killed", "running", "pending", "preempted", "scheduled"})
-_STATES |= {"complete", "pruned", "fail", "waiting"}
+# States of a run after which its last loss is its final loss, and the others that trackers know.
+_FINISHED = frozenset({"finished", "complete", "completed", "success", "succeeded", "done"})
+_STATES = frozenset({"failed", "crashed", "killed", "running", "pending", "preempted", "scheduled"})
+_STATES |= {"pruned", "fail", "waiting"}
 
 
 class Name(NamedTuple):
@@ -57,28 +59,27 @@ def _is_optuna(names: set[str]) -> bool:
     return {"value", "number"} <= names and ("state" in names or any(name.startswith("params_") for name in names))
 
 
-def state_column(names: Iterable[str]) -> str | None:
-    """Return the column in which a tracker says how a run ended, if there is one."""
-    return next((name for name in names if name.lower() in ("state", "status", "info.status")), None)
-
-
 def curve_column(names: Iterable[str]) -> str | None:
     """Return the column that counts steps within a run, if there is one: then rows may be points of a curve."""
     return next((name for name in names if name.lower() in _COUNTERS), None)
 
 
-def unfinished(states: Iterable[object]) -> dict[str, int] | None:
-    """Count the states that do not mean a finished run; None when these are not a tracker's states at all.
+def unfinished(frame: pd.DataFrame) -> tuple[str, dict[str, int]] | None:
+    """Return the column in which a tracker says how a run ended, and count the states that mean no finished run.
 
     Examples
     --------
-    >>> unfinished(["finished", "crashed", "crashed"]), unfinished(["Texas", "Ohio"])
-    ({'crashed': 2}, None)
+    >>> unfinished(pd.DataFrame({"State": ["finished", "crashed", "crashed"]}))
+    ('State', {'crashed': 2})
+    >>> unfinished(pd.DataFrame({"state": ["Texas", "Ohio"]})) is None
+    True
     """
-    words = [str(state).rsplit(".", 1)[-1].strip().lower() for state in states]
-    if not set(words) <= FINISHED | _STATES:
+    column = next((name for name in frame.columns if name.lower() in ("state", "status", "info.status")), None)
+    if column is None:
         return None
-    return {word: words.count(word) for word in dict.fromkeys(words) if word not in FINISHED}
+    words = [str(state).rsplit(".", 1)[-1].strip().lower() for state in frame[column].dropna()]
+    counts = Counter(word for word in words if word not in _FINISHED)
+    return (column, dict(counts)) if counts and set(counts) <= _STATES else None
 
 
 # A tracker's `config.loss` names a kind of loss, its `summary.lr` is the decayed value: neither is meant.
@@ -201,8 +202,12 @@ def missing(found: Mapping[str, str], names: Sequence[str], source: str) -> str 
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:40]) or "none"
-    return shown if len(names) <= 40 else f"{shown} and {len(names) - 40} more"
+    return shorten([repr(name) for name in names], 40, f" and {len(names) - 40} more") or "none"
+
+
+def shorten(names: Sequence[str], most: int, rest: str) -> str:
+    """Return names separated by commas, at most so many of them, then what is said of the rest."""
+    return ", ".join(names[:most]) + (rest if len(names) > most else "")
 
 
 def new_names(names: Sequence[str], found: Mapping[str, str]) -> tuple[list[str], list[Note]]:

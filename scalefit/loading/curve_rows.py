@@ -229,18 +229,6 @@ _FIXED = ("batch", "params", "seq_len", "seed", "optimizer", "schedule")
 """Settings that a run has once; one that changes along the run is refused."""
 
 
-def numbers(values: pd.Series, column: str, rows: Rows) -> Array:
-    """Return a column as floats, looking at each distinct text once."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        distinct = pd.Series(values.cat.categories, name=values.name)
-        try:
-            parsed = to_numbers(distinct, column, Rows.of(["the categories"], [len(distinct)]))
-        except SweepError:
-            return to_numbers(values.astype(object), column, rows)  # which names the row
-        return np.append(parsed, np.nan)[values.cat.codes.to_numpy()]
-    return to_numbers(values, column, rows)
-
-
 Split = tuple[dict[str, pd.Series], dict[str, pd.Series], list[Note]]
 
 
@@ -256,7 +244,7 @@ def split(points: Points, columns: Mapping[str, str], read: Callable[[str], pd.S
     for name, stored in columns.items():
         values = points.pick(read(stored))
         if name in BY_COLUMN and BY_COLUMN[name].numeric:
-            values = pd.Series(numbers(values, name, points.rows), name=stored)
+            values = pd.Series(to_numbers(values, name, points.rows), name=stored)
         elif pd.api.types.is_numeric_dtype(values) and not isinstance(values.dtype, np.dtype):  # with missing values
             values = pd.Series(values.to_numpy(dtype=float, na_value=np.nan), name=stored)
         at = _first_change(points, values)

@@ -39,6 +39,12 @@ class Rows:
         positions = np.arange(self.ends[-1]) if self.kept is None else self.kept
         return np.searchsorted(self.ends, positions, "right")
 
+    @property
+    def title(self) -> str:
+        """What to call all sources together."""
+        first, others = self.names[0], len(self.names) - 1
+        return f"{first} and {others} more" if others else first.removeprefix("the ")
+
     def keep(self, chosen: np.ndarray) -> Rows:
         """Return the origin of the rows that a mask keeps, or of rows in the order in which they are numbered."""
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen

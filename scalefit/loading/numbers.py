@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +11,8 @@ import pandas as pd
 
 from scalefit._values import Note
 from scalefit.errors import SweepError
-from scalefit.loading.frames import Rows
+from scalefit.loading.columns import new_names
+from scalefit.loading.frames import RawTable, Rows
 from scalefit.schema import check_values
 from scalefit.vocabulary import BY_COLUMN
 
@@ -21,8 +23,23 @@ _MANY_NATS = 100.0  # no model that chooses among fewer than e^100 tokens is thi
 _COMMA = r"\s*[+-]?\d+,\d+(e[+-]?\d+)?\s*\Z"
 
 
+def to_words(raw: RawTable, found: Mapping[str, str], rows: Rows) -> tuple[pd.DataFrame, list[Note]]:
+    """Return a table with its quantities as floats under their words, and notes on other columns with such a name."""
+    names, notes = new_names(raw.columns, found)
+    numeric = {column: raw.frame[name] for column, name in found.items() if BY_COLUMN[column].numeric}
+    numbers = {column: to_numbers(values, column, rows) for column, values in numeric.items()}
+    return raw.frame.set_axis(names, axis=1).assign(**numbers), notes
+
+
 def to_numbers(values: pd.Series, column: str, rows: Rows) -> np.ndarray:
     """Return a column as floats, or raise a `SweepError`; numbers written as text count, everything else does not."""
+    if isinstance(values.dtype, pd.CategoricalDtype):  # each distinct text is looked at once
+        distinct = pd.Series(values.cat.categories, name=values.name)
+        try:
+            parsed = to_numbers(distinct, column, Rows.of(["the categories"], [len(distinct)]))
+        except SweepError:
+            return to_numbers(values.astype(object), column, rows)  # which names the row
+        return np.append(parsed, np.nan)[values.cat.codes.to_numpy()]
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         if pd.api.types.is_complex_dtype(values):
             raise SweepError(f"{_called(values, column)} holds complex numbers")

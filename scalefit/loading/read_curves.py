@@ -13,27 +13,14 @@ import pandas as pd
 from scalefit._values import Note, merge
 from scalefit.curves.curves import Curves
 from scalefit.errors import SweepError
-from scalefit.loading.columns import new_names, recognise
-from scalefit.loading.curve_rows import (
-    RESTARTS,
-    Identity,
-    arrange,
-    by_columns,
-    by_file,
-    by_proof,
-    first_rows,
-    numbers,
-    settle_nonfinite,
-    settle_units,
-    split,
-)
+from scalefit.loading import curve_rows, numbers
+from scalefit.loading.columns import new_names, recognise, shorten
 from scalefit.loading.frames import RawTable, Rows, gather, gather_by_column
-from scalefit.loading.numbers import NONFINITE, check_numbers, to_numbers
 from scalefit.loading.parquet import ParquetTable
 from scalefit.loading.read_sweep import CONVENTIONS, one_of
 from scalefit.loading.units import units
 from scalefit.schema import refuse
-from scalefit.vocabulary import BY_COLUMN, check_data_unit
+from scalefit.vocabulary import check_data_unit
 
 Array = np.ndarray
 
@@ -126,24 +113,24 @@ def read_curves(
     """
     check_data_unit(data_unit)
     one_of("batch_unit", batch_unit, units(data_unit))
-    one_of("nonfinite", nonfinite, NONFINITE)
-    one_of("restarts", restarts, RESTARTS)
+    one_of("nonfinite", nonfinite, numbers.NONFINITE)
+    one_of("restarts", restarts, curve_rows.RESTARTS)
     one_of("params_convention", params_convention, CONVENTIONS)
     stack = _Stack.of(gather_by_column(source))
     found, notes = _recognise(stack, columns, run, data_unit)
     x: dict[str, Array] = {name: _positions(stack, found[name], name) for name in _AXES if name in found}
-    loss = numbers(stack.column(found["loss"]), "loss", stack.rows)
+    loss = numbers.to_numbers(stack.column(found["loss"]), "loss", stack.rows)
     unfit = np.isfinite(loss) & (loss <= 0)
     refuse("loss", "positive", loss, unfit, stack.rows.name, "a loss in nats is above zero")
     others = _others(stack.columns, found, run, extras)
     code, names, told = _identify(stack, found, run, x, others)
     x, others, totals = _without_totals(code, x, others, found)
-    arranged = arrange(code, names, x, loss, stack.rows, restarts)
+    arranged = curve_rows.arrange(code, names, x, loss, stack.rows, restarts)
     del code, loss
-    found_settings, along, schedules = split(arranged, others, stack.column)
+    found_settings, along, schedules = curve_rows.split(arranged, others, stack.column)
     settings, added = _settings(found_settings, runs, names)
-    x, settings, told_units = settle_units(arranged, settings, batch_unit, seq_len, data_unit)
-    keep, diverged, lost = settle_nonfinite(arranged, nonfinite)
+    x, settings, told_units = curve_rows.settle_units(arranged, settings, batch_unit, seq_len, data_unit)
+    keep, diverged, lost = curve_rows.settle_nonfinite(arranged, nonfinite)
     table = pd.DataFrame({**x, "loss": arranged.loss, **along}, copy=False)
     settings = settings.assign(run=arranged.names, diverged=diverged)
     layout = arranged.layout.select(keep)
@@ -171,16 +158,14 @@ class _Stack:
         every = dict.fromkeys(name for table in tables for name in table.columns)
         notes = [note for table in tables for note in table.notes]
         if partial_names := [name for name in every if name not in shared]:
-            shown = ", ".join(partial_names[:10]) + (", ..." if len(partial_names) > 10 else "")
-            text = f"not every one of {len(tables)} sources has these columns, which are left out: {shown}"
-            notes.append(Note("files", text, caution=True))
+            text = f"not every one of {len(tables)} sources has these columns, which are left out: "
+            notes.append(Note("files", text + shorten(partial_names, 10, ", ..."), caution=True))
         rows = Rows.of([table.name for table in tables], [len(table) for table in tables])
         return cls(tables, [name for name in every if name in shared], rows, tuple(notes))
 
     @property
     def source(self) -> str:
-        first = self.tables[0].name.removeprefix("the ")
-        return first if len(self.tables) == 1 else f"{first} and {len(self.tables) - 1} more"
+        return self.rows.title
 
     def column(self, name: str) -> pd.Series:
         parts = [table.column(name) for table in self.tables]
@@ -235,7 +220,7 @@ def _wanted(names: Sequence[str], columns: Any, run: Any) -> Any:
 
 
 def _positions(stack: _Stack, stored: str, name: str) -> Array:
-    values = numbers(stack.column(stored), name, stack.rows)
+    values = numbers.to_numbers(stack.column(stored), name, stack.rows)
     unfit = ~((values >= 0) & np.isfinite(values))
     fix = "correct or remove these rows"
     refuse(f"{name} (column {stored!r})", "finite and not negative", values, unfit, stack.rows.name, fix)
@@ -248,19 +233,18 @@ def _identify(
     run: str | Sequence[str] | None,
     x: Mapping[str, Array],
     others: Mapping[str, str],
-) -> Identity:
+) -> curve_rows.Identity:
+    asked = [found["run"]] if "run" in found else []
     if run is not None:
         asked = [run] if isinstance(run, str) else list(run)
-        absent = [name for name in asked if name not in stack.columns]
-        if absent or not asked:
+        if not asked or not set(asked) <= set(stack.columns):
             raise SweepError(f"run={run!r} names no columns; there are: {', '.join(stack.columns)}")
-        return by_columns(asked, stack.column, stack.rows)
-    if "run" in found:
-        return by_columns([found["run"]], stack.column, stack.rows)
+    if asked:
+        return curve_rows.by_columns(asked, stack.column, stack.rows)
     if len(stack.tables) > 1:
-        return by_file(stack.rows)
+        return curve_rows.by_file(stack.rows)
     what, values = next(iter(x.items()))
-    return by_proof(values, what, list(others.values()), stack.column, stack.source)
+    return curve_rows.by_proof(values, what, list(others.values()), stack.column, stack.source)
 
 
 def _settings(found: Mapping[str, pd.Series], listed: Any, names: list[str]) -> tuple[pd.DataFrame, list[Note]]:
@@ -282,7 +266,7 @@ def _without_totals(
     """Set aside the steps or tokens that every run has only one value of, when the others count along it."""
     if len(x) < 2:
         return x, others, []
-    first = first_rows(code)
+    first = curve_rows.first_rows(code)
     fixed = [name for name, values in x.items() if np.array_equal(values[first][code], values)]
     if len(fixed) != 1:
         return x, others, []
@@ -316,19 +300,15 @@ def _read_settings(source: Any, names: list[str]) -> tuple[pd.DataFrame, list[No
     if "run" not in found:
         raise SweepError(f"runs= has no column that names the run; its columns are: {', '.join(columns)}")
     rows = Rows.of([raw.name], [len(raw)])
-    numeric = {name: raw.frame[stored] for name, stored in found.items() if BY_COLUMN[name].numeric}
-    parsed = {name: to_numbers(values, name, rows) for name, values in numeric.items()}
-    known = {name: values for name, values in parsed.items() if name not in _OUTCOMES}
-    check_numbers(pd.DataFrame(known, index=raw.frame.index), rows, "raise")
-    table = raw.frame.set_axis(new_names(columns, found)[0], axis=1).assign(**parsed)
+    table, _ = numbers.to_words(raw, found, rows)
+    numbers.check_numbers(table.drop(columns=list(_OUTCOMES), errors="ignore"), rows, "raise")
     table = table.rename(columns={name: f"input_{name}" for name in _OUTCOMES})
     table["run"] = table["run"].astype(str)
     place = _match(table["run"], names, rows)
     left = len(table) - len(names)
-    text = f"settings from {raw.name}, matched by run"
-    text += f"; {left} of its {len(table)} runs have no curve" if left else ""
+    more = f"; {left} of its {len(table)} runs have no curve" if left else ""
     settings = table.drop(columns=["run", "diverged"], errors="ignore").iloc[place].reset_index(drop=True)
-    return settings, [Note("runs", text), *notes]
+    return settings, [Note("runs", f"settings from {raw.name}, matched by run{more}"), *notes]
 
 
 def _match(listed: pd.Series, names: list[str], rows: Rows) -> np.ndarray:

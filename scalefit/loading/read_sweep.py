@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ import pandas as pd
 
 from scalefit._values import Note, merge
 from scalefit.errors import SweepError
-from scalefit.loading.columns import curve_column, missing, new_names, recognise, state_column, take_apart, unfinished
+from scalefit.loading import numbers
+from scalefit.loading.columns import curve_column, missing, recognise, shorten, take_apart, unfinished
 from scalefit.loading.frames import RawTable, Rows, gather
-from scalefit.loading.numbers import NONFINITE, check_numbers, notes_on_units, settle_nonfinite, to_numbers
 from scalefit.loading.units import settle_batch, units
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import AXES, BY_COLUMN, check_data_unit
@@ -95,23 +95,24 @@ def read_sweep(
     """
     check_data_unit(data_unit)
     one_of("batch_unit", batch_unit, units(data_unit))
-    one_of("nonfinite", nonfinite, NONFINITE)
+    one_of("nonfinite", nonfinite, numbers.NONFINITE)
     one_of("duplicates", duplicates, DUPLICATES)
     one_of("params_convention", params_convention, CONVENTIONS)
     raws = gather(source)
-    settled = [_settle(raw, columns, batch_unit, seq_len, nonfinite, data_unit) for raw in raws]
-    table, notes = _join(raws, settled)
-    rows = Rows.of([raw.name for raw in raws], [len(raw.frame) for raw in raws])
-    table, rows, dropped = settle_nonfinite(table, rows, nonfinite)
-    shared = set.intersection(*(set(part.table.columns) for part in settled)) | {"diverged"}
+    unit = batch_unit, seq_len, data_unit
+    settled, params_names = zip(*(_settle(raw, columns, unit, nonfinite) for raw in raws), strict=True)
+    table, notes = _join(settled)
+    rows = Rows.of([raw.name for raw in raws], [len(raw) for raw in raws])
+    table, rows, dropped = numbers.settle_nonfinite(table, rows, nonfinite)
+    shared = set.intersection(*(set(part.columns) for part in settled)) | {"diverged"}
     table, rows, copies = _settle_duplicates(table, rows, duplicates, shared)
     if len(raws) > 1:
         table = table.assign(source=np.array(rows.names, dtype=object)[rows.source])
-    convention, inferred = _convention([part.params_name for part in settled], params_convention)
+    convention, inferred = _convention(params_names, params_convention)
     return Sweep.from_frame(
         table,
-        notes=merge(notes, inferred, dropped, copies, notes_on_units(table, data_unit)),
-        source=raws[0].name.removeprefix("the ") if len(raws) == 1 else f"{raws[0].name} and {len(raws) - 1} more",
+        notes=merge(notes, inferred, dropped, copies, numbers.notes_on_units(table, data_unit)),
+        source=rows.title,
         rtol=rtol,
         params_convention=convention,
         data_unit=data_unit,
@@ -124,63 +125,50 @@ def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
         raise SweepError(f"{name} should be one of {', '.join(map(repr, allowed))}; found {value!r}")
 
 
-@dataclass(frozen=True, eq=False)
-class _Settled:
-    """One source after recognition, checks and conversion of units."""
-
-    table: pd.DataFrame
-    notes: tuple[Note, ...]
-    params_name: str | None
+BatchUnit = tuple[str | None, float | None, str]
+"""Unit of the batch, data per sequence, and unit of the data, as the user gave them."""
 
 
 def _settle(
-    raw: RawTable,
-    columns: Mapping[str, str | None] | None,
-    batch_unit: str | None,
-    seq_len: float | None,
-    nonfinite: str,
-    data_unit: str,
-) -> _Settled:
-    names = raw.columns
+    raw: RawTable, columns: Mapping[str, str | None] | None, unit: BatchUnit, nonfinite: str
+) -> tuple[RawTable, str | None]:
+    """Return one source, checked and in the words and units of the package, and what its column of params is called."""
     try:
-        found, notes = recognise(names, columns, data_unit)
+        found, notes = recognise(raw.columns, columns, unit[-1])
     except SweepError as error:
         raise SweepError(f"{raw.name}: {error}") from None
-    if lacking := missing(found, names, raw.name):
+    if lacking := missing(found, raw.columns, raw.name):
         raise SweepError(lacking)
     rows = Rows.of([raw.name], [len(raw)])
-    numeric = {column: raw.frame[name] for column, name in found.items() if BY_COLUMN[column].numeric}
-    numbers = {column: to_numbers(values, column, rows) for column, values in numeric.items()}
-    frame = _without_verdict(raw.frame, numbers["loss"])
-    renamed, moved = new_names(list(frame.columns), found)
-    table = frame.set_axis(renamed, axis=1).assign(**numbers)
-    check_numbers(table, rows, nonfinite)
-    table, units = settle_batch(table, rows, batch_unit, seq_len, data_unit)
-    every = (*raw.notes, *notes, *moved, *units, *_states(raw), *_curves(raw, table))
-    return _Settled(table, every, found.get("params"))
+    given = _without_verdict(raw, found["loss"], rows)
+    table, moved = numbers.to_words(given, found, rows)
+    numbers.check_numbers(table, rows, nonfinite)
+    table, units = settle_batch(table, rows, *unit)
+    every = (*raw.notes, *notes, *moved, *units, *_notes_on_states(raw), *_notes_on_curves(raw, table))
+    return RawTable(raw.name, table, every), found.get("params")
 
 
-def _without_verdict(frame: pd.DataFrame, loss: np.ndarray) -> pd.DataFrame:
+def _without_verdict(raw: RawTable, loss: str, rows: Rows) -> RawTable:
     """Leave out a `diverged` column that says no more than the losses do, as the table of a sweep has."""
-    verdict = frame["diverged"] if "diverged" in frame.columns else pd.Series(dtype=object)
-    same = pd.api.types.is_bool_dtype(verdict) and np.array_equal(verdict, ~np.isfinite(loss))
-    return frame.drop(columns="diverged") if same else frame
+    if "diverged" not in raw.columns or not pd.api.types.is_bool_dtype(raw.frame["diverged"]):
+        return raw
+    lost = ~np.isfinite(numbers.to_numbers(raw.frame[loss], "loss", rows))
+    same = np.array_equal(raw.frame["diverged"], lost)
+    return replace(raw, frame=raw.frame.drop(columns="diverged")) if same else raw
 
 
-def _states(raw: RawTable) -> list[Note]:
+def _notes_on_states(raw: RawTable) -> list[Note]:
     """Note runs that a tracker does not call finished: their last loss is not a final loss."""
-    column = state_column(raw.frame.columns)
-    counts = unfinished(raw.frame[column].dropna()) if column else None
-    if not counts:
+    if (found := unfinished(raw.frame)) is None:
         return []
-    shown = ", ".join(f"{count} {state}" for state, count in counts.items())
-    text = f"{column!r} in {raw.name} says that not every run finished ({shown}): their loss is not final; all are kept"
-    return [Note("unfinished", text, caution=True)]
+    shown = ", ".join(f"{count} {state}" for state, count in found[1].items())
+    text = f"{found[0]!r} in {raw.name} says that not every run finished ({shown})"
+    return [Note("unfinished", f"{text}: their loss is not final; all are kept", caution=True)]
 
 
-def _curves(raw: RawTable, table: pd.DataFrame) -> list[Note]:
+def _notes_on_curves(raw: RawTable, table: pd.DataFrame) -> list[Note]:
     """Note a table that looks like whole curves: rows that differ in the step, and seldom in the settings."""
-    column = curve_column(raw.frame.columns)
+    column = curve_column(raw.columns)
     axes = [name for name in AXES if name in table.columns]
     if column is None or table.duplicated(axes).mean() < 0.5:
         return []
@@ -188,33 +176,32 @@ def _curves(raw: RawTable, table: pd.DataFrame) -> list[Note]:
     return [Note("curves", f"{text}; if so, keep the last row of each run", caution=True)]
 
 
-def _join(raws: list[RawTable], settled: list[_Settled]) -> tuple[pd.DataFrame, tuple[Note, ...]]:
+def _join(parts: Sequence[RawTable]) -> tuple[pd.DataFrame, tuple[Note, ...]]:
     """Put the tables under each other; what tells where a run sits must be in all of them or in none."""
-    if len(raws) == 1:
-        return settled[0].table, settled[0].notes
+    if len(parts) == 1:
+        return parts[0].frame, parts[0].notes
     for column in AXES:
-        without = [raw.name for raw, part in zip(raws, settled, strict=True) if column not in part.table.columns]
-        if without and len(without) < len(raws):
-            having = next(raw.name for raw, part in zip(raws, settled, strict=True) if column in part.table.columns)
+        having = [part.name for part in parts if column in part.columns]
+        without = [part.name for part in parts if column not in part.columns]
+        if having and without:
             raise SweepError(
-                f"{len(without)} of {len(raws)} sources have no column for {column}, first {without[0]}, while "
-                f"{having} has one; name it with columns={{{column!r}: '<its name>'}} or read these apart"
+                f"{len(without)} of {len(parts)} sources have no column for {column}, first {without[0]}, while "
+                f"{having[0]} has one; name it with columns={{{column!r}: '<its name>'}} or read these apart"
             )
-    table = pd.concat([part.table for part in settled], ignore_index=True)
-    shared = set.intersection(*(set(part.notes) for part in settled))
-    notes = [
-        note if note in shared or raw.name in note.text else Note(note.code, f"{raw.name}: {note.text}", note.caution)
-        for raw, part in zip(raws, settled, strict=True)
-        for note in part.notes
-    ]
-    partial = [name for name in table.columns if any(name not in part.table.columns for part in settled)]
-    if partial:
-        shown = ", ".join(partial[:10]) + (", ..." if len(partial) > 10 else "")
+    table = pd.concat([part.frame for part in parts], ignore_index=True)
+    notes = [Note("files", f"{len(table)} runs from {len(parts)} sources; `source` names them")]
+    shared = set.intersection(*(set(part.notes) for part in parts))
+    for part in parts:
+        for note in part.notes:
+            known = note in shared or part.name in note.text
+            notes.append(note if known else replace(note, text=f"{part.name}: {note.text}"))
+    if partial := [name for name in table.columns if any(name not in part.columns for part in parts)]:
+        shown = shorten(partial, 10, ", ...")
         notes.append(Note("files", f"not every source has these columns, which are empty for its runs: {shown}"))
-    return table, merge([Note("files", f"{len(table)} runs from {len(raws)} sources; `source` names them")], notes)
+    return table, merge(notes)
 
 
-def _convention(names: list[str | None], given: str | None) -> tuple[str | None, list[Note]]:
+def _convention(names: Sequence[str | None], given: str | None) -> tuple[str | None, list[Note]]:
     """Return what `params` counts: as said, or as every source's column name says."""
     telling = [name is not None and "non_embedding" in take_apart(name).leaves[-1].lower() for name in names]
     if given is not None or not all(telling):
@@ -263,8 +250,8 @@ def _rounded(table: pd.DataFrame) -> np.ndarray:
 def _copies(table: pd.DataFrame) -> np.ndarray:
     """Return, for each row, the first row that is the same run, or -1."""
     first_of = np.full(len(table), -1)
-    numbers = [name for name in table.columns if name in BY_COLUMN and BY_COLUMN[name].numeric]
-    alike = table.duplicated(numbers, keep=False).to_numpy()  # few rows pass, so texts are compared only there
+    numeric = [name for name in table.columns if name in BY_COLUMN and BY_COLUMN[name].numeric]
+    alike = table.duplicated(numeric, keep=False).to_numpy()  # few rows pass, so texts are compared only there
     if "run" not in table.columns:
         alike = alike & np.isfinite(table["loss"].to_numpy())
     if not alike.any():
