@@ -101,11 +101,17 @@ def read_curves(
     Ten million rows of Parquet with eight columns take about 2 s of processor time and 1 GB
     (``benchmarks/read_curves.py``).
 
+    See Also
+    --------
+    read_sweep : Reads one row a run.
+    load_curves : Loads the curves of a bundled or public data set.
+
     Examples
     --------
+    >>> import scalefit as sf
     >>> rows = [{"run": run, "step": s, "lr": lr, "loss": 3 + lr * 100 / s} for run, lr in [("a", 0.1), ("b", 0.2)]
     ...         for s in (10, 20, 40)]
-    >>> curves = read_curves(rows)
+    >>> curves = sf.read_curves(rows)
     >>> curves.runs[["run", "lr"]].to_dict("records")
     [{'run': 'a', 'lr': 0.1}, {'run': 'b', 'lr': 0.2}]
     >>> curves.final().table[["lr", "steps", "loss"]].to_dict("records")

@@ -83,11 +83,18 @@ def read_sweep(
     that unpacks to 1 GiB. Near these limits reading takes up to 4 GB. Larger tables are read as a list of files, or
     put together as a DataFrame, which is not limited.
 
+    See Also
+    --------
+    read_curves : Reads losses along training.
+    load_dataset : Loads a bundled or public sweep by its name.
+    Sweep.from_frame : Takes a table that already is in these words and units.
+
     Examples
     --------
+    >>> import scalefit as sf
     >>> same = {"bs": 64, "N": 1e8, "steps": 1000, "D": 65536e3}
     >>> runs = [{"lr": 1e-3, "val_loss": 3.5, **same}, {"lr": 2e-3, "val_loss": 3.4, **same}]
-    >>> sweep = read_sweep(runs)
+    >>> sweep = sf.read_sweep(runs)
     >>> sweep.table["batch"].tolist()
     [65536.0, 65536.0]
     >>> print(sweep.notes[1].text)
