@@ -105,7 +105,7 @@ class ScalefitWarning(UserWarning):
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("error", sf.ScalefitWarning)  # makes errors of them
     ...     sf.find_optima(sf.load_dataset("simulated")).table.shape[0]
-    16
+    80
     """
 
 

@@ -20,6 +20,12 @@ from scalefit.vocabulary import BY_COLUMN
 
 Array = np.ndarray
 Identity = tuple[Array, list[str], list[Note]]
+Split = tuple[dict[str, pd.Series], dict[str, pd.Series], list[Note]]
+
+RESTARTS = ("raise", "later", "sort")
+
+_FIXED = ("batch", "params", "seq_len", "seed", "optimizer", "schedule")
+"""Settings that a run has once; one that changes along the run is refused."""
 
 
 def by_columns(names: Sequence[str], column: Callable[[str], pd.Series], rows: Rows) -> Identity:
@@ -103,9 +109,6 @@ def by_proof(x: Array, what: str, others: Sequence[str], column: Callable[[str],
     return piece, _join([_texts(column(name).iloc[first]) for name in names], names), [Note("run", text)]
 
 
-RESTARTS = ("raise", "later", "sort")
-
-
 @dataclass(frozen=True, eq=False)
 class Points:
     """The points of all runs, run after run: their x (`steps`, `tokens` or both), loss, and origin.
@@ -164,11 +167,9 @@ def arrange(code: Array, names: list[str], x: dict[str, Array], loss: Array, row
 def _not_redone(x: Array, layout: Layout) -> Array:
     """Mark the points after which their run never comes back to the same place."""
     ahead = pd.Series(x[::-1]).groupby(layout.code[::-1], sort=False).cummin().to_numpy()[::-1]
-    last = np.zeros(len(x), dtype=bool)
-    last[layout.ends[layout.counts > 0] - 1] = True
-    keep = np.ones(len(x), dtype=bool)
-    keep[:-1] = x[:-1] < ahead[1:]
-    return keep | last
+    keep = np.append(x[:-1] < ahead[1:], True)
+    keep[layout.ends[layout.counts > 0] - 1] = True
+    return keep
 
 
 def _check_forward(points: Points, name: str, restarts: str) -> None:
@@ -176,22 +177,21 @@ def _check_forward(points: Points, name: str, restarts: str) -> None:
     stuck = (x[1:] <= x[:-1]) & (code[1:] == code[:-1])
     if not stuck.any():
         return
-    at = int(np.flatnonzero(stuck)[0]) + 1
-    moved = f"{name} goes from {x[at - 1]:.10g} to {x[at]:.10g} in {points.describe(at)}"
+    count, at = int(stuck.sum()), int(stuck.argmax()) + 1
+    moved = f"the first where {name} goes from {x[at - 1]:.10g} to {x[at]:.10g} in {points.describe(at)}"
     if x[at] == x[at - 1]:
-        remedy = "which of the two losses holds cannot be known; remove one, or restarts='later' takes the later one"
+        found = f"{count} points have the {name} of the point before, {moved}"
+        fix = "which of the two losses holds cannot be known; remove one, or restarts='later' takes the later one"
         if name != next(iter(points.x)):
-            remedy = f"are they rounded? columns={{{name!r}: None}} sets them aside"
-        raise SweepError(
-            f"{int(stuck.sum())} points have the {name} of the point before, the first where {moved}; {remedy}"
-        )
-    remedy = "correct these rows"
-    if restarts == "raise":
-        remedy = (
-            "after a restart from a checkpoint, restarts='later' takes what was logged later; restarts='sort' sorts "
-            "rows that are in no order; if several runs share a name, run= names the columns that tell them apart"
-        )
-    raise SweepError(f"{int(stuck.sum())} times a run goes back, the first where {moved}; {remedy}")
+            fix = f"are they rounded? columns={{{name!r}: None}} sets them aside"
+    else:
+        found, fix = f"{count} times a run goes back, {moved}", "correct these rows"
+        if restarts == "raise":
+            fix = (
+                "after a restart from a checkpoint, restarts='later' takes what was logged later; restarts='sort' "
+                "sorts rows that are in no order; if several runs share a name, run= names the columns that tell them apart"
+            )
+    raise SweepError(f"{found}; {fix}")
 
 
 def settle_nonfinite(points: Points, nonfinite: str) -> tuple[Array, Array, list[Note]]:
@@ -204,9 +204,8 @@ def settle_nonfinite(points: Points, nonfinite: str) -> tuple[Array, Array, list
     if not lost.any():
         return ~lost, diverged, []
     at = int(np.flatnonzero(lost)[0])
-    found = (
-        f"{int(lost.sum())} of {len(lost)} losses are not finite, first {points.loss[at]:g} in {points.describe(at)}"
-    )
+    first = f"first {points.loss[at]:g} in {points.describe(at)}"
+    found = f"{int(lost.sum())} of {len(lost)} losses are not finite, {first}"
     if nonfinite == "raise":
         raise SweepError(
             f"{found}; nonfinite='diverged' ends a run at its first such loss and marks it; nonfinite='drop' leaves "
@@ -225,13 +224,6 @@ def settle_nonfinite(points: Points, nonfinite: str) -> tuple[Array, Array, list
     return ~gone, diverged, [Note("diverged", text, caution=True)]
 
 
-_FIXED = ("batch", "params", "seq_len", "seed", "optimizer", "schedule")
-"""Settings that a run has once; one that changes along the run is refused."""
-
-
-Split = tuple[dict[str, pd.Series], dict[str, pd.Series], list[Note]]
-
-
 def split(points: Points, columns: Mapping[str, str], read: Callable[[str], pd.Series]) -> Split:
     """Tell settings, one value a run, from what changes along the run: one value a point.
 
@@ -247,14 +239,13 @@ def split(points: Points, columns: Mapping[str, str], read: Callable[[str], pd.S
             values = pd.Series(to_numbers(values, name, points.rows), name=stored)
         elif pd.api.types.is_numeric_dtype(values) and not isinstance(values.dtype, np.dtype):  # with missing values
             values = pd.Series(values.to_numpy(dtype=float, na_value=np.nan), name=stored)
-        at = _first_change(points, values)
+        own, at = _per_run(points.layout, values)
         if at is None:
-            runs[name] = _of_runs(points, values)
+            runs[name] = own
         elif name in _FIXED:
             raise SweepError(_changes(points, name, values, at))
         elif name == "lr":
-            runs[name] = pd.Series(_largest(points, values.to_numpy()))
-            along[stored] = values
+            runs[name], along[stored] = own, values
             text = f"{stored!r} changes along the runs: lr is the peak of each, and the schedule is kept as {stored!r}"
             notes.append(Note("schedule", text))
         else:
@@ -262,15 +253,24 @@ def split(points: Points, columns: Mapping[str, str], read: Callable[[str], pd.S
     return runs, along, notes
 
 
-def _first_change(points: Points, values: pd.Series) -> int | None:
-    """Return the first point whose value is not that of its run; a number may be missing at some points."""
+def _per_run(layout: Layout, values: pd.Series) -> tuple[pd.Series, int | None]:
+    """Return the value of every run, and the first point that has another; a number may be missing at some points.
+
+    Where a number changes, the value of the run is the largest.
+    """
     if values.dtype.kind == "f":
-        own = values.to_numpy()
-        differs = (own != points.layout.spread(_largest(points, own))) & ~np.isnan(own)
+        numbers = values.to_numpy()
+        missing = np.isnan(numbers)
+        largest = layout.largest(np.where(missing, -np.inf, numbers))
+        own = pd.Series(np.where(largest == -np.inf, np.nan, largest))
+        differs = (numbers != layout.spread(own.to_numpy())) & ~missing
     else:
         codes = values.to_numpy() if values.dtype.kind in "iub" else _codes(values)
-        differs = codes != points.layout.spread(codes[points.layout.starts])
-    return int(differs.argmax()) if differs.any() else None
+        differs = codes != layout.spread(codes[layout.starts])
+        own = values.iloc[layout.starts].reset_index(drop=True)
+        if isinstance(own.dtype, pd.CategoricalDtype):
+            own = own.astype(own.cat.categories.dtype)
+    return own, int(differs.argmax()) if differs.any() else None
 
 
 def _codes(values: pd.Series) -> Array:
@@ -278,20 +278,6 @@ def _codes(values: pd.Series) -> Array:
         return pd.factorize(values, use_na_sentinel=False)[0]
     except TypeError:  # lists, say
         return pd.factorize(values.map(repr))[0]
-
-
-def _largest(points: Points, values: Array) -> Array:
-    """Return the largest number of every run; NaN where there is none."""
-    found = points.layout.largest(np.where(np.isnan(values), -np.inf, values))
-    return np.where(found == -np.inf, np.nan, found)
-
-
-def _of_runs(points: Points, values: pd.Series) -> pd.Series:
-    """Return the value of every run."""
-    if values.dtype.kind == "f":
-        return pd.Series(_largest(points, values.to_numpy()))
-    taken = values.iloc[points.layout.starts].reset_index(drop=True)
-    return taken.astype(taken.cat.categories.dtype) if isinstance(taken.dtype, pd.CategoricalDtype) else taken
 
 
 def _changes(points: Points, name: str, values: pd.Series, at: int) -> str:

@@ -55,7 +55,7 @@ def to_numbers(values: pd.Series, column: str, rows: Rows) -> np.ndarray:
         remedy = "write decimals with a point" if comma else "correct the values, or name another column with columns="
         raise SweepError(
             f"{_called(values, column)} should hold numbers: {int(bad.sum())} of {len(bad)} values are not, "
-            f"first {_short(objects[row])} in {rows.name(row)}; {remedy}"
+            f"first {objects[row]!r:.60} in {rows.name(row)}; {remedy}"
         )
     good = ~np.isnan(parsed)
     parsed[good] = texts.to_numpy(dtype=object)[good].astype(float)  # to the last bit, which to_numeric is not
@@ -80,11 +80,6 @@ def _spelled(value: Any) -> str:
 
 def _called(values: pd.Series, column: str) -> str:
     return column if values.name in (None, column) else f"{column} (column {values.name!r})"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def check_numbers(table: pd.DataFrame, rows: Rows, nonfinite: str) -> None:

@@ -79,17 +79,18 @@ def open_parquet(path: Path) -> ParquetTable | None:
     with strictly(path.name, _DAMAGED):
         metadata = pq.read_metadata(path)
         schema: Any = metadata.schema.to_arrow_schema()
-    stored = [field for field in schema if not _INDEX.match(field.name)]
-    if any(pa.types.is_nested(field.type) for field in stored):
+    fields = [field for field in schema if not _INDEX.match(field.name)]
+    if any(pa.types.is_nested(field.type) for field in fields):
         return None
-    refuse_repeats([field.name.strip() for field in stored], path.name)
+    refuse_repeats([field.name.strip() for field in fields], path.name)
+    stored = {field.name.strip(): field.name for field in fields}
     if not metadata.num_rows:
-        raise SweepError(f"{path} has columns but no rows: {', '.join(field.name for field in stored)}")
+        raise SweepError(f"{path} has columns but no rows: {', '.join(stored)}")
     if metadata.num_rows > _MOST_ROWS:
         raise SweepError(f"{path.name} holds {metadata.num_rows} rows, more than can be read at once; split it by runs")
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-    texts = tuple(field.name.strip() for field in stored if any(kind(field.type) for kind in kinds))
-    return ParquetTable(str(path), path, {field.name.strip(): field.name for field in stored}, texts, metadata.num_rows)
+    texts = tuple(field.name.strip() for field in fields if any(kind(field.type) for kind in kinds))
+    return ParquetTable(str(path), path, stored, texts, metadata.num_rows)
 
 
 def _check_size(data: bytes, file: Any, name: str) -> None:
@@ -101,15 +102,13 @@ def _check_size(data: bytes, file: Any, name: str) -> None:
     metadata = file.metadata
     check_columns(metadata.num_columns, name)
     total, stored, values = 0, defaultdict[str, int](int), defaultdict[str, int](int)
-    for i in range(metadata.num_row_groups):
-        group = metadata.row_group(i)
-        for j in range(metadata.num_columns):
-            chunk = group.column(j)
-            fixed = chunk.physical_type == "FIXED_LEN_BYTE_ARRAY"
-            total += chunk.num_values * max(metadata.schema.column(j).length if fixed else 8, 8)
-            if chunk.physical_type == "BYTE_ARRAY":
-                stored[chunk.path_in_schema] += chunk.total_uncompressed_size
-                values[chunk.path_in_schema] += chunk.num_values
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    for j, chunk in ((j, group.column(j)) for group in groups for j in range(metadata.num_columns)):
+        fixed = chunk.physical_type == "FIXED_LEN_BYTE_ARRAY"
+        total += chunk.num_values * max(metadata.schema.column(j).length if fixed else 8, 8)
+        if chunk.physical_type == "BYTE_ARRAY":
+            stored[chunk.path_in_schema] += chunk.total_uncompressed_size
+            values[chunk.path_in_schema] += chunk.num_values
     rows = f"{metadata.num_rows} rows of {metadata.num_columns} columns"
     check_unpacked(total + sum(stored.values()), name, rows)
     for path, size in stored.items():

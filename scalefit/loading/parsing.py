@@ -85,17 +85,16 @@ def check_text(data: bytes, name: str) -> bytes:
     data = data.removeprefix(b"\xef\xbb\xbf")
     if b"\0" in data:
         raise SweepError(f"{name} is a binary file; expected CSV, TSV, JSON lines, Parquet, or gzip of these")
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    for at in range(0, len(data), _CHUNK):  # decoded as a whole, a text can take four times its bytes
-        begun = at - len(decoder.getstate()[0])
-        try:
-            decoder.decode(data[at : at + _CHUNK], final=at + _CHUNK >= len(data))
-        except UnicodeDecodeError as error:
-            byte = begun + error.start
-            raise SweepError(
-                f"{name} is not UTF-8 text (byte {byte + 1} is 0x{data[byte]:02x}); "
-                "if it is a table from another program, save it as UTF-8"
-            ) from None
+    at = 0
+    try:
+        while at < len(data):  # decoded as a whole, a text can take four times its bytes
+            at += codecs.utf_8_decode(data[at : at + _CHUNK], "strict", at + _CHUNK >= len(data))[1]
+    except UnicodeDecodeError as error:
+        at += error.start
+        raise SweepError(
+            f"{name} is not UTF-8 text (byte {at + 1} is 0x{data[at]:02x}); if it is a table from another program, "
+            "save it as UTF-8"
+        ) from None
     return data
 
 
