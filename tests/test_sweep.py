@@ -133,6 +133,11 @@ def test_sweep_cannot_be_changed_through_what_it_hands_out() -> None:
     cells["loss"] = 0.0
     levels = sweep.levels("lr")
     levels[:] = 0
+    keys, group = sweep.group("lr")
+    keys["lr"] = -1.0
+    assert_array_equal(sweep.group("lr")[0]["lr"], [1e-3, 2e-3, 4e-3])
+    with pytest.raises(ValueError, match="read-only"):
+        group[0] = 5
     observed = sweep.observations("loss").table
     observed["loss"] = 0.0
     assert Sweep.from_frame(sweep.table).fingerprint == before

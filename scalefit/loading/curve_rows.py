@@ -189,7 +189,8 @@ def _check_forward(points: Points, name: str, restarts: str) -> None:
         if restarts == "raise":
             fix = (
                 "after a restart from a checkpoint, restarts='later' takes what was logged later; restarts='sort' "
-                "sorts rows that are in no order; if several runs share a name, run= names the columns that tell them apart"
+                "sorts rows that are in no order; if several runs share a name, run= names the columns that tell them "
+                "apart"
             )
     raise SweepError(f"{found}; {fix}")
 

@@ -129,13 +129,13 @@ def read_curves(
     unfit = np.isfinite(loss) & (loss <= 0)
     refuse("loss", "positive", loss, unfit, stack.rows.name, "a loss in nats is above zero")
     others = _others(stack.columns, found, run, extras)
-    code, names, told = _identify(stack, found, run, x, others)
+    code, names, run_notes = _identify(stack, found, run, x, others)
     x, others, totals = _without_totals(code, x, others, found)
     arranged = curve_rows.arrange(code, names, x, loss, stack.rows, restarts)
     del code, loss
     found_settings, along, schedules = curve_rows.split(arranged, others, stack.column)
     settings, added = _settings(found_settings, runs, names)
-    x, settings, told_units = curve_rows.settle_units(arranged, settings, batch_unit, seq_len, data_unit)
+    x, settings, unit_notes = curve_rows.settle_units(arranged, settings, batch_unit, seq_len, data_unit)
     keep, diverged, lost = curve_rows.settle_nonfinite(arranged, nonfinite)
     table = pd.DataFrame({**x, "loss": arranged.loss, **along}, copy=False)
     settings = settings.assign(run=arranged.names, diverged=diverged)
@@ -145,8 +145,8 @@ def read_curves(
         at = table["tokens" if "tokens" in x else "steps"].to_numpy()[starts + np.where(diverged, layout.counts, 0)]
         settings["diverged_at"] = np.where(diverged, at, np.nan)
     table = table if keep.all() else table[keep].reset_index(drop=True)
-    remarks = merge(stack.notes, notes, told, totals, schedules, added, told_units, lost)
-    return Curves.of(table, settings, layout, remarks, stack.source, data_unit, params_convention)
+    notes_on_all = merge(stack.notes, notes, run_notes, totals, schedules, added, unit_notes, lost)
+    return Curves.of(table, settings, layout, notes_on_all, stack.source, data_unit, params_convention)
 
 
 @dataclass(frozen=True, eq=False)
