@@ -13,6 +13,12 @@ from scalefit._values import Note
 from scalefit.errors import SweepError
 from scalefit.vocabulary import AXES, BY_COLUMN, BY_SYMBOL, QUANTITIES, column_of
 
+Overrides = Mapping[str, str | None] | None
+"""From a quantity (word or symbol) to the column that holds it, or to None where no column does."""
+
+Names = Mapping[str, str]
+"""From a quantity to the column that holds it, as found."""
+
 SETTING, OUTCOME, EITHER = "setting", "outcome", "either"
 
 _PREFIXES = dict.fromkeys(("config", "params", "hparams", "hyperparameters"), SETTING)
@@ -111,12 +117,11 @@ def _quantity(name: str, optuna: bool) -> tuple[str | None, bool]:
 
 
 def recognise(
-    names: Sequence[str], overrides: Mapping[str, str | None] | None, data_unit: str = "tokens"
+    names: Sequence[str], overrides: Overrides, data_unit: str = "tokens"
 ) -> tuple[dict[str, str], list[Note]]:
     """Return the column of each quantity, and notes on what was read under another name or not taken for one.
 
-    `overrides` lead from a quantity (word or symbol) to the column that holds it, or to None where no column does. A
-    column called as the data unit, or its singular, is read as tokens.
+    A column called as the data unit, or its singular, is read as tokens.
 
     Examples
     --------
@@ -170,7 +175,7 @@ def _overrides(names: Sequence[str], overrides: Mapping[str, str | None]) -> dic
     return chosen
 
 
-def _notes_on_names(found: Mapping[str, str], aside: Sequence[tuple[str, str]]) -> list[Note]:
+def _notes_on_names(found: Names, aside: Sequence[tuple[str, str]]) -> list[Note]:
     notes = []
     renamed = [f"{name!r} as {column}" for column, name in found.items() if name != column]
     if renamed:
@@ -183,21 +188,20 @@ def _notes_on_names(found: Mapping[str, str], aside: Sequence[tuple[str, str]]) 
     return notes
 
 
-def missing(found: Mapping[str, str], names: Sequence[str], source: str) -> str | None:
-    """Return what to say when the loss or every axis is missing, or None if the table suffices."""
+def require_runs(found: Names, names: Sequence[str], source: str) -> None:
+    """Raise a `SweepError` when the loss or every axis is missing, saying how to name them."""
     lacking = [] if "loss" in found else ["loss"]
     lacking += [] if any(name in found for name in AXES) else [f"any of {', '.join(AXES)}"]
     if not lacking:
-        return None
+        return
     others = [name for name in names if name not in found.values()]
     quantity = "loss" if "loss" not in found else AXES[0]
-    similar = [name for name in others if quantity in name.lower()]
-    example = f"columns={{{quantity!r}: {(similar[0] if similar else '<its name>')!r}}}"
+    similar = next((name for name in others if quantity in name.lower()), "<its name>")
     nested = [name for name in others if name in ("config", "summary")]
     hint = f". The column {nested[0]!r} is a dictionary as text; export it as JSON lines" if nested else ""
-    return (
+    raise SweepError(
         f"{source} has no column for {' nor '.join(lacking)}; recognised: {_listed(list(found.values()))}; "
-        f"not recognised: {_listed(others)}. Name it: read_sweep(..., {example}){hint}"
+        f"not recognised: {_listed(others)}. Name it: read_sweep(..., columns={{{quantity!r}: {similar!r}}}){hint}"
     )
 
 
@@ -210,7 +214,7 @@ def shorten(names: Sequence[str], most: int, rest: str) -> str:
     return ", ".join(names[:most]) + (rest if len(names) > most else "")
 
 
-def new_names(names: Sequence[str], found: Mapping[str, str]) -> tuple[list[str], list[Note]]:
+def new_names(names: Sequence[str], found: Names) -> tuple[list[str], list[Note]]:
     """Return the words for columns that are quantities, and other names for left-over columns that bear such a word."""
     words = {name: column for column, name in found.items()}
     taken = set(names)

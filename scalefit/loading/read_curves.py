@@ -14,7 +14,7 @@ from scalefit._values import Note, merge
 from scalefit.curves.curves import Curves
 from scalefit.errors import SweepError
 from scalefit.loading import curve_rows, numbers
-from scalefit.loading.columns import new_names, recognise, shorten
+from scalefit.loading.columns import Names, Overrides, new_names, recognise, shorten
 from scalefit.loading.frames import RawTable, Rows, gather, gather_by_column
 from scalefit.loading.parquet import ParquetTable
 from scalefit.loading.read_sweep import CONVENTIONS, one_of
@@ -23,6 +23,7 @@ from scalefit.schema import refuse
 from scalefit.vocabulary import check_data_unit
 
 Array = np.ndarray
+RunColumns = str | Sequence[str] | None
 
 _AXES = ("steps", "tokens")
 _COUNTERS = ("step", "steps", "global_step", "trainer_global_step", "iteration", "iter")
@@ -183,9 +184,7 @@ class _Stack:
         return pd.concat(parts, ignore_index=True)
 
 
-def _recognise(
-    stack: _Stack, columns: Mapping[str, str | None] | None, run: str | Sequence[str] | None, data_unit: str
-) -> tuple[dict[str, str], list[Note]]:
+def _recognise(stack: _Stack, columns: Overrides, run: RunColumns, data_unit: str) -> tuple[dict[str, str], list[Note]]:
     """Find the columns of the curve and of the run's settings."""
     names = stack.columns
     try:
@@ -234,11 +233,7 @@ def _positions(stack: _Stack, stored: str, name: str) -> Array:
 
 
 def _identify(
-    stack: _Stack,
-    found: Mapping[str, str],
-    run: str | Sequence[str] | None,
-    x: Mapping[str, Array],
-    others: Mapping[str, str],
+    stack: _Stack, found: Names, run: RunColumns, x: Mapping[str, Array], others: Names
 ) -> curve_rows.Identity:
     asked = [found["run"]] if "run" in found else []
     if run is not None:
@@ -267,7 +262,7 @@ def _settings(found: Mapping[str, pd.Series], listed: Any, names: list[str]) -> 
 
 
 def _without_totals(
-    code: Array, x: dict[str, Array], others: dict[str, str], found: Mapping[str, str]
+    code: Array, x: dict[str, Array], others: dict[str, str], found: Names
 ) -> tuple[dict[str, Array], dict[str, str], list[Note]]:
     """Set aside the steps or tokens that every run has only one value of, when the others count along it."""
     if len(x) < 2:
@@ -282,9 +277,7 @@ def _without_totals(
     return left, {**others, f"input_{name}": found[name]}, [Note("totals", text)]
 
 
-def _others(
-    names: Sequence[str], found: Mapping[str, str], run: str | Sequence[str] | None, extras: Sequence[str] | None
-) -> dict[str, str]:
+def _others(names: list[str], found: Names, run: RunColumns, extras: Sequence[str] | None) -> dict[str, str]:
     """Return the columns beside the curve, from their name in the result to their name in the input."""
     wanted = {new: old for new, old in zip(new_names(names, found)[0], names, strict=True) if new not in _CURVE}
     if extras is None:

@@ -12,7 +12,7 @@ import pandas as pd
 from scalefit._values import Note, merge
 from scalefit.errors import SweepError
 from scalefit.loading import numbers
-from scalefit.loading.columns import curve_column, missing, recognise, shorten, take_apart, unfinished
+from scalefit.loading.columns import Overrides, curve_column, recognise, require_runs, shorten, take_apart, unfinished
 from scalefit.loading.frames import RawTable, Rows, gather
 from scalefit.loading.units import settle_batch, units
 from scalefit.sweep import Sweep
@@ -116,13 +116,9 @@ def read_sweep(
     if len(raws) > 1:
         table = table.assign(source=np.array(rows.names, dtype=object)[rows.source])
     convention, inferred = _convention(params_names, params_convention)
+    every = merge(notes, inferred, dropped, copies, numbers.notes_on_units(table, data_unit))
     return Sweep.from_frame(
-        table,
-        notes=merge(notes, inferred, dropped, copies, numbers.notes_on_units(table, data_unit)),
-        source=rows.title,
-        rtol=rtol,
-        params_convention=convention,
-        data_unit=data_unit,
+        table, notes=every, source=rows.title, rtol=rtol, params_convention=convention, data_unit=data_unit
     )
 
 
@@ -136,16 +132,13 @@ BatchUnit = tuple[str | None, float | None, str]
 """Unit of the batch, data per sequence, and unit of the data, as the user gave them."""
 
 
-def _settle(
-    raw: RawTable, columns: Mapping[str, str | None] | None, unit: BatchUnit, nonfinite: str
-) -> tuple[RawTable, str | None]:
+def _settle(raw: RawTable, columns: Overrides, unit: BatchUnit, nonfinite: str) -> tuple[RawTable, str | None]:
     """Return one source, checked and in the words and units of the package, and what its column of params is called."""
     try:
         found, notes = recognise(raw.columns, columns, unit[-1])
     except SweepError as error:
         raise SweepError(f"{raw.name}: {error}") from None
-    if lacking := missing(found, raw.columns, raw.name):
-        raise SweepError(lacking)
+    require_runs(found, raw.columns, raw.name)
     rows = Rows.of([raw.name], [len(raw)])
     given = _without_verdict(raw, found["loss"], rows)
     table, moved = numbers.to_words(given, found, rows)
@@ -256,21 +249,17 @@ def _rounded(table: pd.DataFrame) -> np.ndarray:
 
 def _copies(table: pd.DataFrame) -> np.ndarray:
     """Return, for each row, the first row that is the same run, or -1."""
-    first_of = np.full(len(table), -1)
     numeric = [name for name in table.columns if name in BY_COLUMN and BY_COLUMN[name].numeric]
-    alike = table.duplicated(numeric, keep=False).to_numpy()  # few rows pass, so texts are compared only there
-    if "run" not in table.columns:
-        alike = alike & np.isfinite(table["loss"].to_numpy())
-    if not alike.any():
-        return first_of
-    names = [name for name in table.columns if name != "run"]
-    few = table.loc[alike, names].reset_index(drop=True)
-    texts = [name for name in names if not pd.api.types.is_numeric_dtype(few[name])]
+    alike = np.flatnonzero(table.duplicated(numeric, keep=False))  # few rows pass, so texts are compared only there
+    few = table.iloc[alike].reset_index(drop=True)
+    named = "run" in table.columns
+    apart = _rounded(few) if named else ~np.isfinite(few["loss"].to_numpy())
+    run = np.where(apart, few["run"].map(ascii) if named else alike.astype(str), "")
+    few = few.drop(columns="run", errors="ignore")
+    texts = [name for name in few.columns if not pd.api.types.is_numeric_dtype(few[name])]
     few = few.assign(**{str(name): few[name].map(ascii) for name in texts})  # lists cannot be compared, texts can
-    if "run" in table.columns:
-        run = table.loc[alike, "run"].map(ascii).to_numpy(dtype=object)
-        few = few.assign(_run=np.where(_rounded(few), run, ""))
-    few = few.assign(_row=np.flatnonzero(alike))
-    same = few.groupby(list(few.columns[:-1]), sort=False, dropna=False)["_row"].transform("min").to_numpy()
-    first_of[few["_row"]] = np.where(same == few["_row"], -1, same)
+    keys = [*(few[name] for name in few.columns), run]
+    earliest = pd.Series(alike).groupby(keys, sort=False, dropna=False).transform("min").to_numpy()
+    first_of = np.full(len(table), -1)
+    first_of[alike] = np.where(earliest == alike, -1, earliest)
     return first_of
