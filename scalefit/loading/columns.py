@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -65,27 +65,24 @@ def _is_optuna(names: set[str]) -> bool:
     return {"value", "number"} <= names and ("state" in names or any(name.startswith("params_") for name in names))
 
 
-def curve_column(names: Iterable[str]) -> str | None:
-    """Return the column that counts steps within a run, if there is one: then rows may be points of a curve."""
-    return next((name for name in names if name.lower() in _COUNTERS), None)
+def notes_on_tracking(frame: pd.DataFrame, settings: pd.DataFrame, source: str) -> list[Note]:
+    """Note runs that a tracker does not call finished, and rows that may be points of whole curves.
 
-
-def unfinished(frame: pd.DataFrame) -> tuple[str, dict[str, int]] | None:
-    """Return the column in which a tracker says how a run ended, and count the states that mean no finished run.
-
-    Examples
-    --------
-    >>> unfinished(pd.DataFrame({"State": ["finished", "crashed", "crashed"]}))
-    ('State', {'crashed': 2})
-    >>> unfinished(pd.DataFrame({"state": ["Texas", "Ohio"]})) is None
-    True
+    These differ in a column that counts steps, and seldom in the settings.
     """
-    column = next((name for name in frame.columns if name.lower() in ("state", "status", "info.status")), None)
-    if column is None:
-        return None
-    words = [str(state).rsplit(".", 1)[-1].strip().lower() for state in frame[column].dropna()]
+    notes = []
+    state = next((name for name in frame.columns if name.lower() in ("state", "status", "info.status")), None)
+    words = [] if state is None else [str(word).rsplit(".", 1)[-1].strip().lower() for word in frame[state].dropna()]
     counts = Counter(word for word in words if word not in _FINISHED)
-    return (column, dict(counts)) if counts and set(counts) <= _STATES else None
+    if counts and set(counts) <= _STATES:
+        shown = ", ".join(f"{count} {word}" for word, count in counts.items())
+        text = f"{state!r} in {source} says that not every run finished ({shown}): their loss is not final"
+        notes.append(Note("unfinished", f"{text}; all are kept", caution=True))
+    counter = next((name for name in frame.columns if name.lower() in _COUNTERS), None)
+    if counter is not None and settings.duplicated().mean() >= 0.5:
+        text = f"every row of {source} counts as one run, but the column {counter!r} suggests whole loss curves"
+        notes.append(Note("curves", f"{text}; if so, keep the last row of each run", caution=True))
+    return notes
 
 
 # A tracker's `config.loss` names a kind of loss, its `summary.lr` is the decayed value: neither is meant.

@@ -189,8 +189,7 @@ def _check_forward(points: Points, name: str, restarts: str) -> None:
         if restarts == "raise":
             fix = (
                 "after a restart from a checkpoint, restarts='later' takes what was logged later; restarts='sort' "
-                "sorts rows that are in no order; if several runs share a name, run= names the columns that tell them "
-                "apart"
+                "sorts rows that are in no order; if runs share a name, run= names the columns that tell them apart"
             )
     raise SweepError(f"{found}; {fix}")
 
@@ -244,7 +243,13 @@ def split(points: Points, columns: Mapping[str, str], read: Callable[[str], pd.S
         if at is None:
             runs[name] = own
         elif name in _FIXED:
-            raise SweepError(_changes(points, name, values, at))
+            start = points.layout.starts[points.layout.code[at]]
+            raise SweepError(
+                f"{name} should be one value a run and goes from {values.iloc[start]} to {values.iloc[at]} in "
+                f"{points.describe(at)}; if rows of several runs share a name, run= names the columns that tell them "
+                f"apart; if it was changed on purpose, set the column aside with columns={{{name!r}: None}}, if tokens "
+                "tell how far a run is"
+            )
         elif name == "lr":
             runs[name], along[stored] = own, values
             text = f"{stored!r} changes along the runs: lr is the peak of each, and the schedule is kept as {stored!r}"
@@ -279,16 +284,6 @@ def _codes(values: pd.Series) -> Array:
         return pd.factorize(values, use_na_sentinel=False)[0]
     except TypeError:  # lists, say
         return pd.factorize(values.map(repr))[0]
-
-
-def _changes(points: Points, name: str, values: pd.Series, at: int) -> str:
-    start = points.layout.starts[points.layout.code[at]]
-    return (
-        f"{name} should be one value a run and goes from {values.iloc[start]} to {values.iloc[at]} in "
-        f"{points.describe(at)}; if rows of several runs share a name, run= names the columns that tell them apart; "
-        f"if it was changed on purpose, set the column aside with columns={{{name!r}: None}}, if tokens tell how far a "
-        "run is"
-    )
 
 
 def settle_units(

@@ -122,7 +122,9 @@ def _text_size(data: bytes, file: Any, path: str) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if pa.types.is_dictionary(file.schema_arrow.field(_top(file, path)).type):
+    names = file.schema_arrow.names  # names may have dots themselves, and a nested column has its parts after a dot
+    column = path if path in names else max((name for name in names if path.startswith(f"{name}.")), key=len)
+    if pa.types.is_dictionary(file.schema_arrow.field(column).type):
         return 0
     groups = file.metadata.num_row_groups
     try:
@@ -137,12 +139,6 @@ def _text_size(data: bytes, file: Any, path: str) -> int:
             if size > parsing.MAX_PARQUET:
                 break
         return size
-
-
-def _top(file: Any, path: str) -> str:
-    """Return the column of the table that holds a stored column; names may have dots themselves."""
-    names = file.schema_arrow.names
-    return path if path in names else max((n for n in names if path.startswith(f"{n}.")), key=len)
 
 
 def _length(array: Any) -> int:

@@ -112,12 +112,10 @@ def strictly(name: str, kind: str) -> Iterator[None]:
 
 def refuse_repeats(names: list[str], source: str) -> None:
     """Raise a `SweepError` when two columns bear one name: which of them is meant cannot be known."""
-    counts = Counter(names)
-    for name, count in counts.items():
-        if name and count > 1:
-            raise SweepError(f"{source} has {count} columns named {name!r}; rename or remove all but one")
-    if counts[""] > 1:
-        raise SweepError(f"{source} has {counts['']} columns without a name; name or remove them")
+    for name, count in Counter(names).items():
+        if count > 1:
+            which = f"named {name!r}" if name else "without a name"
+            raise SweepError(f"{source} has {count} columns {which}; rename or remove all but one")
 
 
 def read_json(text: bytes, name: str) -> tuple[pd.DataFrame, list[Note]]:

@@ -147,7 +147,7 @@ def read_curves(
         settings["diverged_at"] = np.where(diverged, at, np.nan)
     table = table if keep.all() else table[keep].reset_index(drop=True)
     notes_on_all = merge(stack.notes, notes, run_notes, totals, schedules, added, unit_notes, lost)
-    return Curves.of(table, settings, layout, notes_on_all, stack.source, data_unit, params_convention)
+    return Curves.of(table, settings, layout, notes_on_all, stack.rows.title, data_unit, params_convention)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,10 +170,6 @@ class _Stack:
         rows = Rows.of([table.name for table in tables], [len(table) for table in tables])
         return cls(tables, [name for name in every if name in shared], rows, tuple(notes))
 
-    @property
-    def source(self) -> str:
-        return self.rows.title
-
     def column(self, name: str) -> pd.Series:
         parts = [table.column(name) for table in self.tables]
         if len(parts) == 1:  # a frame of the user's may change later
@@ -191,14 +187,14 @@ def _recognise(stack: _Stack, columns: Overrides, run: RunColumns, data_unit: st
         wanted = _wanted(names, columns, run)
         found, notes = recognise(names, wanted, data_unit)
     except SweepError as error:
-        raise SweepError(f"{stack.source}: {error}") from None
+        raise SweepError(f"{stack.rows.title}: {error}") from None
     _, moved = new_names(names, found)
     lacking = [] if "loss" in found else ["loss"]
     lacking += [] if {"steps", "tokens"} & set(found) else ["steps or tokens"]
     if lacking:
         raise SweepError(
-            f"{stack.source} has no column for {' nor '.join(lacking)}; its columns are: {', '.join(names)}. Name it: "
-            f"read_curves(..., columns={{{lacking[0].split()[0]!r}: '<its name>'}})"
+            f"{stack.rows.title} has no column for {' nor '.join(lacking)}; its columns are: {', '.join(names)}. Name "
+            f"it: read_curves(..., columns={{{lacking[0].split()[0]!r}: '<its name>'}})"
         )
     return found, [*notes, *moved]
 
@@ -245,7 +241,7 @@ def _identify(
     if len(stack.tables) > 1:
         return curve_rows.by_file(stack.rows)
     what, values = next(iter(x.items()))
-    return curve_rows.by_proof(values, what, list(others.values()), stack.column, stack.source)
+    return curve_rows.by_proof(values, what, list(others.values()), stack.column, stack.rows.title)
 
 
 def _settings(found: Mapping[str, pd.Series], listed: Any, names: list[str]) -> tuple[pd.DataFrame, list[Note]]:

@@ -12,7 +12,7 @@ import pandas as pd
 from scalefit._values import Note, merge
 from scalefit.errors import SweepError
 from scalefit.loading import numbers
-from scalefit.loading.columns import Overrides, curve_column, recognise, require_runs, shorten, take_apart, unfinished
+from scalefit.loading.columns import Overrides, notes_on_tracking, recognise, require_runs, shorten, take_apart
 from scalefit.loading.frames import RawTable, Rows, gather
 from scalefit.loading.units import settle_batch, units
 from scalefit.sweep import Sweep
@@ -144,8 +144,8 @@ def _settle(raw: RawTable, columns: Overrides, unit: BatchUnit, nonfinite: str) 
     table, moved = numbers.to_words(given, found, rows)
     numbers.check_numbers(table, rows, nonfinite)
     table, units = settle_batch(table, rows, *unit)
-    every = (*raw.notes, *notes, *moved, *units, *_notes_on_states(raw), *_notes_on_curves(raw, table))
-    return RawTable(raw.name, table, every), found.get("params")
+    tracking = notes_on_tracking(raw.frame, table[[name for name in AXES if name in table.columns]], raw.name)
+    return RawTable(raw.name, table, (*raw.notes, *notes, *moved, *units, *tracking)), found.get("params")
 
 
 def _without_verdict(raw: RawTable, loss: str, rows: Rows) -> RawTable:
@@ -155,25 +155,6 @@ def _without_verdict(raw: RawTable, loss: str, rows: Rows) -> RawTable:
     lost = ~np.isfinite(numbers.to_numbers(raw.frame[loss], "loss", rows))
     same = np.array_equal(raw.frame["diverged"], lost)
     return replace(raw, frame=raw.frame.drop(columns="diverged")) if same else raw
-
-
-def _notes_on_states(raw: RawTable) -> list[Note]:
-    """Note runs that a tracker does not call finished: their last loss is not a final loss."""
-    if (found := unfinished(raw.frame)) is None:
-        return []
-    shown = ", ".join(f"{count} {state}" for state, count in found[1].items())
-    text = f"{found[0]!r} in {raw.name} says that not every run finished ({shown})"
-    return [Note("unfinished", f"{text}: their loss is not final; all are kept", caution=True)]
-
-
-def _notes_on_curves(raw: RawTable, table: pd.DataFrame) -> list[Note]:
-    """Note a table that looks like whole curves: rows that differ in the step, and seldom in the settings."""
-    column = curve_column(raw.columns)
-    axes = [name for name in AXES if name in table.columns]
-    if column is None or table.duplicated(axes).mean() < 0.5:
-        return []
-    text = f"every row of {raw.name} counts as one run, but the column {column!r} suggests whole loss curves"
-    return [Note("curves", f"{text}; if so, keep the last row of each run", caution=True)]
 
 
 def _join(parts: Sequence[RawTable]) -> tuple[pd.DataFrame, tuple[Note, ...]]:
