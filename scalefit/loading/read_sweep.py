@@ -232,6 +232,9 @@ def _copies(table: pd.DataFrame) -> np.ndarray:
     """Return, for each row, the first row that is the same run, or -1."""
     numeric = [name for name in table.columns if name in BY_COLUMN and BY_COLUMN[name].numeric]
     alike = np.flatnonzero(table.duplicated(numeric, keep=False))  # few rows pass, so texts are compared only there
+    first_of = np.full(len(table), -1)
+    if not len(alike):
+        return first_of
     few = table.iloc[alike].reset_index(drop=True)
     named = "run" in table.columns
     apart = _rounded(few) if named else ~np.isfinite(few["loss"].to_numpy())
@@ -241,6 +244,5 @@ def _copies(table: pd.DataFrame) -> np.ndarray:
     few = few.assign(**{str(name): few[name].map(ascii) for name in texts})  # lists cannot be compared, texts can
     keys = [*(few[name] for name in few.columns), run]
     earliest = pd.Series(alike).groupby(keys, sort=False, dropna=False).transform("min").to_numpy()
-    first_of = np.full(len(table), -1)
     first_of[alike] = np.where(earliest == alike, -1, earliest)
     return first_of
