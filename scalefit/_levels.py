@@ -1,4 +1,4 @@
-"""Values that are one level of a sweep although they are not written alike: jitter, rounding, two spellings."""
+"""Values that are one level of a sweep although written differently, and rows grouped by their levels."""
 
 from __future__ import annotations
 
@@ -15,19 +15,7 @@ def group_levels(values: Any, rtol: float = 0.01) -> np.ndarray:
 
     The distinct values are walked in ascending order; a value v joins the group opened by f while
     v <= f (1 + rtol), else it opens the next. A level is represented by its most frequent value, the smallest one
-    on a tie.
-
-    Parameters
-    ----------
-    values : array_like, shape (n,)
-        Any numbers. NaN, infinity, zero and negative values stand for themselves.
-    rtol : float
-        Relative width of a level.
-
-    Returns
-    -------
-    numpy.ndarray, shape (n,)
-        The representative of each value's level; the order of the values does not matter.
+    on a tie. NaN, infinity, zero and negative values stand for themselves.
 
     Examples
     --------
@@ -50,26 +38,10 @@ def group_levels(values: Any, rtol: float = 0.01) -> np.ndarray:
 
 
 def number_groups(*columns: np.ndarray, rows: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Number the groups of rows that are equal in every column, in ascending order of the first column, then the next.
+    """Return where each group of rows with equal levels is met first, and the number of each row's group.
 
-    Parameters
-    ----------
-    *columns : ndarray, shape (n,)
-        Levels. What is missing is a level of its own, after all others.
-    rows : int
-        How many rows there are, where there may be no column to tell; without a column they are one group.
-
-    Returns
-    -------
-    first : numpy.ndarray of int
-        Where each group is met first.
-    group : numpy.ndarray of int, shape (n,)
-        The number of each row's group.
-
-    Raises
-    ------
-    TypeError
-        If the values of a column cannot be put in order; `group_rows` says which.
+    Groups ascend by the first column, then the next; what is missing is a level of its own, after all others. Without a
+    column all `rows` are one group. Levels without an order raise a TypeError; `group_rows` says in which column.
 
     Examples
     --------
@@ -85,25 +57,14 @@ def number_groups(*columns: np.ndarray, rows: int = 0) -> tuple[np.ndarray, np.n
     return first, group
 
 
+def _codes(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind in "biuf":
+        return np.unique(values, return_inverse=True)[1]
+    return pd.factorize(values, sort=True, use_na_sentinel=False)[0]  # texts and None among them cannot be compared
+
+
 def group_rows(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the rows of a table that differ, in ascending order, and which of them each row is.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Levels; without a column all rows are one group. What is missing is a level of its own, after all others.
-
-    Returns
-    -------
-    keys : pandas.DataFrame
-        One row a group.
-    group : numpy.ndarray of int, shape (n,)
-        The row of `keys` that each row is.
-
-    Raises
-    ------
-    SweepError
-        If the values of a column cannot be put in order.
+    """Return the rows of a table of levels that differ, in ascending order, and which of them each row is.
 
     Examples
     --------
@@ -136,22 +97,20 @@ def _can_be_ordered(values: np.ndarray) -> bool:
     return True
 
 
+def count_levels(group: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Return how many levels each group of rows holds; what is missing is one.
+
+    Examples
+    --------
+    >>> count_levels(np.array([0, 0, 0, 1]), np.array([1e-3, 2e-3, 1e-3, 1e-3])).tolist()
+    [2, 1]
+    """
+    code, distinct = pd.factorize(levels, use_na_sentinel=False)
+    return np.bincount(np.unique(group * len(distinct) + code) // len(distinct))
+
+
 def lowest_of(group: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
-    """Return the lowest value of each group.
-
-    Parameters
-    ----------
-    group : ndarray of int, shape (rows,)
-        The group of each row, 0 to n - 1.
-    values : ndarray, shape (rows,)
-        NaN counts for nothing.
-    n : int
-        How many groups there are.
-
-    Returns
-    -------
-    numpy.ndarray, shape (n,)
-        NaN for a group without a value.
+    """Return the lowest value of each of n groups of rows; NaN counts for nothing, and is the lowest where all are.
 
     Examples
     --------
@@ -166,25 +125,9 @@ def lowest_of(group: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
 def near_lowest(group: np.ndarray, values: np.ndarray, n: int, excess: float) -> np.ndarray:
     """Say which rows have a value at most a relative excess over the lowest of their group.
 
-    Parameters
-    ----------
-    group, values, n
-        As in `lowest_of`; a row without a value is never near.
-    excess : float
-
-    Returns
-    -------
-    numpy.ndarray of bool, shape (rows,)
-
     Examples
     --------
     >>> near_lowest(np.array([0, 0, 0, 1]), np.array([3.0, 3.01, 3.2, 9.0]), 2, 0.01).tolist()
     [True, True, False, True]
     """
     return np.asarray(values <= (lowest_of(group, values, n) * (1 + excess))[group])
-
-
-def _codes(values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind in "biuf":
-        return np.unique(values, return_inverse=True)[1]
-    return pd.factorize(values, sort=True, use_na_sentinel=False)[0]  # texts and None among them cannot be compared

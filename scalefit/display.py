@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -13,25 +12,15 @@ import pandas as pd
 from scalefit._values import Note
 from scalefit.vocabulary import BY_SYMBOL
 
+# Text starts like a number, or says that there is none: such a column is set to the right.
 _NUMBER = re.compile(r"([+-]?[\d.]|nan\Z|[+-]?inf\Z|\Z)")
 
 
 @dataclass(frozen=True)
 class Face:
-    """What a result shows: a title, some facts, a table and its notes. Renderers only lay it out.
+    """What a result shows: a title, facts (label, text), a table of texts, notes; renderers only lay it out.
 
-    Parameters
-    ----------
-    title : str
-        The first line.
-    facts : tuple of (str, str)
-        Label and text, one line each.
-    table : pandas.DataFrame or None
-        Shown as is; every cell is already text.
-    notes : tuple of Note
-        Shown last; cautions are marked.
-    names : frozenset of str
-        The cells that are names in formulas, which LaTeX sets as mathematics.
+    Cells of the table that are among `names` are names in formulas, which LaTeX sets as mathematics.
     """
 
     title: str
@@ -40,22 +29,25 @@ class Face:
     notes: tuple[Note, ...] = field(default=())
     names: frozenset[str] = frozenset()
 
+    @property
+    def header(self) -> list[str]:
+        """The names of the table's columns; none without a table, or without rows in it."""
+        return [] if self.table is None or self.table.empty else [str(name) for name in self.table.columns]
 
-def cells_of(face: Face) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of a face's table as texts; without a table, its facts."""
-    if face.table is None or not len(face.table):
-        return ["", ""], [[label, text] for label, text in face.facts]
-    return [str(name) for name in face.table.columns], face.table.astype(str).to_numpy().tolist()
+    @property
+    def rows(self) -> list[list[str]]:
+        """The cells of the table, row by row."""
+        return [] if self.table is None else self.table.astype(str).to_numpy().tolist()
 
 
-def numeric_columns(rows: list[list[str]]) -> list[bool]:
-    """Tell which columns hold numbers, which are set to the right; the first column names the row and never does."""
+def _are_numbers(rows: list[list[str]]) -> list[bool]:
+    """Tell which columns hold numbers; the first column names the row and never does."""
     columns = list(zip(*rows, strict=True))
     return [j > 0 and all(_NUMBER.match(cell) for cell in column) for j, column in enumerate(columns)]
 
 
 def to_text(face: Face) -> str:
-    """Lay a face out as plain text.
+    """Lay out as plain text what a result shows.
 
     Examples
     --------
@@ -66,26 +58,20 @@ def to_text(face: Face) -> str:
     """
     width = max((len(label) for label, _ in face.facts), default=0)
     lines = [face.title, *(f"  {label:<{width}}  {text}" for label, text in face.facts)]
-    if face.table is not None and len(face.table):
-        lines += ["", *_text_table(face)]
+    if face.header:
+        rows = [face.header, *face.rows]
+        sides = [">" if number else "<" for number in _are_numbers(face.rows)]
+        formats = [
+            f"{side}{max(map(len, column))}" for side, column in zip(sides, zip(*rows, strict=True), strict=True)
+        ]
+        lines += ["", *("  " + "  ".join(map(format, row, formats)).rstrip() for row in rows)]
     lines += [""] if face.notes else []
     lines += [f"  {'!' if note.caution else '-'} {note.text}" for note in face.notes]
     return "\n".join(lines)
 
 
-def _text_table(face: Face) -> list[str]:
-    header, body = cells_of(face)
-    rows = [header, *body]
-    widths = [max(len(row[j]) for row in rows) for j in range(len(header))]
-    align = [">" if numeric else "<" for numeric in numeric_columns(body)]
-    return [
-        "  " + "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
 def to_markdown(face: Face) -> str:
-    """Return a face as Markdown: title, facts, table (GitHub's form) and notes.
+    """Lay out as Markdown, with a table in GitHub's form, what a result shows.
 
     Examples
     --------
@@ -102,19 +88,14 @@ def to_markdown(face: Face) -> str:
     parts = [f"**{_escape(face.title)}**"]
     if face.facts:
         parts.append("\n".join(f"- {_escape(label)}: {_escape(text)}" for label, text in face.facts))
-    if face.table is not None and len(face.table):
-        header, rows = cells_of(face)
-        rule = "|" + "".join("---:|" if numeric else ":---|" for numeric in numeric_columns(rows))
-        parts.append("\n".join([_markdown_row(header), rule, *map(_markdown_row, rows)]))
+    if face.header:
+        header, *rows = (f"| {' | '.join(map(_escape, row))} |" for row in [face.header, *face.rows])
+        rule = "|" + "".join("---:|" if number else ":---|" for number in _are_numbers(face.rows))
+        parts.append("\n".join([header, rule, *rows]))
     if face.notes:
-        parts.append(
-            "\n".join(f"- {'**caution:** ' if note.caution else ''}{_escape(note.text)}" for note in face.notes)
-        )
+        marks = ("**caution:** " if note.caution else "" for note in face.notes)
+        parts.append("\n".join(f"- {mark}{_escape(note.text)}" for mark, note in zip(marks, face.notes, strict=True)))
     return "\n\n".join(parts)
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(_escape(cell) for cell in cells)} |"
 
 
 def _escape(text: str) -> str:
@@ -128,7 +109,7 @@ _TABLE = "border-collapse:collapse;border:none;margin:0.4em 0;font-variant-numer
 
 
 def to_html(face: Face) -> str:
-    """Lay a face out as HTML; it follows the page, light or dark.
+    """Lay out as HTML, which follows the page, light or dark, what a result shows.
 
     Examples
     --------
@@ -137,12 +118,10 @@ def to_html(face: Face) -> str:
     """
     parts = [f"<div class='scalefit'><div style='font-weight:600'>{escape(face.title)}</div>"]
     if face.facts:
-        facts = [[label, text] for label, text in face.facts]
-        parts.append(_table(facts, [f"{_CELL};opacity:0.7", _CELL]))
-    if face.table is not None and len(face.table):
-        header, rows = cells_of(face)
-        sides = ("right" if numeric else "left" for numeric in numeric_columns(rows))
-        parts.append(_table(rows, [f"{_CELL};text-align:{side}" for side in sides], header))
+        parts.append(_table(list(map(list, face.facts)), [f"{_CELL};opacity:0.7", _CELL]))
+    if face.header:
+        sides = ("right" if number else "left" for number in _are_numbers(face.rows))
+        parts.append(_table(face.rows, [f"{_CELL};text-align:{side}" for side in sides], face.header))
     if face.notes:
         items = (_item(note.text, note.caution) for note in face.notes)
         parts.append(f"<ul style='margin:0.4em 0;padding-left:1.4em;max-width:60em'>{''.join(items)}</ul>")
@@ -169,17 +148,13 @@ _GREEK = re.compile(
     "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|upsilon|phi|chi|psi|omega"
     "|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega"
 )
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_"},
-}
+# fmt: off
+_SPECIAL = str.maketrans(
+    {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+       "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+)
+# fmt: on
 _SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d+)?(?:\(\d+(?:\.\d+)?\))?)(?:e([+-]?\d+))?(\s*%)?\Z")
 
 
@@ -191,7 +166,7 @@ def latex_text(text: str) -> str:
     >>> print(latex_text("params > 1e9 & 5 % of N_0"))
     params \textgreater{} 1e9 \& 5 \% of N\_0
     """
-    return "".join(_SPECIAL.get(sign, sign) for sign in text)
+    return text.translate(_SPECIAL)
 
 
 def latex_name(name: str) -> str:
@@ -216,7 +191,7 @@ def _letter(name: str) -> str:
 
 
 def latex_number(text: str) -> str | None:
-    r"""Return a number as written by `scalefit.formatting` as mathematics, or None if the text is not one.
+    r"""Return a number as `format_number` and `format_error` write it as mathematics, or None if the text is not one.
 
     Examples
     --------
@@ -233,19 +208,9 @@ def latex_number(text: str) -> str | None:
 
 
 def to_latex(face: Face, *, caption: str | None = None, label: str | None = None) -> str:
-    r"""Return the table of a face as a LaTeX table; needs the package booktabs.
+    r"""Lay out as a LaTeX table, which needs booktabs, what a result shows; without a table, its facts.
 
-    Parameters
-    ----------
-    face : Face
-    caption : str, optional
-        LaTeX; by default the title of the face.
-    label : str, optional
-        For ``\ref``.
-
-    Notes
-    -----
-    What the face cautions of stands before the table as comments, so that it is neither lost nor printed.
+    Cautions stand before the table as comments, so that they are neither lost nor printed.
 
     Examples
     --------
@@ -264,45 +229,51 @@ def to_latex(face: Face, *, caption: str | None = None, label: str | None = None
       \end{tabular}
     \end{table}
     """
-    header, rows = cells_of(face)
+    header, rows = (face.header, face.rows) if face.header else (["", ""], list(map(list, face.facts)))
     title = latex_text(face.title) if caption is None else caption
     lines = [f"% caution: {' '.join(note.text.split())}" for note in face.notes if note.caution]
     lines += [r"\begin{table}", r"  \centering", rf"  \caption{{{title}}}"]
     lines += [rf"  \label{{{label}}}"] if label else []
-    columns = "".join("r" if numeric else "l" for numeric in numeric_columns(rows))
+    columns = "".join("r" if number else "l" for number in _are_numbers(rows))
     lines += [rf"  \begin{{tabular}}{{{columns}}}", r"    \toprule"]
-    lines += [_latex_row(map(latex_text, header)), r"    \midrule"]
-    lines += [_latex_row(_latex_cell(cell, face.names) for cell in row) for row in rows]
+    lines += [f"    {' & '.join(map(latex_text, header))} \\\\", r"    \midrule"]
+    lines += [f"    {' & '.join(_latex_cell(cell, face.names) for cell in row)} \\\\" for row in rows]
     return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"])
 
 
-def _latex_row(cells: Iterable[str]) -> str:
-    return f"    {' & '.join(cells)} \\\\"
-
-
 def _latex_cell(cell: str, names: frozenset[str]) -> str:
-    if cell in names:
-        return f"${latex_name(cell)}$"
-    return latex_number(cell) or latex_text(cell)
+    return f"${latex_name(cell)}$" if cell in names else latex_number(cell) or latex_text(cell)
 
 
 class Shown(ABC):
-    """A result with a face; a subclass says what is on it."""
+    """A result that can be shown as text, HTML, Markdown and LaTeX; a subclass says what is shown."""
 
     @abstractmethod
     def _face(self) -> Face:
         """Return what the result shows."""
 
     def __repr__(self) -> str:
-
         return to_text(self._face())
 
     def _repr_html_(self) -> str:
-
         return to_html(self._face())
 
     def to_markdown(self) -> str:
-        """Return the result as Markdown: title, facts, table and notes."""
+        """Return the result as Markdown: title, facts, table and notes.
+
+        Returns
+        -------
+        str
+            With the table in GitHub's form.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> print(sf.load_dataset("simulated").to_markdown()[:22])
+        **Sweep**
+        <BLANKLINE>
+        - runs: 560
+        """
         return to_markdown(self._face())
 
     def to_latex(self, *, caption: str | None = None, label: str | None = None) -> str:
@@ -314,5 +285,16 @@ class Shown(ABC):
             LaTeX; by default the title of the result.
         label : str, optional
             For ``\ref``.
+
+        Returns
+        -------
+        str
+            The table; without one, the facts. Cautions stand before it as comments.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> r"\label{tab:runs}" in sf.load_dataset("simulated").to_latex(label="tab:runs")
+        True
         """
         return to_latex(self._face(), caption=caption, label=label)

@@ -6,15 +6,49 @@ from typing import Any
 
 
 class ScalefitError(Exception):
-    """Base class of every error that scalefit raises on purpose."""
+    """Base class of every error that scalefit raises on purpose.
+
+    See Also
+    --------
+    SweepError, LawError, FitError, RefitError : What there is.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> try:
+    ...     sf.load_dataset("steplaw")
+    ... except sf.ScalefitError as error:
+    ...     print(error)
+    there is no data set 'steplaw'; did you mean 'steplaw-dense'? scalefit.datasets() describes all
+    """
 
 
 class SweepError(ScalefitError, ValueError):
-    """A table of runs cannot be used as given: says which column and row, and what to try."""
+    """A table of runs cannot be used as given: says which column and row, and what to try.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> try:
+    ...     sf.read_sweep([{"lr": 1e-3, "loss": 3.2}, {"lr": 0.0, "loss": 3.1}])
+    ... except sf.SweepError as error:
+    ...     print(error)
+    lr should be positive: 1 of 2 values are not, first 0 in row 2 of the list of runs; correct or remove these runs
+    """
 
 
 class LawError(ScalefitError, ValueError):
-    """A formula is not a law: unknown function, forbidden syntax, or names that do not fit the table."""
+    """A formula is not a law: unknown function, forbidden syntax, or names that do not fit the table.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> try:
+    ...     sf.Law("L = E + f(N)")
+    ... except sf.LawError as error:
+    ...     print(type(error).__name__)
+    LawError
+    """
 
 
 class FitError(ScalefitError, RuntimeError):
@@ -31,6 +65,15 @@ class FitError(ScalefitError, RuntimeError):
     ----------
     partial : object or None
         The partial answer, if there is one.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> try:
+    ...     sf.fit("chinchilla", sf.load_dataset("simulated").cells.head(2))
+    ... except sf.FitError as error:
+    ...     print(type(error).__name__)
+    FitError
     """
 
     def __init__(self, message: str, partial: Any = None) -> None:
@@ -39,12 +82,44 @@ class FitError(ScalefitError, RuntimeError):
 
 
 class RefitError(ScalefitError, RuntimeError):
-    """A folder of results cannot be written to or read back; what it held before is intact."""
+    """A folder of results cannot be written to or read back; what it held before is intact.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> try:
+    ...     sf.read_fits("no-such-folder")
+    ... except sf.RefitError as error:
+    ...     print(type(error).__name__)
+    RefitError
+    """
 
 
 class ScalefitWarning(UserWarning):
-    """Base class of scalefit's warnings."""
+    """Base class of scalefit's warnings.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import scalefit as sf
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", sf.ScalefitWarning)  # makes errors of them
+    ...     sf.find_optima(sf.load_dataset("simulated")).table.shape[0]
+    80
+    """
 
 
 class ExtrapolationWarning(ScalefitWarning):
-    """A prediction lies outside the range of the data its law was fitted to."""
+    """A prediction lies outside the range of the data its law was fitted to.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import scalefit as sf
+    >>> fit = sf.fit("chinchilla", sf.load_dataset("simulated").cells)
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always", sf.ExtrapolationWarning)
+    ...     _ = fit.predict(params=1e12, tokens=1e13)
+    >>> caught[0].category.__name__
+    'ExtrapolationWarning'
+    """

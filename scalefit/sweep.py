@@ -1,12 +1,9 @@
-"""A frozen table of runs in the package's own words and units, grouped into cells within a tolerance.
-
-What every table of runs must hold, and what a reader should know about its rows.
-"""
+"""A frozen table of runs in the package's own words and units, grouped into cells within a tolerance."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -14,56 +11,45 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from scalefit._levels import group_levels, group_rows, lowest_of, number_groups, unordered
+from scalefit._levels import count_levels, lowest_of
 from scalefit._values import Note, Observations, merge
 from scalefit.display import Face, Shown
 from scalefit.errors import LawError, SweepError
 from scalefit.laws.expressions import evaluate_condition
-from scalefit.vocabulary import (
-    AXES,
-    BY_COLUMN,
-    BY_SYMBOL,
-    QUANTITIES,
-    check_data_unit,
-    column_of,
-    format_number,
-    format_span,
-    unit_of,
-)
+from scalefit.schema import ROW_NOTES, Groups, check_runs, notes_on_rows
+from scalefit.vocabulary import AXES, BY_SYMBOL, check_data_unit, column_of, format_number, format_span, units_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sweep(Shown):
     """A table of runs: words for columns, one unit of data, one row a run; it never changes.
 
-    Sweeps come from `scalefit.read_sweep`; `Sweep.from_frame` takes a table that already uses these words and
-    units.
+    `read_sweep` and `load_dataset` make sweeps; `len` counts diverged runs too.
 
     Attributes
     ----------
-    table : pandas.DataFrame
-        A copy of the runs: `lr` (peak), `batch` (data per optimizer step), `params`, `tokens` (data trained on),
-        `loss` (nats) and the other words of the vocabulary first, then every further column of the input, then
-        `diverged`, which marks runs whose loss was not finite (their loss is NaN).
-    columns : tuple of str
-        The names of the table's columns.
-    units : mapping of str to str
-        The unit of each column of the vocabulary that is present.
     notes : tuple of Note
         All that was done to the input, or doubted about it.
     source : str
         Where the runs came from.
     rtol : float
         Values within this relative tolerance are one level.
-    params_convention : str or None
-        ``"non_embedding"`` or ``"total"``, when it is known what `params` counts.
+    params_convention : {None, "non_embedding", "total"}
+        What `params` counts, when it is known.
     data_unit : str
         What `tokens` and `batch` count: tokens, images, samples, epochs, ...
 
+    See Also
+    --------
+    read_sweep : Reads a sweep from files or tables under their own words and units.
+    find_optima : The best learning rate and batch size of each cell of a sweep.
+
     Examples
     --------
+    >>> import pandas as pd
+    >>> import scalefit as sf
     >>> runs = pd.DataFrame({"lr": [1e-3, 2e-3, 4e-3], "params": 1e8, "tokens": 2e9, "loss": [3.3, 3.2, 3.4]})
-    >>> sweep = Sweep.from_frame(runs)
+    >>> sweep = sf.Sweep.from_frame(runs)
     >>> sweep.cells[["params", "n_runs", "n_lr", "loss"]].to_dict("records")
     [{'params': 100000000.0, 'n_runs': 3, 'n_lr': 3, 'loss': 3.2}]
     >>> len(sweep.where("eta < 3e-3"))
@@ -96,34 +82,43 @@ class Sweep(Shown):
             One row a run, with `loss` (nats) and at least one of `lr`, `batch` (data per step), `params`
             and `tokens` (data trained on); an optional bool column `diverged` marks runs that may have no loss.
         notes : iterable of Note
-            Remarks to carry along; remarks on diverged, repeated and far-off runs are added.
-        source : str
-            Where the runs came from, for faces and reports.
-        rtol : float
-            Values within this relative tolerance are one level.
-        params_convention : str or None
-            ``"non_embedding"`` or ``"total"``.
-        data_unit : str
-            What `tokens` and `batch` count, as a plural noun.
+            Notes to carry along; those on diverged, repeated and far-off runs are added.
+        source, rtol, params_convention, data_unit
+            As the attributes of the sweep.
+
+        Returns
+        -------
+        Sweep
 
         Raises
         ------
         SweepError
             If the table is empty, lacks these columns, or holds values that no run can have.
 
-        Notes
-        -----
-        Use `scalefit.read_sweep` for anything that still has to be recognised, converted or doubted.
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> table = sf.load_dataset("simulated", raw=True)
+        >>> sf.Sweep.from_frame(table, source="notebook").levels("N").tolist()
+        [10000000.0, 50000000.0, 200000000.0, 1000000000.0]
         """
         if not 0 <= rtol < 0.5:
             raise SweepError(f"rtol is a relative tolerance between 0 and 0.5, found {rtol!r}")
-        sweep = cls(canonical(table), (), source, rtol, params_convention, check_data_unit(data_unit))
-        kept = [note for note in notes if note.code not in STATED]
-        return replace(sweep, notes=merge(kept, remark(sweep._table, sweep._labels)))
+        sweep = cls(check_runs(table), tuple(notes), source, rtol, params_convention, check_data_unit(data_unit))
+        return sweep._with_notes_on_rows()
+
+    def _with_notes_on_rows(self) -> Sweep:
+        levels = {name: self._groups.levels(name) for name in AXES if name in self.columns}
+        kept = [note for note in self.notes if note.code not in ROW_NOTES]
+        return replace(self, notes=merge(kept, notes_on_rows(self._table, levels)))
 
     @property
     def table(self) -> pd.DataFrame:
-        """The runs, as a copy that can be changed without changing the sweep."""
+        """A copy of the runs: the words of the vocabulary first, then every further column, then `diverged`.
+
+        `lr` is the peak, `batch` the data per optimizer step, `tokens` the data trained on, `loss` in nats; runs whose
+        loss was not finite are marked as diverged, and their loss is NaN.
+        """
         return self._table.copy()
 
     @property
@@ -134,11 +129,9 @@ class Sweep(Shown):
     @property
     def units(self) -> Mapping[str, str]:
         """The unit of each column of the vocabulary that is present."""
-        present = (name for name in BY_COLUMN if name in self._table.columns)
-        return MappingProxyType({name: unit_of(name, self.data_unit) for name in present})
+        return MappingProxyType(units_of(self.columns, self.data_unit))
 
     def __len__(self) -> int:
-        """Return the number of runs, diverged ones included."""
         return len(self._table)
 
     def where(self, condition: str) -> Sweep:
@@ -149,12 +142,23 @@ class Sweep(Shown):
         condition : str
             A comparison of columns or symbols, such as ``"params < 1e9 and tokens >= 2e9"`` or ``"N < 1e9"``.
 
+        Returns
+        -------
+        Sweep
+            With a note on the condition.
+
         Raises
         ------
         SweepError
             If the text is not a condition on this table, or if no run satisfies it.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> len(sf.load_dataset("simulated").where("N < 1e9 and D > 2e9"))
+        315
         """
-        columns = {str(name): self._table[name].to_numpy() for name in self._table.columns}
+        columns = {str(name): self._table[name].to_numpy() for name in self.columns}
         symbols = {symbol: columns[q.column] for symbol, q in BY_SYMBOL.items() if q.column in columns}
         try:
             keep = np.broadcast_to(evaluate_condition(condition, columns | symbols), len(self))
@@ -164,17 +168,8 @@ class Sweep(Shown):
             spans = ", ".join(f"{name} {format_span(self._table[name])}" for name in AXES if name in columns)
             raise SweepError(f"none of the {len(self)} runs satisfies {condition!r}; the sweep spans {spans}")
         note = Note("where", f"{int(keep.sum())} of {len(self)} runs selected by {condition!r}")
-        return self._subset(keep, note)
-
-    def _subset(self, keep: np.ndarray, note: Note) -> Sweep:
-        return Sweep.from_frame(
-            self._table[keep],
-            notes=(*self.notes, note),
-            source=self.source,
-            rtol=self.rtol,
-            params_convention=self.params_convention,
-            data_unit=self.data_unit,
-        )
+        kept = replace(self, _table=self._table[keep].reset_index(drop=True), notes=(*self.notes, note))
+        return kept._with_notes_on_rows()
 
     def require(self, *columns: str) -> None:
         """Raise unless the sweep has all of these columns.
@@ -188,11 +183,16 @@ class Sweep(Shown):
         ------
         SweepError
             Naming what is missing, what is present, what was not recognised, and how to name it.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> sf.load_dataset("simulated").require("lr", "N", "loss")
         """
-        missing = [column_of(name) for name in columns if column_of(name) not in self._table.columns]
+        missing = [name for name in map(column_of, columns) if name not in self._table.columns]
         if not missing:
             return
-        others = [str(name) for name in self._table.columns if name not in BY_COLUMN and name != "diverged"]
+        others = [str(name) for name in self.columns if name not in self.units and name != "diverged"]
         hint = f"; not recognised: {', '.join(others)}" if others else ""
         raise SweepError(
             f"this needs the column{'s' * (len(missing) > 1)} {', '.join(missing)}; {self.source} has "
@@ -206,7 +206,7 @@ class Sweep(Shown):
         Parameters
         ----------
         lacking : str
-            What there is not if all runs diverged, for the error: ``"no loss to fit a surface to"``.
+            What there is not if all runs diverged, for the error, such as ``"no loss to fit a surface to"``.
 
         Returns
         -------
@@ -220,9 +220,9 @@ class Sweep(Shown):
 
         Examples
         --------
-        >>> runs = pd.DataFrame({"lr": [1e-3, 1.0], "loss": [3.3, np.nan], "diverged": [False, True]})
-        >>> Sweep.from_frame(runs).require_losses("no loss to fit").tolist()
-        [True, False]
+        >>> import scalefit as sf
+        >>> int(sf.load_dataset("tiny-lm").require_losses("no loss to fit").sum())
+        872
         """
         finished = ~self._table["diverged"].to_numpy(dtype=bool)
         if not finished.any():
@@ -240,24 +240,28 @@ class Sweep(Shown):
         column : str
             A column or a symbol.
 
+        Returns
+        -------
+        numpy.ndarray
+            Missing values are left out.
+
         Raises
         ------
         SweepError
-            If there is no such column, or its values have no order.
+            If the column is missing, or its values have no order.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> sf.load_dataset("simulated").levels("N").tolist()
+        [10000000.0, 50000000.0, 200000000.0, 1000000000.0]
         """
-        self.require(column)
-        labels = self._labels(column_of(column))
-        known = labels[~pd.isna(labels)]
-        try:
-            return np.unique(known)
-        except TypeError:
-            raise unordered(column, known) from None
+        return self._groups.distinct(*self._names(column))
 
     def labels(self, columns: str | Sequence[str]) -> pd.DataFrame:
         """Return the level of every run in the given columns, row by row, for grouping.
 
-        Measured quantities are grouped within `rtol`; seeds, texts and columns of whole numbers outside the
-        vocabulary (an epoch, a width) are taken as they are.
+        Seeds, texts and columns of whole numbers outside the vocabulary (an epoch, a width) are taken as they are.
 
         Parameters
         ----------
@@ -273,10 +277,15 @@ class Sweep(Shown):
         ------
         SweepError
             If a column is missing.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> sf.load_dataset("simulated").labels(["N", "D"]).iloc[-1].tolist()
+        [1000000000.0, 64000000000.0]
         """
-        wanted = [column_of(name) for name in ([columns] if isinstance(columns, str) else columns)]
-        self.require(*wanted)
-        return pd.DataFrame({name: self._labels(name) for name in wanted}, index=range(len(self)))
+        names = self._names(columns)
+        return pd.DataFrame({name: self._groups.levels(name).copy() for name in names}, index=range(len(self)))
 
     def group(self, columns: str | Sequence[str]) -> tuple[pd.DataFrame, np.ndarray]:
         """Return the combinations of levels that occur, in ascending order, and which of them each run has.
@@ -300,22 +309,22 @@ class Sweep(Shown):
 
         Examples
         --------
-        >>> runs = pd.DataFrame({"params": [4e8, 1e8, 1.001e8], "seed": [0, 0, 1], "loss": 3.0})
-        >>> keys, group = Sweep.from_frame(runs).group("params")
-        >>> keys["params"].tolist(), group.tolist()
-        ([100000000.0, 400000000.0], [1, 0, 0])
+        >>> import scalefit as sf
+        >>> keys, group = sf.load_dataset("simulated").group(["N", "D"])
+        >>> keys.iloc[group[-1]].to_dict()
+        {'params': 1000000000.0, 'tokens': 64000000000.0}
         """
-        return group_rows(self.labels(columns))
+        keys, group = self._groups.number(self._names(columns))
+        return keys.copy(), group
 
-    def _labels(self, column: str) -> np.ndarray:
-        known = self._known_labels
-        if column not in known:
-            known[column] = label(self._table[column], column, self.rtol)
-        return known[column].copy()
+    def _names(self, columns: str | Sequence[str]) -> tuple[str, ...]:
+        names = tuple(column_of(name) for name in ([columns] if isinstance(columns, str) else columns))
+        self.require(*names)
+        return names
 
     @cached_property
-    def _known_labels(self) -> dict[str, np.ndarray]:
-        return {}
+    def _groups(self) -> Groups:
+        return Groups(self._table, self.rtol)
 
     @property
     def cells(self) -> pd.DataFrame:
@@ -324,12 +333,10 @@ class Sweep(Shown):
 
     @cached_property
     def _cells(self) -> pd.DataFrame:
-        by = [name for name in ("params", "tokens") if name in self.columns]
-        keys, cell = self.group(by)
+        keys, cell = self.group([name for name in ("params", "tokens") if name in self.columns])
         columns = {"n_runs": np.bincount(cell)}
         for name in (name for name in ("lr", "batch") if name in self.columns):
-            first, _ = number_groups(cell, self._labels(name))
-            columns[f"n_{name}"] = np.bincount(cell[first])
+            columns[f"n_{name}"] = count_levels(cell, self._groups.levels(name))
         lowest = lowest_of(cell, self._table["loss"].to_numpy(), len(keys))
         diverged = np.bincount(cell, self._table["diverged"].to_numpy()).astype(np.int64)
         return keys.assign(**columns, loss=lowest, n_diverged=diverged)
@@ -342,10 +349,21 @@ class Sweep(Shown):
         target : str
             The column or symbol that the law predicts.
 
+        Returns
+        -------
+        Observations
+            What `fit` takes: the table of these runs, notes and the unit of the data.
+
         Raises
         ------
         SweepError
             If the sweep has no such column, or all of its runs diverged.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> len(sf.load_dataset("simulated").observations("loss").table)
+        560
         """
         self.require(target)
         kept = self.require_losses(f"no {column_of(target)} to fit")
@@ -365,126 +383,18 @@ class Sweep(Shown):
         return digest.hexdigest()
 
     def _face(self) -> Face:
-        axes = [name for name in AXES if name in self._table.columns]
-        runs = f"{len(self)}" + (f", {n} diverged" if (n := int(self._table["diverged"].sum())) else "")
-        cells = [name for name in ("params", "tokens") if name in axes]
-        facts = [
-            ("runs", runs),
-            ("loss", f"{format_span(self._table['loss'])} {self.units['loss']}"),
-            ("source", self.source),
-        ]
-        if cells:
-            facts.insert(1, ("cells", f"{len(self.cells)} of ({', '.join(cells)})"))
+        axes = [name for name in AXES if name in self.columns]
+        by = [name for name in ("params", "tokens") if name in axes]
+        diverged = int(self._table["diverged"].sum())
+        facts = [("runs", f"{len(self)}, {diverged} diverged" if diverged else f"{len(self)}")]
+        if by:
+            facts.append(("cells", f"{len(self.group(by)[0])} of ({', '.join(by)})"))
+        facts += [("loss", f"{format_span(self._table['loss'])} {self.units['loss']}"), ("source", self.source)]
         if self.params_convention:
             facts.append(("params", self.params_convention.replace("_", "-")))
-        rows = [
-            (
-                name,
-                self.units[name],
-                str(len(levels)),
-                format_number(levels[0]),
-                format_number(levels[-1]),
-            )
-            for name in axes
-            if len(levels := self.levels(name))
-        ]
+        rows = []
+        for name, levels in ((name, self.levels(name)) for name in axes):
+            ends = format_number(levels[0]), format_number(levels[-1])
+            rows.append((name, self.units[name], str(len(levels)), *ends))
         table = pd.DataFrame(rows, columns=["axis", "unit", "levels", "from", "to"])
         return Face("Sweep", tuple(facts), table, self.notes)
-
-
-POSITIVE: tuple[str, ...] = ("lr", "batch", "params", "tokens", "loss", "steps", "flops", "seq_len")
-"""Columns whose values must be greater than zero."""
-
-FAR_OFF = 0.5
-"""Nats above the best run of its cell from which a run is noted as far from tuned."""
-
-STATED = ("diverged", "repeats", "far_off")
-"""Codes of the notes on the rows themselves, which are stated anew for every subset."""
-
-
-def label(values: pd.Series, column: str, rtol: float) -> np.ndarray:
-    """Return levels for a measured quantity, the values themselves for anything that only names."""
-    kinds = pd.api.types
-    if not kinds.is_numeric_dtype(values) or kinds.is_bool_dtype(values) or kinds.is_complex_dtype(values):
-        return values.to_numpy(dtype=object)
-    numbers = values.to_numpy(dtype=float, na_value=np.nan)
-    finite = numbers[np.isfinite(numbers)]
-    counted = column not in BY_COLUMN and bool(np.all(finite == np.round(finite)))
-    return numbers if column == "seed" or counted else group_levels(numbers, rtol)
-
-
-def canonical(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a new table in canonical order with float columns, after checking what every sweep promises.
-
-    Raises
-    ------
-    SweepError
-        If the table is empty, lacks a column that every sweep has, or holds values that no run can have.
-    """
-    if "loss" not in table.columns or not any(name in table.columns for name in AXES):
-        raise SweepError(
-            f"a sweep needs loss and at least one of {', '.join(AXES)}; found the columns {', '.join(map(str, table))}"
-        )
-    if not len(table):
-        raise SweepError("a sweep needs at least one run; the table has no rows")
-    if not table.columns.is_unique:
-        raise SweepError(f"the column {table.columns[table.columns.duplicated()][0]!r} occurs twice")
-    known = [q.column for q in QUANTITIES if q.column in table.columns]
-    others = [name for name in table.columns if name not in BY_COLUMN and name != "diverged"]
-    result = table[[*known, *others]].reset_index(drop=True)
-    diverged = table["diverged"].to_numpy(dtype=bool) if "diverged" in table.columns else np.zeros(len(table), bool)
-    for name in (name for name in known if BY_COLUMN[name].numeric):
-        try:
-            result[name] = table[name].to_numpy(dtype=float, na_value=np.nan)
-        except (TypeError, ValueError):
-            raise SweepError(
-                f"{name} should be numbers, found {table[name].dtype}; read_sweep names the rows"
-            ) from None
-    result["loss"] = result["loss"].where(~diverged)
-    result["diverged"] = diverged
-    _check_values(result)
-    return result
-
-
-def _check_values(table: pd.DataFrame) -> None:
-    for name in (name for name in POSITIVE if name in table.columns):
-        values = table[name].to_numpy()
-        bad = ~((values > 0) & np.isfinite(values))
-        if name == "loss":
-            bad &= ~table["diverged"].to_numpy()
-        if name not in ("loss", *AXES):
-            bad &= ~np.isnan(values)  # may be unknown for some runs, such as those of one file among several
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise SweepError(
-                f"{name} should be positive and finite: {int(bad.sum())} of {len(table)} values are not, first in "
-                f"row {row + 1}: {values[row]:g}. A diverged run is marked by a true value in the column diverged"
-            )
-
-
-def remark(table: pd.DataFrame, levels: Callable[[str], np.ndarray]) -> list[Note]:
-    """Return what a reader should know about the rows: diverged, repeated and far-off runs.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        A canonical table of runs.
-    levels : callable
-        The level of every run in a column.
-    """
-    notes = []
-    diverged, loss = table["diverged"].to_numpy(), table["loss"].to_numpy()
-    if diverged.any():
-        text = f"{int(diverged.sum())} of {len(table)} runs have no finite loss; kept and marked as diverged"
-        notes.append(Note("diverged", text, caution=True))
-    axes = [name for name in AXES if name in table.columns]
-    if repeated := len(table) - len(number_groups(*(levels(name) for name in axes))[0]):
-        text = f"{repeated} of {len(table)} runs repeat the {', '.join(axes)} of another run; all are kept"
-        notes.append(Note("repeats", text))
-    by = [name for name in ("params", "tokens") if name in axes]
-    first, cell = number_groups(*(levels(name) for name in by), rows=len(table))
-    if far := int((loss - lowest_of(cell, loss, len(first))[cell] > FAR_OFF).sum()):
-        where = f"over {FAR_OFF} nats above the best of their cell"
-        text = f"{far} of {len(table)} runs lie {where}: diverged or far from tuned; all are kept"
-        notes.append(Note("far_off", text))
-    return notes

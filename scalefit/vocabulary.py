@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
 from types import MappingProxyType
@@ -21,12 +21,7 @@ _NUMBER = re.compile(rf"({_DIGITS}(?:e[+-]?\d+)?(?=\Z)|{_DIGITS}(?=\s*[kmgbtp]\Z
 
 
 def parse_number(text: str) -> float:
-    """Read a number as people write it: ``7e9``, ``7B``, ``1.4T``, ``125M``, ``2_000``.
-
-    Raises
-    ------
-    ValueError
-        If the text is not a finite number.
+    """Read a number as people write it, or raise a `ValueError`: ``7e9``, ``7B``, ``1.4T``, ``125M``, ``2_000``.
 
     Examples
     --------
@@ -117,25 +112,10 @@ def _brackets(value: Decimal, error: Decimal) -> str:
 
 @dataclass(frozen=True)
 class Quantity:
-    """One quantity of a training run.
+    """One quantity of a training run; `unit` is that of a sweep which counts its data in tokens, see `unit_of`.
 
-    Parameters
-    ----------
-    column : str
-        Its name in tables.
-    symbol : str or None
-        Its letter in formulas, if it has one.
-    unit : str
-        The unit of the column in a `Sweep` that counts its data in tokens; see `unit_of`.
-    meaning : str
-        One plain phrase.
-    latex : str
-        The symbol as LaTeX.
-    aliases : tuple of str
-        Other names for the column, in lower case, as exports and papers write them; capitals, spaces and dashes do
-        not matter there. A symbol names its column too, but only exactly as written: ``N``, never ``n``.
-    numeric : bool
-        Whether the column holds numbers (all but `run`, `optimizer` and `schedule` do).
+    `aliases` are further names of the column in exports and papers, in lower case and apart by blanks; capitals, blanks
+    and dashes in a file's names do not matter there. A symbol names its column too, but only as written: N, never n.
     """
 
     column: str
@@ -143,121 +123,36 @@ class Quantity:
     unit: str
     meaning: str
     latex: str
-    aliases: tuple[str, ...] = ()
+    aliases: str = ""
     numeric: bool = True
 
 
+# fmt: off
 QUANTITIES: tuple[Quantity, ...] = (
-    Quantity(
-        "lr",
-        "eta",
-        "1",
-        "peak learning rate",
-        r"\eta",
-        (
-            "learning_rate",
-            "learning rate",
-            "peak_lr",
-            "max_lr",
-            "lr_peak",
-            "lr_max",
-            "base_lr",
-            "learningrate",
-        ),
-    ),
-    Quantity(
-        "batch",
-        "B",
-        "tokens",
-        "batch size, data per optimizer step",
-        "B",
-        ("bs", "batch_size", "batch size", "gbsz", "gbs", "global_batch_size", "bsz", "batchsize"),
-    ),
-    Quantity(
-        "params",
-        "N",
-        "parameters",
-        "model size, number of parameters",
-        "N",
-        (
-            "n_params",
-            "num_params",
-            "parameters",
-            "num_parameters",
-            "n_parameters",
-            "model_size",
-            "model size",
-            "non_embedding_params",
-            "non_embedding_param_size",
-        ),
-    ),
-    Quantity(
-        "tokens",
-        "D",
-        "tokens",
-        "data trained on",
-        "D",
-        (
-            "train_tokens",
-            "training_tokens",
-            "n_tokens",
-            "num_tokens",
-            "data_size",
-            "tokens_seen",
-            "total_tokens",
-        ),
-    ),
-    Quantity(
-        "loss",
-        "L",
-        "nats/token",
-        "final loss",
-        "L",
-        (
-            "val_loss",
-            "validation_loss",
-            "valid_loss",
-            "final_loss",
-            "smooth loss",
-            "smooth_loss",
-            "eval_loss",
-            "lm_loss",
-            "lm loss",
-            "test_loss",
-        ),
-    ),
-    Quantity(
-        "steps",
-        "S",
-        "steps",
-        "optimizer steps",
-        "S",
-        ("ti", "total_steps", "train_steps", "n_steps", "num_steps", "iterations", "iters", "max_steps"),
-    ),
-    Quantity("flops", "C", "FLOP", "training compute", "C", ("compute", "training_flop", "training flop", "flop")),
-    Quantity(
-        "seq_len",
-        None,
-        "tokens",
-        "sequence length",
-        r"\ell",
-        ("sequence_length", "seq_length", "seqlen", "context_length", "block_size", "ctx_len", "max_seq_len"),
-    ),
-    Quantity("weight_decay", None, "1", "weight decay", r"\lambda", ("wd", "weight decay")),
-    Quantity("weight_norm", None, "1", "Frobenius norm of the weights at the end", r"\|W\|", ("param_norm",)),
-    Quantity("seed", None, "", "random seed", "seed", ("random_seed", "rng_seed")),
-    Quantity("optimizer", None, "", "optimizer", "optimizer", ("optim", "optimiser"), numeric=False),
-    Quantity(
-        "schedule",
-        None,
-        "",
-        "learning-rate schedule",
-        "schedule",
-        ("lr_schedule", "scheduler"),
-        numeric=False,
-    ),
-    Quantity("run", None, "", "name of the run", "run", ("run_id", "run_name", "exp_name", "name"), numeric=False),
+    Quantity("lr", "eta", "1", "peak learning rate", r"\eta",
+             "learning_rate peak_lr max_lr lr_peak lr_max base_lr learningrate"),
+    Quantity("batch", "B", "tokens", "batch size, data per optimizer step", "B",
+             "bs batch_size gbsz gbs global_batch_size bsz batchsize"),
+    Quantity("params", "N", "parameters", "model size, number of parameters", "N",
+             "n_params num_params parameters num_parameters n_parameters model_size non_embedding_params "
+             "non_embedding_param_size"),
+    Quantity("tokens", "D", "tokens", "data trained on", "D",
+             "train_tokens training_tokens n_tokens num_tokens data_size tokens_seen total_tokens"),
+    Quantity("loss", "L", "nats/token", "final loss", "L",
+             "val_loss validation_loss valid_loss final_loss smooth_loss eval_loss lm_loss test_loss"),
+    Quantity("steps", "S", "steps", "optimizer steps", "S",
+             "ti total_steps train_steps n_steps num_steps iterations iters max_steps"),
+    Quantity("flops", "C", "FLOP", "training compute", "C", "compute training_flop flop"),
+    Quantity("seq_len", None, "tokens", "sequence length", r"\ell",
+             "sequence_length seq_length seqlen context_length block_size ctx_len max_seq_len"),
+    Quantity("weight_decay", None, "1", "weight decay", r"\lambda", "wd"),
+    Quantity("weight_norm", None, "1", "Frobenius norm of the weights at the end", r"\|W\|", "param_norm"),
+    Quantity("seed", None, "", "random seed", "seed", "random_seed rng_seed"),
+    Quantity("optimizer", None, "", "optimizer", "optimizer", "optim optimiser", numeric=False),
+    Quantity("schedule", None, "", "learning-rate schedule", "schedule", "lr_schedule scheduler", numeric=False),
+    Quantity("run", None, "", "name of the run", "run", "run_id run_name exp_name name", numeric=False),
 )
+# fmt: on
 
 BY_COLUMN: Mapping[str, Quantity] = MappingProxyType({q.column: q for q in QUANTITIES})
 BY_SYMBOL: Mapping[str, Quantity] = MappingProxyType({q.symbol: q for q in QUANTITIES if q.symbol})
@@ -302,14 +197,14 @@ def unit_of(column: str, data_unit: str = "tokens") -> str:
     return {"tokens": data_unit, "nats/token": "nats"}.get(unit, unit)
 
 
-def check_data_unit(data_unit: Any) -> str:
-    """Return the name of a unit of data after checking that it is a word.
+def units_of(columns: Iterable[str], data_unit: str = "tokens") -> dict[str, str]:
+    """Return the unit of each of these columns that is of the vocabulary, in its order."""
+    present = set(columns)
+    return {name: unit_of(name, data_unit) for name in BY_COLUMN if name in present}
 
-    Raises
-    ------
-    SweepError
-        If it is not.
-    """
+
+def check_data_unit(data_unit: Any) -> str:
+    """Return the name of a unit of data, or raise a `SweepError` if it is not a word."""
     if not isinstance(data_unit, str) or not data_unit.replace(" ", "").replace("_", "").isalpha():
         raise SweepError(f"data_unit should be a plural noun such as 'tokens' or 'images', found {data_unit!r}")
     return data_unit

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from scalefit._levels import group_rows, lowest_of, near_lowest, number_groups
+from scalefit._levels import count_levels, group_rows, lowest_of, near_lowest, number_groups
 from scalefit.errors import SweepError
 
 
@@ -52,3 +52,9 @@ def test_the_lowest_of_a_group_leaves_out_what_is_missing() -> None:
     assert_array_equal(lowest_of(group, values, 5), [4.0, np.nan, 3.0, np.nan, np.nan])
     assert_array_equal(near_lowest(group, values, 5, 0.0), [False, False, True, True, False])
     assert_array_equal(near_lowest(group, values, 5, 1.0), [True, False, True, True, False])
+
+
+def test_levels_of_a_group_are_counted_once_each_and_what_is_missing_is_one() -> None:
+    group = np.array([0, 0, 0, 1, 1])
+    assert count_levels(group, np.array([1.0, np.nan, np.nan, 2.0, 2.0])).tolist() == [2, 1]
+    assert count_levels(group, np.array(["a", None, 1, "b", "a"], dtype=object)).tolist() == [3, 2]

@@ -222,6 +222,7 @@ def test_the_bundled_sweep_is_regenerated_exactly(tmp_path):
     runs, facts = write_bundle(tmp_path / "again", seed=stated["seed"])
     assert runs.read_bytes() == (BUNDLE / "runs.csv").read_bytes()
     assert facts.read_bytes() == (BUNDLE / "truth.json").read_bytes()
+    assert f"seed={stated['seed']})" in (BUNDLE / "generate.py").read_text(encoding="utf-8")
     assert Truth(**stated["truth"]) == Truth()
     assert set(stated["design"]) == {field.name for field in dataclasses.fields(Design)}
 

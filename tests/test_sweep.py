@@ -133,6 +133,11 @@ def test_sweep_cannot_be_changed_through_what_it_hands_out() -> None:
     cells["loss"] = 0.0
     levels = sweep.levels("lr")
     levels[:] = 0
+    keys, group = sweep.group("lr")
+    keys["lr"] = -1.0
+    assert_array_equal(sweep.group("lr")[0]["lr"], [1e-3, 2e-3, 4e-3])
+    with pytest.raises(ValueError, match="read-only"):
+        group[0] = 5
     observed = sweep.observations("loss").table
     observed["loss"] = 0.0
     assert Sweep.from_frame(sweep.table).fingerprint == before
@@ -159,8 +164,8 @@ def test_sweep_does_not_follow_changes_of_the_table_it_was_made_from() -> None:
 @pytest.mark.parametrize(
     ("column", "value", "text"),
     [
-        ("loss", np.nan, "loss should be positive and finite: 1 of 24"),
-        ("lr", 0.0, "row 1: 0"),
+        ("loss", np.nan, "loss should be finite: 1 of 24"),
+        ("lr", 0.0, "first 0 in row 1"),
         ("tokens", np.inf, "tokens"),
     ],
 )

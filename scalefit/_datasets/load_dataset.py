@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, Literal, overload
 
 import pandas as pd
 
-from scalefit._datasets.fetch import Found, bundled_path, digest, find, read_runs, read_table
+from scalefit._datasets.fetch import Found, bundled_path, digest, find
+from scalefit._datasets.read_table import read_table
 from scalefit._datasets.registry import DATASETS, Dataset, get_dataset
 from scalefit._values import Note, merge
 from scalefit.curves.curves import Curves
 from scalefit.errors import SweepError
 from scalefit.loading.read_curves import read_curves
+from scalefit.loading.read_sweep import read_sweep
 from scalefit.sweep import Sweep
 
 
@@ -60,12 +61,19 @@ def load_dataset(name: str, *, raw: bool = False) -> Sweep | pd.DataFrame:
     The environment variable ``SCALEFIT_DATA`` names a folder to read public files from instead; nothing is then
     downloaded. ``SCALEFIT_CACHE`` names another folder for the cache.
 
+    See Also
+    --------
+    datasets : Lists the names.
+    load_curves : The loss curves of a data set.
+    read_sweep : Reads a file of your own.
+
     Examples
     --------
-    >>> sweep = load_dataset("simulated")
+    >>> import scalefit as sf
+    >>> sweep = sf.load_dataset("simulated")
     >>> len(sweep), sweep.source
     (560, 'simulated')
-    >>> load_dataset("simulated", raw=True).columns.tolist()
+    >>> sf.load_dataset("simulated", raw=True).columns.tolist()
     ['lr', 'batch', 'params', 'tokens', 'loss', 'seed', 'steps']
     """
     dataset = get_dataset(name)
@@ -75,19 +83,23 @@ def load_dataset(name: str, *, raw: bool = False) -> Sweep | pd.DataFrame:
             f"load_dataset({name!r}, raw=True) returns its table, load_curves its curves where it holds some"
         )
     found = find(dataset)
-    notes = describe(dataset, found)
+    notes = _notes_on(dataset, found)
     if raw:
         table = read_table(dataset, found)
         table.attrs.update(dataset=name, notes=[str(note) for note in notes])
         return table
-    sweep = read_runs(dataset, found)
+    source: Any = found.paths[0]
+    if dataset.name == "chinchilla-epoch":  # which publishes FLOPs in place of tokens
+        published = read_table(dataset, found)
+        source = published.assign(tokens=published["Training FLOP"] / (6 * published["Model Size"]))
+    sweep = read_sweep(source, **(dataset.sweep or {}))
     return replace(sweep, source=name, notes=merge(notes, sweep.notes))
 
 
-def describe(dataset: Dataset, found: Found) -> tuple[Note, ...]:
+def _notes_on(dataset: Dataset, found: Found) -> tuple[Note, ...]:
     """Return the notes on where a data set is from, under which licence, and what to know."""
     source = Note("dataset", f"{dataset.name}: {dataset.about}; {found.origin}; licence: {dataset.licence}")
-    return source, *(Note("dataset", remark, caution=True) for remark in dataset.remarks)
+    return source, *(Note("dataset", text, caution=True) for text in dataset.cautions)
 
 
 def datasets() -> pd.DataFrame:
@@ -100,53 +112,41 @@ def datasets() -> pd.DataFrame:
         (address; several are separated by a space), commit, sha256 and size (bytes) of the published file.
         Empty where it is not known; counted and hashed here for bundled files.
 
+    See Also
+    --------
+    load_dataset, load_curves : Load one of them.
+
     Examples
     --------
-    >>> listed = datasets().set_index("name")
+    >>> import scalefit as sf
+    >>> listed = sf.datasets().set_index("name")
     >>> listed.loc["steplaw-dense", ["kind", "holds", "licence"]].tolist()
     ['public', 'runs', 'none stated']
     """
-    table = pd.DataFrame([_bundled_row(each) if each.bundled else _public_row(each) for each in DATASETS.values()])
+    table = pd.DataFrame([_facts(each) for each in DATASETS.values()])
     return table.astype({"rows": "Int64", "size": "Int64"})
 
 
-def _facts(dataset: Dataset, kind: str) -> dict[str, Any]:
-    facts = {name: getattr(dataset, name) for name in ("name", "rows", "holds", "about", "licence")}
-    return {"name": facts["name"], "kind": kind, **facts}
-
-
-def _bundled_row(dataset: Dataset) -> dict[str, Any]:
-    row = _facts(dataset, "bundled") | {"source": f"data/{dataset.bundled}", "commit": "", "sha256": "", "size": None}
-    try:
-        path = bundled_path(dataset)
-    except SweepError:
-        return row
-    rows = len(read_table(dataset, Found((path,), "")))
-    return row | {"rows": rows, "sha256": digest(path), "size": path.stat().st_size}
-
-
-def _public_row(dataset: Dataset) -> dict[str, Any]:
-    sizes = [file.size for file in dataset.files]
-    return _facts(dataset, "public") | {
-        "source": " ".join(file.addresses[0] for file in dataset.files),
-        "commit": " ".join(file.commit for file in dataset.files),
-        "sha256": " ".join(file.sha256 or "" for file in dataset.files).strip(),
-        "size": None if None in sizes else sum(size for size in sizes if size is not None),
+def _facts(dataset: Dataset) -> dict[str, Any]:
+    files, sizes = dataset.files, [file.size for file in dataset.files if file.size is not None]
+    facts = {
+        "name": dataset.name,
+        "kind": "bundled" if dataset.bundled else "public",
+        "rows": dataset.rows,
+        "holds": dataset.holds,
+        "about": dataset.about,
+        "licence": dataset.licence,
+        "source": " ".join(file.addresses[0] for file in files) or f"data/{dataset.bundled}",
+        "commit": " ".join(file.commit for file in files),
+        "sha256": " ".join(file.sha256 or "" for file in files).strip(),
+        "size": sum(sizes) if files and len(sizes) == len(files) else None,
     }
-
-
-HISTORIES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "tiny-lm-curves": {"batch_unit": "tokens", "params_convention": "non_embedding"},
-        "mup-demo": {
-            "columns": {"loss": "train_loss", "tokens": "epoch"},
-            "run": ("parameterization", "width", "log2lr"),
-            "data_unit": "epochs",
-            "nonfinite": "diverged",
-        },
-    }
-)
-"""How `read_curves` is to read each data set that holds curves."""
+    if dataset.bundled:
+        with suppress(SweepError):  # an installation may lack the file, and the list is still a list
+            path = bundled_path(dataset)
+            rows = len(read_table(dataset, Found((path,), "")))
+            facts |= {"rows": rows, "sha256": digest(path), "size": path.stat().st_size}
+    return facts
 
 
 def load_curves(name: str) -> Curves:
@@ -167,17 +167,22 @@ def load_curves(name: str) -> Curves:
     SweepError
         If there is no such name, the data set holds no curves, or its file cannot be had.
 
+    See Also
+    --------
+    load_dataset : The runs of a data set.
+    read_curves : Reads curves of your own.
+
     Examples
     --------
-    >>> curves = load_curves("tiny-lm")
+    >>> import scalefit as sf
+    >>> curves = sf.load_curves("tiny-lm")
     >>> len(curves), len(curves.table), curves.units["tokens"]
     (396, 39600, 'tokens')
     """
-    dataset = get_dataset(f"{name}-curves" if f"{name}-curves" in HISTORIES else name)
-    if dataset.name not in HISTORIES:
-        raise SweepError(
-            f"{dataset.name} holds {dataset.holds}, no loss curves; there are curves of {', '.join(HISTORIES)}"
-        )
+    dataset = get_dataset(f"{name}-curves" if f"{name}-curves" in DATASETS else name)
+    if dataset.curves is None:
+        known = ", ".join(name for name, other in DATASETS.items() if other.curves is not None)
+        raise SweepError(f"{dataset.name} holds {dataset.holds}, no loss curves; there are curves of {known}")
     found = find(dataset)
-    curves = read_curves(read_table(dataset, found), **HISTORIES[dataset.name])
-    return replace(curves, source=dataset.name, notes=merge(describe(dataset, found), curves.notes))
+    curves = read_curves(read_table(dataset, found), **dataset.curves)
+    return replace(curves, source=dataset.name, notes=merge(_notes_on(dataset, found), curves.notes))

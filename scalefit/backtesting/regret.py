@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from scalefit._levels import count_levels
 from scalefit.errors import SweepError
 from scalefit.optima.cells import Floats, pad, repeats, some
 from scalefit.optima.parabola import noise_scale
@@ -181,8 +182,8 @@ def cell_axes(sweep: Sweep) -> tuple[str, ...]:
 def searched_axes(sweep: Sweep) -> tuple[str, ...]:
     """Return those of lr and batch that take more than one level within some cell; raise if neither does."""
     names, by = [name for name in ("lr", "batch") if name in sweep.columns], cell_axes(sweep)
-    cell = sweep.group(by)[1]
-    axes = tuple(name for name in names if sweep.labels(name)[name].groupby(cell).nunique().max() > 1)
+    cell, levels = sweep.group(by)[1], sweep.labels(names)
+    axes = tuple(name for name in names if count_levels(cell, levels[name].to_numpy()).max() > 1)
     if not axes:
         raise SweepError(
             f"no cell of {sweep.source} has more than one level of lr or batch: there is no optimum to predict; "

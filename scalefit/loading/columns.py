@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -13,57 +13,43 @@ from scalefit._values import Note
 from scalefit.errors import SweepError
 from scalefit.vocabulary import AXES, BY_COLUMN, BY_SYMBOL, QUANTITIES, column_of
 
+Overrides = Mapping[str, str | None] | None
+"""From a quantity (word or symbol) to the column that holds it, or to None where no column does."""
+
+Names = Mapping[str, str]
+"""From a quantity to the column that holds it, as found."""
+
 SETTING, OUTCOME, EITHER = "setting", "outcome", "either"
 
-_PREFIXES = {
-    "config": SETTING,
-    "params": SETTING,
-    "hparams": SETTING,
-    "hyperparameters": SETTING,
-    "summary": OUTCOME,
-    "metrics": OUTCOME,
-    "user_attrs": EITHER,
-    "system_attrs": EITHER,
-}
+_PREFIXES = dict.fromkeys(("config", "params", "hparams", "hyperparameters"), SETTING)
+_PREFIXES |= dict.fromkeys(("summary", "metrics"), OUTCOME) | dict.fromkeys(("user_attrs", "system_attrs"), EITHER)
 _NESTED = re.compile(rf"({'|'.join(_PREFIXES)})[./](.+)\Z", re.IGNORECASE | re.DOTALL)
 _OPTUNA = re.compile(r"(params|user_attrs|system_attrs)_(.+)\Z", re.DOTALL)
 
 _COUNTERS = frozenset({"step", "_step", "global_step", "epoch", "iteration", "iter"})
 
-FINISHED = frozenset({"finished", "complete", "completed", "success", "succeeded", "done"})
-"""States of a run, in lower case, after which its last loss is its final loss."""
+# States of a run after which its last loss is its final loss, and the others that trackers know.
+_FINISHED = frozenset({"finished", "complete", "completed", "success", "succeeded", "done"})
+_STATES = frozenset({"failed", "crashed", "killed", "running", "pending", "preempted", "scheduled"})
+_STATES |= {"pruned", "fail", "waiting"}
 
-_STATES = frozenset({"finished", "failed", "crashed", "killed", "running", "pending", "preempted", "scheduled"})
-_STATES |= {"complete", "pruned", "fail", "waiting"}
 
+class Name(NamedTuple):
+    """The names a column may be known by, what the tracker keeps there, and whether it bears a tracker's prefix."""
 
-@dataclass(frozen=True)
-class Name:
-    """A column's name taken apart.
-
-    Parameters
-    ----------
-    leaf : tuple of str
-        The names it may be known by: all that follows the tracker's prefix, then its last component.
-    role : str
-        Whether the tracker keeps settings there (`config.lr`), outcomes (`summary.loss`), or either.
-    nested : bool
-        Whether there was a tracker's prefix at all.
-    """
-
-    leaf: tuple[str, ...]
+    leaves: tuple[str, ...]
     role: str = EITHER
     nested: bool = False
 
 
 def take_apart(name: str) -> Name:
-    """Split the tracker's prefix off a column name.
+    """Split the tracker's prefix off a column name; the leaves are all that follows it, then its last component.
 
     Examples
     --------
     >>> take_apart("config.optimizer.lr")
-    Name(leaf=('optimizer.lr', 'lr'), role='setting', nested=True)
-    >>> take_apart("metrics.loss").role, take_apart("params_lr").leaf, take_apart("lr").nested
+    Name(leaves=('optimizer.lr', 'lr'), role='setting', nested=True)
+    >>> take_apart("metrics.loss").role, take_apart("params_lr").leaves, take_apart("lr").nested
     ('outcome', ('lr',), False)
     """
     match = _NESTED.match(name) or _OPTUNA.match(name)
@@ -74,42 +60,34 @@ def take_apart(name: str) -> Name:
     return Name(tuple(dict.fromkeys((rest, re.split(r"[./]", rest)[-1]))), role, True)
 
 
-def is_optuna(names: Iterable[str]) -> bool:
-    """Tell whether the columns are those of Optuna's `study.trials_dataframe()`, where `value` is the objective."""
-    names = set(names)
-    return "value" in names and "number" in names and (any(n.startswith("params_") for n in names) or "state" in names)
+def _is_optuna(names: set[str]) -> bool:
+    """Tell whether these are columns of Optuna's `study.trials_dataframe()`, where `value` is the objective."""
+    return {"value", "number"} <= names and ("state" in names or any(name.startswith("params_") for name in names))
 
 
-def state_column(names: Iterable[str]) -> str | None:
-    """Return the column in which a tracker says how a run ended, if there is one."""
-    return next((name for name in names if name.lower() in ("state", "status", "info.status")), None)
+def notes_on_tracking(frame: pd.DataFrame, settings: pd.DataFrame, source: str) -> list[Note]:
+    """Note runs that a tracker does not call finished, and rows that may be points of whole curves.
 
-
-def curve_column(names: Iterable[str]) -> str | None:
-    """Return the column that counts steps within a run, if there is one: then rows may be points of a curve."""
-    return next((name for name in names if name.lower() in _COUNTERS), None)
-
-
-def unfinished(states: Iterable[object]) -> dict[str, int] | None:
-    """Count the states that do not mean a finished run; None when these are not a tracker's states at all.
-
-    Examples
-    --------
-    >>> unfinished(["finished", "crashed", "crashed"]), unfinished(["Texas", "Ohio"])
-    ({'crashed': 2}, None)
+    These differ in a column that counts steps, and seldom in the settings.
     """
-    words = [str(state).rsplit(".", 1)[-1].strip().lower() for state in states]
-    if not set(words) <= FINISHED | _STATES:
-        return None
-    return {word: words.count(word) for word in dict.fromkeys(words) if word not in FINISHED}
+    notes = []
+    state = next((name for name in frame.columns if name.lower() in ("state", "status", "info.status")), None)
+    words = [] if state is None else [str(word).rsplit(".", 1)[-1].strip().lower() for word in frame[state].dropna()]
+    counts = Counter(word for word in words if word not in _FINISHED)
+    if counts and set(counts) <= _STATES:
+        shown = ", ".join(f"{count} {word}" for word, count in counts.items())
+        text = f"{state!r} in {source} says that not every run finished ({shown}): their loss is not final"
+        notes.append(Note("unfinished", f"{text}; all are kept", caution=True))
+    counter = next((name for name in frame.columns if name.lower() in _COUNTERS), None)
+    if counter is not None and settings.duplicated().mean() >= 0.5:
+        text = f"every row of {source} counts as one run, but the column {counter!r} suggests whole loss curves"
+        notes.append(Note("curves", f"{text}; if so, keep the last row of each run", caution=True))
+    return notes
 
 
-_ROLES: Mapping[str, str] = MappingProxyType(
-    dict.fromkeys(("lr", "batch", "seq_len", "weight_decay", "seed", "optimizer", "schedule"), SETTING)
-    | dict.fromkeys(("loss", "weight_norm"), OUTCOME)
-)
-"""A tracker's `config.loss` names a kind of loss, its `summary.lr` is the decayed value: neither is meant."""
-
+# A tracker's `config.loss` names a kind of loss, its `summary.lr` is the decayed value: neither is meant.
+_ROLES = dict.fromkeys(("lr", "batch", "seq_len", "weight_decay", "seed", "optimizer", "schedule"), SETTING)
+_ROLES |= dict.fromkeys(("loss", "weight_norm"), OUTCOME)
 _RESERVED = frozenset(BY_COLUMN) | frozenset(BY_SYMBOL) | {"diverged", "source"}
 
 
@@ -117,10 +95,8 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s\-/]+", "_", name.strip().lower())
 
 
-_KNOWN: Mapping[str, str] = MappingProxyType(
-    {_plain(name): q.column for q in QUANTITIES for name in (q.column, *q.aliases)}
-)
-_RUN_NAMES = tuple(_plain(name) for name in ("run", *BY_COLUMN["run"].aliases))
+_KNOWN = {_plain(name): q.column for q in QUANTITIES for name in (q.column, *q.aliases.split())}
+_RUN_NAMES = tuple(_plain(name) for name in ("run", *BY_COLUMN["run"].aliases.split()))
 
 
 def _quantity(name: str, optuna: bool) -> tuple[str | None, bool]:
@@ -128,7 +104,7 @@ def _quantity(name: str, optuna: bool) -> tuple[str | None, bool]:
     if name == "value" and optuna:
         return "loss", True
     parts = take_apart(name)
-    for leaf in parts.leaf:
+    for leaf in parts.leaves:
         column = BY_SYMBOL[leaf].column if leaf in BY_SYMBOL else _KNOWN.get(_plain(leaf))
         if column == "run" and parts.nested:
             continue  # config.model.name is not the name of the run
@@ -138,30 +114,11 @@ def _quantity(name: str, optuna: bool) -> tuple[str | None, bool]:
 
 
 def recognise(
-    names: Sequence[str], overrides: Mapping[str, str | None] | None, data_unit: str = "tokens"
+    names: Sequence[str], overrides: Overrides, data_unit: str = "tokens"
 ) -> tuple[dict[str, str], list[Note]]:
-    """Find the column of each quantity.
+    """Return the column of each quantity, and notes on what was read under another name or not taken for one.
 
-    Parameters
-    ----------
-    names : sequence of str
-        The column names of the input.
-    overrides : mapping of str to str or None
-        From quantity (word or symbol) to the column that holds it; None means that no column does.
-    data_unit : str
-        A column of this name, or of its singular, is read as tokens.
-
-    Returns
-    -------
-    dict of str to str
-        From quantity to column name.
-    list of Note
-        What was read under another name, and what looked like a quantity but was not taken.
-
-    Raises
-    ------
-    SweepError
-        If two columns could be one quantity, or an override names something that is not there.
+    A column called as the data unit, or its singular, is read as tokens.
 
     Examples
     --------
@@ -174,7 +131,7 @@ def recognise(
         chosen["tokens"] = counted[0]
     candidates: dict[str, list[str]] = {}
     aside = []
-    optuna = is_optuna(names)
+    optuna = _is_optuna(set(names))
     for name in (name for name in names if name not in chosen.values()):
         column, in_place = _quantity(name, optuna)
         if column is None or column in chosen:
@@ -183,15 +140,17 @@ def recognise(
             candidates.setdefault(column, []).append(name)
         else:
             aside.append((column, name))
-    if len(candidates.get("run", ())) > 1:  # ids and names of one run; no number hangs on which is shown
-        candidates["run"].sort(key=lambda name: _RUN_NAMES.index(_plain(name)))
-        del candidates["run"][1:]
+    # Ids and names of one run: no number hangs on which is shown.
+    candidates["run"] = sorted(candidates.get("run", ()), key=lambda name: _RUN_NAMES.index(_plain(name)))[:1]
     for column, rivals in candidates.items():
         if len(rivals) > 1:
-            raise SweepError(_ambiguous(column, rivals))
+            raise SweepError(
+                f"{len(rivals)} columns could be {column} ({BY_COLUMN[column].meaning}): "
+                f"{' and '.join(map(repr, rivals))}. Choose one: read_sweep(..., columns={{{column!r}: {rivals[0]!r}}})"
+            )
     found = {column: name for column, name in chosen.items() if name is not None}
-    found |= {column: rivals[0] for column, rivals in candidates.items()}
-    return found, _explain(found, aside)
+    found |= {column: rivals[0] for column, rivals in candidates.items() if rivals}
+    return found, _notes_on_names(found, aside)
 
 
 def _overrides(names: Sequence[str], overrides: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -213,15 +172,7 @@ def _overrides(names: Sequence[str], overrides: Mapping[str, str | None]) -> dic
     return chosen
 
 
-def _ambiguous(column: str, rivals: Sequence[str]) -> str:
-    shown = " and ".join(repr(name) for name in rivals)
-    return (
-        f"{len(rivals)} columns could be {column} ({BY_COLUMN[column].meaning}): {shown}. "
-        f"Choose one: read_sweep(..., columns={{{column!r}: {rivals[0]!r}}})"
-    )
-
-
-def _explain(found: Mapping[str, str], aside: Sequence[tuple[str, str]]) -> list[Note]:
+def _notes_on_names(found: Names, aside: Sequence[tuple[str, str]]) -> list[Note]:
     notes = []
     renamed = [f"{name!r} as {column}" for column, name in found.items() if name != column]
     if renamed:
@@ -234,35 +185,38 @@ def _explain(found: Mapping[str, str], aside: Sequence[tuple[str, str]]) -> list
     return notes
 
 
-def missing(found: Mapping[str, str], names: Sequence[str], source: str) -> str | None:
-    """Return what to say when the loss or every axis is missing, or None if the table suffices."""
+def require_runs(found: Names, names: Sequence[str], source: str) -> None:
+    """Raise a `SweepError` when the loss or every axis is missing, saying how to name them."""
     lacking = [] if "loss" in found else ["loss"]
     lacking += [] if any(name in found for name in AXES) else [f"any of {', '.join(AXES)}"]
     if not lacking:
-        return None
+        return
     others = [name for name in names if name not in found.values()]
     quantity = "loss" if "loss" not in found else AXES[0]
-    similar = [name for name in others if quantity in name.lower()]
-    example = f"columns={{{quantity!r}: {(similar[0] if similar else '<its name>')!r}}}"
+    similar = next((name for name in others if quantity in name.lower()), "<its name>")
     nested = [name for name in others if name in ("config", "summary")]
     hint = f". The column {nested[0]!r} is a dictionary as text; export it as JSON lines" if nested else ""
-    return (
+    raise SweepError(
         f"{source} has no column for {' nor '.join(lacking)}; recognised: {_listed(list(found.values()))}; "
-        f"not recognised: {_listed(others)}. Name it: read_sweep(..., {example}){hint}"
+        f"not recognised: {_listed(others)}. Name it: read_sweep(..., columns={{{quantity!r}: {similar!r}}}){hint}"
     )
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:40]) or "none"
-    return shown if len(names) <= 40 else f"{shown} and {len(names) - 40} more"
+    return shorten([repr(name) for name in names], 40, f" and {len(names) - 40} more") or "none"
 
 
-def rename(frame: pd.DataFrame, found: Mapping[str, str]) -> tuple[pd.DataFrame, list[Note]]:
-    """Give the quantities their words; a left-over column that bears a word or a symbol gets ``input_`` in front."""
+def shorten(names: Sequence[str], most: int, rest: str) -> str:
+    """Return names separated by commas, at most so many of them, then what is said of the rest."""
+    return ", ".join(names[:most]) + (rest if len(names) > most else "")
+
+
+def new_names(names: Sequence[str], found: Names) -> tuple[list[str], list[Note]]:
+    """Return the words for columns that are quantities, and other names for left-over columns that bear such a word."""
     words = {name: column for column, name in found.items()}
-    taken = set(frame.columns)
+    taken = set(names)
     moved = {}
-    for name in frame.columns:
+    for name in names:
         if name not in words and name in _RESERVED:
             moved[name] = "input_" + name
             while moved[name] in taken:
@@ -271,4 +225,4 @@ def rename(frame: pd.DataFrame, found: Mapping[str, str]) -> tuple[pd.DataFrame,
     notes = [
         Note("names", f"the input's column {name!r} was not used and is kept as {new!r}") for name, new in moved.items()
     ]
-    return frame.set_axis([words.get(name, moved.get(name, name)) for name in frame.columns], axis=1), notes
+    return [words.get(name, moved.get(name, name)) for name in names], notes

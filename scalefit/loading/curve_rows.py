@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,74 +13,63 @@ import pandas as pd
 from scalefit._values import Note
 from scalefit.curves.smoothing import Layout
 from scalefit.errors import SweepError
-from scalefit.loading.doubts import check_numbers, to_numbers
 from scalefit.loading.frames import Rows
+from scalefit.loading.numbers import check_numbers, to_numbers
 from scalefit.loading.units import CONTRADICTION, settle_batch
 from scalefit.vocabulary import BY_COLUMN
 
 Array = np.ndarray
 Identity = tuple[Array, list[str], list[Note]]
+Split = tuple[dict[str, pd.Series], dict[str, pd.Series], list[Note]]
+
+RESTARTS = ("raise", "later", "sort")
+
+_FIXED = ("batch", "params", "seq_len", "seed", "optimizer", "schedule")
+"""Settings that a run has once; one that changes along the run is refused."""
 
 
 def by_columns(names: Sequence[str], column: Callable[[str], pd.Series], rows: Rows) -> Identity:
-    """Number the runs by one column or several, in the order of first appearance.
-
-    Raises
-    ------
-    SweepError
-        If a row does not say which run it belongs to.
-    """
-    keys, labels = [], []
+    """Number the runs by one column or several, in the order of first appearance; every row must have a value."""
+    keys, texts = [], []
     for name in names:
-        code, uniques = pd.factorize(column(name))
-        if (code < 0).any():
-            row = int(np.flatnonzero(code < 0)[0])
+        key, uniques = pd.factorize(column(name))
+        if (key < 0).any():
+            row = int(np.flatnonzero(key < 0)[0])
             raise SweepError(
-                f"{int((code < 0).sum())} of {len(code)} rows have no {name!r}, first {rows.name(row)}: the run they "
+                f"{int((key < 0).sum())} of {len(key)} rows have no {name!r}, first {rows.name(row)}: the run they "
                 "belong to is not known"
             )
-        keys.append(code.astype(np.int32))
-        labels.append(np.array([_text(value) for value in uniques], dtype=object))
-    if len(keys) == 1:
-        return keys[0], _distinct(labels[0].tolist(), names[0]), []
-    code, pairs = _combine(keys, labels)
-    told = f"runs are told apart by {_and(names)}: {len(pairs)} runs"
-    return code, pairs, [Note("run", told)]
+        keys.append(key)
+        texts.append(_texts(uniques))
+    code = keys[0]
+    for key, text in zip(keys[1:], texts[1:], strict=True):
+        code = pd.factorize(code.astype(np.int64) * len(text) + key)[0]
+    first = first_rows(code)
+    written = _join([text[key[first]] for key, text in zip(keys, texts, strict=True)], names)
+    notes = [Note("run", f"runs are told apart by {_and(names)}: {len(written)} runs")] if len(names) > 1 else []
+    return code.astype(np.int32), written, notes
 
 
-def _text(value: object) -> str:
-    whole = isinstance(value, float | np.floating) and float(value).is_integer()
-    return str(int(value)) if whole else str(value)  # type: ignore[call-overload]
+def first_rows(code: Array) -> Array:
+    """Return the first row of every run; runs are numbered as they appear."""
+    return np.flatnonzero(np.diff(np.maximum.accumulate(code), prepend=-1))
 
 
-def _distinct(names: list[str], column: str) -> list[str]:
+def _texts(values: Iterable[Any]) -> Array:
+    whole = (isinstance(value, float | np.floating) and float(value).is_integer() for value in values)
+    return np.array([str(int(v) if w else v) for v, w in zip(values, whole, strict=True)], dtype=object)
+
+
+def _join(parts: Sequence[Array], columns: Sequence[str]) -> list[str]:
+    """Return the names of runs, put together from one text a column."""
+    names = ["/".join(each) for each in zip(*parts, strict=True)]
     if len(set(names)) < len(names):
-        raise SweepError(f"{column!r} holds different values that are written alike; make it text")
+        raise SweepError(f"{'/'.join(columns)!r} holds different values that are written alike; make it text")
     return names
-
-
-def _combine(keys: list[Array], labels: list[Array]) -> tuple[Array, list[str]]:
-    joint = keys[0].astype(np.int64)
-    for key, label in zip(keys[1:], labels[1:], strict=True):
-        joint = joint * len(label) + key
-    code, uniques = pd.factorize(joint)
-    parts = []
-    for label in reversed(labels):
-        uniques, place = np.divmod(uniques, len(label))
-        parts.append(label[place])
-    return code.astype(np.int32), ["/".join(each) for each in zip(*reversed(parts), strict=True)]
 
 
 def _and(names: Sequence[str]) -> str:
     return " and ".join(map(repr, names))
-
-
-def _needed(keys: pd.DataFrame) -> list[str]:
-    """Return few columns that tell the rows apart, leaving out from the front what is not needed for it."""
-    for name in list(keys):
-        rest = keys.drop(columns=name)
-        keys = rest if len(rest.columns) and not rest.duplicated().any() else keys
-    return [str(name) for name in keys]
 
 
 def by_file(rows: Rows) -> Identity:
@@ -95,57 +85,35 @@ def by_proof(x: Array, what: str, others: Sequence[str], column: Callable[[str],
     """Tell runs apart without a column that names them.
 
     A table in which steps never go back is one run. Otherwise a new run begins where they do; the columns that are
-    constant in between must give each of these pieces values of its own.
-
-    Raises
-    ------
-    SweepError
-        If they do not: which rows make a run would have to be guessed.
+    constant in between must give each of these pieces values of its own, else the runs would have to be guessed.
     """
     begins = np.concatenate([[True], x[1:] <= x[:-1]])
     piece = (np.cumsum(begins) - 1).astype(np.int32)
     if piece[-1] == 0:
         return piece, [PurePath(source).name.split(".")[0]], []
     first = np.flatnonzero(begins)
-    constant: dict[str, Array] = {}
-    for name in others:
-        code, _ = pd.factorize(column(name), use_na_sentinel=False)
-        if np.array_equal(code[first][piece], code):
-            constant[name] = code[first]
-    names = [name for name in constant if len(np.unique(constant[name])) > 1]
-    if not names or pd.DataFrame({name: constant[name] for name in names}).duplicated().any():
-        row = int(first[1])
+    codes = {name: pd.factorize(column(name), use_na_sentinel=False)[0] for name in others}
+    constant = {name: code[first] for name, code in codes.items() if np.array_equal(code[first][piece], code)}
+    keys = pd.DataFrame({name: code for name, code in constant.items() if len(np.unique(code)) > 1})
+    if keys.empty or keys.duplicated().any():
         raise SweepError(
             f"no column of {source} names the run, and {what} goes back {len(first) - 1} times, first in row "
-            f"{row + 1}: name the column, or the columns that together tell runs apart: "
+            f"{int(first[1]) + 1}: name the column, or the columns that together tell runs apart: "
             "read_curves(..., run=('<column>', ...))"
         )
-    names = _needed(pd.DataFrame({name: constant[name] for name in names}))
-    labels = [np.array([_text(value) for value in column(name).iloc[first]], dtype=object) for name in names]
-    told = f"no column names the run: the {what} go back between {len(first)} pieces, told apart by {_and(names)}"
-    written = _distinct(["/".join(each) for each in zip(*labels, strict=True)], "/".join(names))
-    return piece, written, [Note("run", told)]
-
-
-RESTARTS = ("raise", "later", "sort")
+    for name in list(keys):  # few columns name a run better than many: those that are not needed are left out
+        rest = keys.drop(columns=name)
+        keys = rest if len(rest.columns) and not rest.duplicated().any() else keys
+    names = [str(name) for name in keys]
+    text = f"no column names the run: the {what} go back between {len(first)} pieces, told apart by {_and(names)}"
+    return piece, _join([_texts(column(name).iloc[first]) for name in names], names), [Note("run", text)]
 
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """The points of all runs.
+    """The points of all runs, run after run: their x (`steps`, `tokens` or both), loss, and origin.
 
-    Parameters
-    ----------
-    layout : Layout
-    names : list of str
-        Names of the runs.
-    x : dict of str to numpy.ndarray
-        `steps`, `tokens` or both.
-    loss : numpy.ndarray
-    rows : Rows
-        Where each point came from.
-    index : numpy.ndarray of int or None
-        The rows of the input that the points are; None when they are all rows in their order.
+    `index` holds the rows of the input that the points are; None when they are all rows in their order.
     """
 
     layout: Layout
@@ -179,25 +147,7 @@ class Points:
 
 
 def arrange(code: Array, names: list[str], x: dict[str, Array], loss: Array, rows: Rows, restarts: str) -> Points:
-    """Group the rows by run, and see to it that each run goes forward.
-
-    Parameters
-    ----------
-    code : numpy.ndarray of int
-        The run of every row, numbered in the order of first appearance.
-    names : list of str
-    x : dict of str to numpy.ndarray
-        `steps`, `tokens` or both.
-    loss : numpy.ndarray
-    rows : Rows
-    restarts : {"raise", "later", "sort"}
-        What to do where a run goes back; see `read_curves`.
-
-    Raises
-    ------
-    SweepError
-        Where a run goes back or stands still, unless it was said what that means.
-    """
+    """Group the rows by run and see to it that each goes forward; for `restarts` see `read_curves`."""
     by = next(iter(x))
     forward = len(code) < 2 or bool((np.diff(code) >= 0).all())
     order = None if forward else np.argsort(code, kind="stable")
@@ -217,11 +167,9 @@ def arrange(code: Array, names: list[str], x: dict[str, Array], loss: Array, row
 def _not_redone(x: Array, layout: Layout) -> Array:
     """Mark the points after which their run never comes back to the same place."""
     ahead = pd.Series(x[::-1]).groupby(layout.code[::-1], sort=False).cummin().to_numpy()[::-1]
-    last = np.zeros(len(x), dtype=bool)
-    last[layout.ends[layout.counts > 0] - 1] = True
-    keep = np.ones(len(x), dtype=bool)
-    keep[:-1] = x[:-1] < ahead[1:]
-    return keep | last
+    keep = np.append(x[:-1] < ahead[1:], True)
+    keep[layout.ends[layout.counts > 0] - 1] = True
+    return keep
 
 
 def _check_forward(points: Points, name: str, restarts: str) -> None:
@@ -229,45 +177,35 @@ def _check_forward(points: Points, name: str, restarts: str) -> None:
     stuck = (x[1:] <= x[:-1]) & (code[1:] == code[:-1])
     if not stuck.any():
         return
-    at = int(np.flatnonzero(stuck)[0]) + 1
-    moved = f"{name} goes from {x[at - 1]:.10g} to {x[at]:.10g} in {points.describe(at)}"
+    count, at = int(stuck.sum()), int(stuck.argmax()) + 1
+    moved = f"the first where {name} goes from {x[at - 1]:.10g} to {x[at]:.10g} in {points.describe(at)}"
     if x[at] == x[at - 1]:
-        remedy = "which of the two losses holds cannot be known; remove one, or restarts='later' takes the later one"
+        found = f"{count} points have the {name} of the point before, {moved}"
+        fix = "which of the two losses holds cannot be known; remove one, or restarts='later' takes the later one"
         if name != next(iter(points.x)):
-            remedy = f"are they rounded? columns={{{name!r}: None}} sets them aside"
-        raise SweepError(
-            f"{int(stuck.sum())} points have the {name} of the point before, the first where {moved}; {remedy}"
-        )
-    remedy = "correct these rows"
-    if restarts == "raise":
-        remedy = (
-            "after a restart from a checkpoint, restarts='later' takes what was logged later; restarts='sort' sorts "
-            "rows that are in no order; if several runs share a name, run= names the columns that tell them apart"
-        )
-    raise SweepError(f"{int(stuck.sum())} times a run goes back, the first where {moved}; {remedy}")
+            fix = f"are they rounded? columns={{{name!r}: None}} sets them aside"
+    else:
+        found, fix = f"{count} times a run goes back, {moved}", "correct these rows"
+        if restarts == "raise":
+            fix = (
+                "after a restart from a checkpoint, restarts='later' takes what was logged later; restarts='sort' "
+                "sorts rows that are in no order; if runs share a name, run= names the columns that tell them apart"
+            )
+    raise SweepError(f"{found}; {fix}")
 
 
 def settle_nonfinite(points: Points, nonfinite: str) -> tuple[Array, Array, list[Note]]:
     """Refuse losses that are not finite, leave them out, or end the run where the first of them is.
 
-    Returns
-    -------
-    tuple
-        Which points to keep, which runs diverged, and notes.
-
-    Raises
-    ------
-    SweepError
-        With ``nonfinite="raise"``, naming the first of them; or if nothing would be left.
+    Returns which points to keep, which runs diverged, and notes.
     """
     layout, lost = points.layout, ~np.isfinite(points.loss)
     diverged = np.zeros(len(layout), dtype=bool)
     if not lost.any():
         return ~lost, diverged, []
     at = int(np.flatnonzero(lost)[0])
-    found = (
-        f"{int(lost.sum())} of {len(lost)} losses are not finite, first {points.loss[at]:g} in {points.describe(at)}"
-    )
+    first = f"first {points.loss[at]:g} in {points.describe(at)}"
+    found = f"{int(lost.sum())} of {len(lost)} losses are not finite, {first}"
     if nonfinite == "raise":
         raise SweepError(
             f"{found}; nonfinite='diverged' ends a run at its first such loss and marks it; nonfinite='drop' leaves "
@@ -286,55 +224,11 @@ def settle_nonfinite(points: Points, nonfinite: str) -> tuple[Array, Array, list
     return ~gone, diverged, [Note("diverged", text, caution=True)]
 
 
-_FIXED = ("batch", "params", "seq_len", "seed", "optimizer", "schedule")
-"""Settings that a run has once; one that changes along the run is refused."""
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """What was found beside the curve.
-
-    Parameters
-    ----------
-    runs : dict of str to pandas.Series
-        One value a run, by column.
-    points : dict of str to pandas.Series
-        One value a point, by column.
-    notes : tuple of Note
-    """
-
-    runs: dict[str, pd.Series]
-    points: dict[str, pd.Series]
-    notes: tuple[Note, ...]
-
-
-def numbers(values: pd.Series, column: str, rows: Rows) -> Array:
-    """Return a column as floats, looking at each distinct text once."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        distinct = pd.Series(values.cat.categories, name=values.name)
-        try:
-            parsed = to_numbers(distinct, column, Rows.of(["the categories"], [len(distinct)]))
-        except SweepError:
-            return to_numbers(values.astype(object), column, rows)  # which names the row
-        return np.append(parsed, np.nan)[values.cat.codes.to_numpy()]
-    return to_numbers(values, column, rows)
-
-
 def split(points: Points, columns: Mapping[str, str], read: Callable[[str], pd.Series]) -> Split:
-    """Tell settings, one value a run, from what changes along the run.
+    """Tell settings, one value a run, from what changes along the run: one value a point.
 
-    Parameters
-    ----------
-    points : Points
-    columns : mapping of str to str
-        From the column's name in the result to its name in the input.
-    read : callable
-        Returns a column of the input.
-
-    Raises
-    ------
-    SweepError
-        If a setting that a run has only once changes along it.
+    `columns` maps names in the result to those in the input, which `read` returns. A setting that a run has only once
+    must not change along it.
     """
     runs: dict[str, pd.Series] = {}
     along: dict[str, pd.Series] = {}
@@ -342,35 +236,47 @@ def split(points: Points, columns: Mapping[str, str], read: Callable[[str], pd.S
     for name, stored in columns.items():
         values = points.pick(read(stored))
         if name in BY_COLUMN and BY_COLUMN[name].numeric:
-            values = pd.Series(numbers(values, name, points.rows), name=stored)
+            values = pd.Series(to_numbers(values, name, points.rows), name=stored)
         elif pd.api.types.is_numeric_dtype(values) and not isinstance(values.dtype, np.dtype):  # with missing values
             values = pd.Series(values.to_numpy(dtype=float, na_value=np.nan), name=stored)
-        at = _first_change(points, values)
+        own, at = _per_run(points.layout, values)
         if at is None:
-            runs[name] = _of_runs(points, values)
-            continue
-        if name in _FIXED:
-            raise SweepError(_changes(points, name, values, at))
-        if name == "lr":
-            runs[name] = pd.Series(_largest(points, values.to_numpy()))
+            runs[name] = own
+        elif name in _FIXED:
+            start = points.layout.starts[points.layout.code[at]]
+            raise SweepError(
+                f"{name} should be one value a run and goes from {values.iloc[start]} to {values.iloc[at]} in "
+                f"{points.describe(at)}; if rows of several runs share a name, run= names the columns that tell them "
+                f"apart; if it was changed on purpose, set the column aside with columns={{{name!r}: None}}, if tokens "
+                "tell how far a run is"
+            )
+        elif name == "lr":
+            runs[name], along[stored] = own, values
             text = f"{stored!r} changes along the runs: lr is the peak of each, and the schedule is kept as {stored!r}"
             notes.append(Note("schedule", text))
-            along[stored] = values
-            continue
-        along[name] = values
-    return Split(runs, along, tuple(notes))
+        else:
+            along[name] = values
+    return runs, along, notes
 
 
-def _first_change(points: Points, values: pd.Series) -> int | None:
-    """Return the first point whose value is not that of its run; a number may be missing at some points."""
+def _per_run(layout: Layout, values: pd.Series) -> tuple[pd.Series, int | None]:
+    """Return the value of every run, and the first point that has another; a number may be missing at some points.
+
+    Where a number changes, the value of the run is the largest.
+    """
     if values.dtype.kind == "f":
-        own = values.to_numpy()
-        differs = (own != points.layout.spread(_largest(points, own))) & ~np.isnan(own)
-        return int(differs.argmax()) if differs.any() else None
-    codes = values.to_numpy() if values.dtype.kind in "iub" else _codes(values)
-    first = points.layout.spread(codes[points.layout.starts])
-    differs = codes != first
-    return int(differs.argmax()) if differs.any() else None
+        numbers = values.to_numpy()
+        missing = np.isnan(numbers)
+        largest = layout.largest(np.where(missing, -np.inf, numbers))
+        own = pd.Series(np.where(largest == -np.inf, np.nan, largest))
+        differs = (numbers != layout.spread(own.to_numpy())) & ~missing
+    else:
+        codes = values.to_numpy() if values.dtype.kind in "iub" else _codes(values)
+        differs = codes != layout.spread(codes[layout.starts])
+        own = values.iloc[layout.starts].reset_index(drop=True)
+        if isinstance(own.dtype, pd.CategoricalDtype):
+            own = own.astype(own.cat.categories.dtype)
+    return own, int(differs.argmax()) if differs.any() else None
 
 
 def _codes(values: pd.Series) -> Array:
@@ -380,40 +286,10 @@ def _codes(values: pd.Series) -> Array:
         return pd.factorize(values.map(repr))[0]
 
 
-def _largest(points: Points, values: Array) -> Array:
-    """Return the largest number of every run; NaN where there is none."""
-    found = points.layout.largest(np.where(np.isnan(values), -np.inf, values))
-    return np.where(found == -np.inf, np.nan, found)
-
-
-def _of_runs(points: Points, values: pd.Series) -> pd.Series:
-    """Return the value of every run."""
-    if values.dtype.kind == "f":
-        return pd.Series(_largest(points, values.to_numpy()))
-    taken = values.iloc[points.layout.starts].reset_index(drop=True)
-    return taken.astype(taken.cat.categories.dtype) if isinstance(taken.dtype, pd.CategoricalDtype) else taken
-
-
-def _changes(points: Points, name: str, values: pd.Series, at: int) -> str:
-    start = points.layout.starts[points.layout.code[at]]
-    remedy = f"set the column aside with columns={{{name!r}: None}}, if tokens tell how far a run is"
-    return (
-        f"{name} should be one value a run and goes from {values.iloc[start]} to {values.iloc[at]} in "
-        f"{points.describe(at)}; if rows of several runs share a name, run= names the columns that tell them apart; "
-        f"if it was changed on purpose, {remedy}"
-    )
-
-
 def settle_units(
     points: Points, runs: pd.DataFrame, batch_unit: str | None, seq_len: float | None, data_unit: str
 ) -> tuple[dict[str, Array], pd.DataFrame, list[Note]]:
-    """Return steps and tokens of all points as far as they follow, and the runs with their batch in the data unit.
-
-    Raises
-    ------
-    SweepError
-        If the unit of the batch can neither be taken from the arguments nor proven, or is contradicted.
-    """
+    """Return steps and tokens of all points as far as they follow, and the runs with their batch in the data unit."""
     x, layout = dict(points.x), points.layout
     last = points.rows.keep(layout.ends - 1)
     check_numbers(runs, last, "raise")
@@ -428,18 +304,11 @@ def settle_units(
     elif "steps" not in x:
         x["steps"] = x["tokens"] / each
         notes.append(Note("derived", "there was no column for steps; steps = tokens / batch"))
-    else:
-        _check_along(points, x["steps"] * each, x["tokens"], each)
-    return x, runs.assign(batch=batch), notes
-
-
-def _check_along(points: Points, expected: Array, tokens: Array, batch: Array) -> None:
-    """Refuse curves along which steps and tokens part, by more than one step and the usual tolerance."""
-    off = np.abs(expected - tokens) > CONTRADICTION * tokens + 1.001 * batch
-    if off.any():
-        at = int(np.flatnonzero(off)[0])
+    elif (off := np.abs(x["steps"] * each - x["tokens"]) > CONTRADICTION * x["tokens"] + 1.001 * each).any():
+        at = int(np.flatnonzero(off)[0])  # they part by more than one step and the usual tolerance
         raise SweepError(
-            f"steps * batch contradicts tokens in {int(off.sum())} of {len(off)} points, first {expected[at]:.6g} "
-            f"against {tokens[at]:.6g} in {points.describe(at)}; if the batch was changed along the run, set it "
-            "aside with columns={'batch': None}"
+            f"steps * batch contradicts tokens in {int(off.sum())} of {len(off)} points, first "
+            f"{x['steps'][at] * each[at]:.6g} against {x['tokens'][at]:.6g} in {points.describe(at)}; if the batch was "
+            "changed along the run, set it aside with columns={'batch': None}"
         )
+    return x, runs.assign(batch=batch), notes

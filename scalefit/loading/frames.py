@@ -1,16 +1,12 @@
-"""Where each row of a combined table came from, so that an error can name the file and the row in it.
-
-Nested dictionaries in a table, as W&B's `config` and `summary`, spread into columns with dotted names.
-
-Whatever holds runs, as raw tables: files, globs, frames, lists of dictionaries, and lists of these.
-"""
+"""Whatever holds runs, as raw tables with flat columns, and where each row of them came from."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +22,7 @@ from scalefit.loading.parsing import MAX_NAME, check_cells, check_columns, frame
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The origin of the rows of a table.
-
-    Parameters
-    ----------
-    names : tuple of str
-        The name of each source.
-    ends : numpy.ndarray of int
-        Where each source ends in the table that was put together.
-    kept : numpy.ndarray of int or None
-        Which rows of that table are left, in their order; None means all.
-    """
+    """Where the rows of a table are from: the sources' names, where each ends, which rows are left (None: all)."""
 
     names: tuple[str, ...]
     ends: np.ndarray
@@ -48,13 +34,16 @@ class Rows:
         return cls(tuple(names), np.cumsum(lengths, dtype=np.int64))
 
     @property
-    def _positions(self) -> np.ndarray:
-        return np.arange(self.ends[-1]) if self.kept is None else self.kept
-
-    @property
     def source(self) -> np.ndarray:
         """Which source each row came from."""
-        return np.searchsorted(self.ends, self._positions, "right")
+        positions = np.arange(self.ends[-1]) if self.kept is None else self.kept
+        return np.searchsorted(self.ends, positions, "right")
+
+    @property
+    def title(self) -> str:
+        """What to call all sources together."""
+        first, others = self.names[0], len(self.names) - 1
+        return f"{first} and {others} more" if others else first.removeprefix("the ")
 
     def keep(self, chosen: np.ndarray) -> Rows:
         """Return the origin of the rows that a mask keeps, or of rows in the order in which they are numbered."""
@@ -74,68 +63,6 @@ class Rows:
         return f"row {position - (int(self.ends[source - 1]) if source else 0) + 1} of {self.names[source]}"
 
 
-_MAX_DEPTH = 20
-
-
-def flatten(frame: pd.DataFrame, source: str) -> pd.DataFrame:
-    """Return the table with every column of dictionaries replaced by one column per name in them.
-
-    Raises
-    ------
-    SweepError
-        If one run has two values for a dotted name, dictionaries are nested more than 20 deep, or there are more or
-        longer names than a table of runs has.
-
-    Examples
-    --------
-    >>> flatten(pd.DataFrame({"config": [{"lr": 0.1, "model": {"layers": 2}}]}), "runs").columns.tolist()
-    ['config.lr', 'config.model.layers']
-    """
-    nested = [
-        name
-        for name in frame.columns
-        if frame[name].dtype == object and any(isinstance(value, dict) for value in frame[name])
-    ]
-    if not nested:
-        return frame
-    names: dict[str, str] = {}
-    flat = [[_flatten({name: value}, source, names) for value in frame[name]] for name in nested]
-    check_cells(len(frame), len(names), source)
-    tables = [pd.DataFrame(records, index=frame.index) for records in flat]
-    return pd.concat([frame.drop(columns=nested), *tables], axis=1)
-
-
-def _flatten(
-    record: dict[Any, Any], source: str, names: dict[str, str], prefix: str = "", depth: int = 0
-) -> dict[str, Any]:
-    """Spread one dictionary; `names` holds the dotted names of all rows, each once however many rows have it."""
-    if depth > _MAX_DEPTH:
-        raise SweepError(f"{source} nests objects more than {_MAX_DEPTH} deep")
-    flat: dict[str, Any] = {}
-    for key, value in record.items():
-        path = f"{prefix}{str(key).strip()}"
-        if isinstance(value, dict):
-            inner = _flatten(value, source, names, f"{path}.", depth + 1)
-        else:
-            inner = {_known(path, source, names): value}
-        if not flat.keys().isdisjoint(inner):
-            raise SweepError(f"{source} has one run with two values for {path!r}")
-        flat |= inner
-    return flat
-
-
-def _known(path: str, source: str, names: dict[str, str]) -> str:
-    """Return a dotted name as it was first met, and refuse more or longer ones than a table has."""
-    if len(path) > MAX_NAME:
-        raise SweepError(
-            f"{source} has a name of {len(path)} characters in nested objects, expected at most {MAX_NAME}; "
-            f"it starts {path[:40]!r}"
-        )
-    known = names.setdefault(path, path)
-    check_columns(len(names), source)
-    return known
-
-
 _KINDS = "a path, a glob, a DataFrame, a list of dictionaries (one a run), or a list of these"
 _LONG = 100_000  # rows from which reading a file column by column is worth opening it again for each
 _UNNAMED = re.compile(r"(Unnamed: \d+)?\Z")
@@ -143,17 +70,7 @@ _UNNAMED = re.compile(r"(Unnamed: \d+)?\Z")
 
 @dataclass(frozen=True, eq=False)
 class RawTable:
-    """A table as it was found, with the name errors call it by.
-
-    Parameters
-    ----------
-    name : str
-        The file's path, or a word for a table in memory.
-    frame : pandas.DataFrame
-        Text columns names without repeats, rows numbered from 0, no nested dictionaries.
-    notes : tuple of Note
-        How it was understood.
-    """
+    """A table as it was found: the name errors call it by, its rows numbered from 0, how it was understood."""
 
     name: str
     frame: pd.DataFrame
@@ -174,13 +91,7 @@ class RawTable:
 
 
 def gather(source: Any) -> list[RawTable]:
-    """Read every table that a source names.
-
-    Raises
-    ------
-    SweepError
-        If a source is of no kind that holds runs, is empty, or cannot be read.
-    """
+    """Read every table that a source names, or raise a `SweepError`."""
     if isinstance(source, str | os.PathLike):
         return [_tidy(str(path), *read_file(path)) for path in find_files(source)]
     if isinstance(source, pd.DataFrame):
@@ -192,22 +103,15 @@ def gather(source: Any) -> list[RawTable]:
         raise SweepError(f"expected {_KINDS}; found an empty {type(source).__name__}")
     if isinstance(source[0], dict):
         return [_tidy("the list of runs", frame_of_records(source, "the list"), [])]
-    parts = [part for item in source for part in _gather_item(item)]
-    tables = iter(range(1, len(parts) + 1))
-    return [
-        RawTable(f"table {next(tables)}", part.frame, part.notes) if part.name == "the table" else part
-        for part in parts
-    ]
+    if any(isinstance(item, list | tuple) for item in source):
+        raise SweepError("a list of lists is not a list of tables; make it one flat list")
+    parts = [part for item in source for part in gather(item)]
+    numbers = itertools.count(1)
+    return [replace(part, name=f"table {next(numbers)}") if part.name == "the table" else part for part in parts]
 
 
 def gather_by_column(source: Any) -> Sequence[RawTable | ParquetTable]:
-    """Read every table that a source names, Parquet files one column at a time when it is asked for.
-
-    Raises
-    ------
-    SweepError
-        As `gather` does.
-    """
+    """Read every table that a source names as `gather` does, long Parquet files one column at a time when asked for."""
     if isinstance(source, str | os.PathLike):
         return [_by_column(path) for path in find_files(source)]
     if isinstance(source, list | tuple) and source and all(isinstance(item, str | os.PathLike) for item in source):
@@ -218,12 +122,6 @@ def gather_by_column(source: Any) -> Sequence[RawTable | ParquetTable]:
 def _by_column(path: Path) -> RawTable | ParquetTable:
     table = open_parquet(path)
     return _tidy(str(path), *read_file(path)) if table is None or len(table) < _LONG else table
-
-
-def _gather_item(item: Any) -> list[RawTable]:
-    if isinstance(item, list | tuple):
-        raise SweepError("a list of lists is not a list of tables; make it one flat list")
-    return gather(item)
 
 
 def _without_index(frame: pd.DataFrame) -> pd.DataFrame:
@@ -243,16 +141,55 @@ def _tidy(name: str, frame: pd.DataFrame, notes: list[Note]) -> RawTable:
         raise SweepError(f"{name} has no columns")
     if not len(frame):
         raise SweepError(f"{name} has a header but no runs; its columns are: {', '.join(names)}")
-    unnamed = [column for column in frame.columns if _UNNAMED.match(column)]
-    counters = [
-        column
-        for column in unnamed
-        if pd.api.types.is_integer_dtype(frame[column]) and frame[column].is_unique and column == unnamed[0]
-    ]
-    if counters:
-        notes = [
-            *notes,
-            Note("index", f"the column without a name in {name} only numbers the rows and was left out"),
-        ]
-        frame = frame.drop(columns=counters)
+    unnamed = next((column for column in frame.columns if _UNNAMED.match(column)), None)
+    if unnamed is not None and pd.api.types.is_integer_dtype(frame[unnamed]) and frame[unnamed].is_unique:
+        text = f"the column without a name in {name} only numbers the rows and was left out"
+        notes, frame = [*notes, Note("index", text)], frame.drop(columns=unnamed)
     return RawTable(name, frame, tuple(notes))
+
+
+_MAX_DEPTH = 20
+
+
+def flatten(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Return the table with every column of dictionaries, as W&B's `config`, replaced by one per dotted name in them.
+
+    Examples
+    --------
+    >>> flatten(pd.DataFrame({"config": [{"lr": 0.1, "model": {"layers": 2}}]}), "runs").columns.tolist()
+    ['config.lr', 'config.model.layers']
+    """
+    objects = [name for name in frame.columns if frame[name].dtype == object]
+    nested = [name for name in objects if any(isinstance(value, dict) for value in frame[name])]
+    if not nested:
+        return frame
+    names: dict[str, str] = {}
+    flat = [[_flatten({name: value}, source, names) for value in frame[name]] for name in nested]
+    check_cells(len(frame), len(names), source)
+    tables = [pd.DataFrame(records, index=frame.index) for records in flat]
+    return pd.concat([frame.drop(columns=nested), *tables], axis=1)
+
+
+def _flatten(
+    record: dict[Any, Any], source: str, names: dict[str, str], prefix: str = "", depth: int = 0
+) -> dict[str, Any]:
+    """Spread one dictionary; `names` holds the dotted names of all rows, each once however many rows have it."""
+    if depth > _MAX_DEPTH:
+        raise SweepError(f"{source} nests objects more than {_MAX_DEPTH} deep")
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        path = f"{prefix}{str(key).strip()}"
+        if isinstance(value, dict):
+            inner = _flatten(value, source, names, f"{path}.", depth + 1)
+        elif len(path) > MAX_NAME:
+            raise SweepError(
+                f"{source} has a name of {len(path)} characters in nested objects, expected at most {MAX_NAME}; "
+                f"it starts {path[:40]!r}"
+            )
+        else:
+            inner = {names.setdefault(path, path): value}
+            check_columns(len(names), source)
+        if not flat.keys().isdisjoint(inner):
+            raise SweepError(f"{source} has one run with two values for {path!r}")
+        flat |= inner
+    return flat

@@ -1,7 +1,4 @@
-"""How large a table may be: limits on its columns and cells, checked before the memory for it is taken.
-
-Bytes to raw tables: JSON lines and Parquet, and what all formats have in common; nothing is guessed.
-"""
+"""What all formats have in common: limits checked before memory is taken, UTF-8, JSON, and lists of records."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ import io
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -35,11 +33,9 @@ MAX_NAME = 1000
 MAX_PARQUET = 1 << 30
 """The most bytes that a Parquet file may unpack to when it is read as a whole."""
 
-_ADVICE = "leave out columns that say nothing of the runs, or split it by runs and read a list of files"
-
 
 def check_columns(count: int, name: str) -> None:
-    """Raise a `SweepError` when a table has more columns than any table of runs.
+    """Refuse more columns than any table of runs has.
 
     Examples
     --------
@@ -52,72 +48,59 @@ def check_columns(count: int, name: str) -> None:
 
 
 def check_cells(rows: int, columns: int, name: str) -> None:
-    """Raise a `SweepError` when rows times columns would not fit comfortably into memory."""
+    """Refuse a table that would not fit comfortably into memory."""
     check_columns(columns, name)
-    if rows * columns > MAX_CELLS:
-        raise SweepError(
-            f"{name} makes a table of {rows} rows x {columns} columns, expected at most {MAX_CELLS:,} cells; {_ADVICE}"
-        )
+    found = f"{name} makes a table of {rows} rows x {columns} columns"
+    _check(rows * columns, MAX_CELLS, found, f"{MAX_CELLS:,} cells")
 
 
 def check_marks(count: int, name: str, allowed: int, what: str) -> None:
-    """Raise a `SweepError` when a text holds more separators, each of which costs memory, than are read at once."""
-    if count > allowed:
-        raise SweepError(f"{name} holds {count} {what}, expected at most {allowed:,}; {_ADVICE}")
+    """Refuse a text with more separators, each of which costs memory, than are read at once."""
+    _check(count, allowed, f"{name} holds {count} {what}", f"{allowed:,}")
 
 
 def check_unpacked(size: int, name: str, what: str) -> None:
-    """Raise a `SweepError` when a Parquet file would unpack to more bytes than are read at once."""
-    if size > MAX_PARQUET:
-        raise SweepError(
-            f"{name} holds {what}, which unpack to {size / 2**30:.3g} GiB, expected at most "
-            f"{MAX_PARQUET / 2**30:.3g} GiB; {_ADVICE}"
-        )
+    """Refuse a Parquet file that would unpack to more bytes than are read at once."""
+    found = f"{name} holds {what}, which unpack to {size / 2**30:.3g} GiB"
+    _check(size, MAX_PARQUET, found, f"{MAX_PARQUET / 2**30:.3g} GiB")
+
+
+def _check(size: int, allowed: int, found: str, limit: str) -> None:
+    if size > allowed:
+        advice = "leave out columns that say nothing of the runs, or split it by runs and read a list of files"
+        raise SweepError(f"{found}, expected at most {limit}; {advice}")
 
 
 _HALF = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")  # of a pair
 _CHUNK = 1 << 20
-_KINDS = {
-    list: "an array",
-    str: "a text",
-    int: "a number",
-    float: "a number",
-    bool: "a truth value",
-    type(None): "null",
-}
+_KINDS = {list: "an array", str: "a text", int: "a number", float: "a number", bool: "a truth value"}
+_KINDS |= {type(None): "null"}
 _EXPECTED = 'expected one object a run, each on a line or all in one array, such as {"lr": 0.001, "loss": 3.2}'
 
 
 def check_text(data: bytes, name: str) -> bytes:
-    """Return text without its byte order mark, after checking that it is UTF-8.
-
-    Raises
-    ------
-    SweepError
-        If the bytes are binary or in another encoding.
-    """
+    """Return text without its byte order mark, after checking that it is UTF-8."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise SweepError(f"{name} is in UTF-16; save it as UTF-8")
     data = data.removeprefix(b"\xef\xbb\xbf")
     if b"\0" in data:
         raise SweepError(f"{name} is a binary file; expected CSV, TSV, JSON lines, Parquet, or gzip of these")
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    for at in range(0, len(data), _CHUNK):  # decoded as a whole, a text can take four times its bytes
-        begun = at - len(decoder.getstate()[0])
-        try:
-            decoder.decode(data[at : at + _CHUNK], final=at + _CHUNK >= len(data))
-        except UnicodeDecodeError as error:
-            byte = begun + error.start
-            raise SweepError(
-                f"{name} is not UTF-8 text (byte {byte + 1} is 0x{data[byte]:02x}); "
-                "if it is a table from another program, save it as UTF-8"
-            ) from None
+    at = 0
+    try:
+        while at < len(data):  # decoded as a whole, a text can take four times its bytes
+            at += codecs.utf_8_decode(data[at : at + _CHUNK], "strict", at + _CHUNK >= len(data))[1]
+    except UnicodeDecodeError as error:
+        at += error.start
+        raise SweepError(
+            f"{name} is not UTF-8 text (byte {at + 1} is 0x{data[at]:02x}); if it is a table from another program, "
+            "save it as UTF-8"
+        ) from None
     return data
 
 
 @contextmanager
 def strictly(name: str, kind: str) -> Iterator[None]:
-    """Turn whatever a parser raises into a `SweepError`: hostile bytes can raise anything."""
+    """Turn whatever a parser raises into a `SweepError`; damaged or hostile bytes can raise anything."""
     try:
         yield
     except SweepError:
@@ -129,26 +112,14 @@ def strictly(name: str, kind: str) -> Iterator[None]:
 
 def refuse_repeats(names: list[str], source: str) -> None:
     """Raise a `SweepError` when two columns bear one name: which of them is meant cannot be known."""
-    if len(set(names)) == len(names):
-        return
-    seen = pd.Index(names)
-    repeated = [name for name in seen[seen.duplicated()].unique() if name]
-    if repeated:
-        raise SweepError(
-            f"{source} has {(seen == repeated[0]).sum()} columns named {repeated[0]!r}; rename or remove all but one"
-        )
-    if (seen == "").sum() > 1:
-        raise SweepError(f"{source} has {(seen == '').sum()} columns without a name; name or remove them")
+    for name, count in Counter(names).items():
+        if count > 1:
+            which = f"named {name!r}" if name else "without a name"
+            raise SweepError(f"{source} has {count} columns {which}; rename or remove all but one")
 
 
 def read_json(text: bytes, name: str) -> tuple[pd.DataFrame, list[Note]]:
-    """Read JSON lines, or one JSON array of objects; nested objects stay as they are.
-
-    Raises
-    ------
-    SweepError
-        Naming the first line that is not one JSON object.
-    """
+    """Read JSON lines, or one JSON array of objects; nested objects stay as they are."""
     check_marks(sum(map(text.count, (b",", b"[", b"{"))), name, MAX_VALUES, "values")
     if half := _HALF.search(text):
         shown = half[0].decode("utf-8", "replace")
@@ -190,13 +161,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def frame_of_records(records: Any, name: str) -> pd.DataFrame:
-    """Turn a list of dictionaries, one a run, into a table.
-
-    Raises
-    ------
-    SweepError
-        If an element is not a dictionary, or rows times names are more cells than are read at once.
-    """
+    """Turn a list of dictionaries, one a run, into a table."""
     names: set[Any] = set()
     for i, record in enumerate(records, 1):
         if not isinstance(record, dict):

@@ -1,7 +1,4 @@
-"""A table of runs that goes with the curves: settings that a tracker keeps apart from the history.
-
-`read_curves`: long tables of losses along training, from anywhere, recognised, checked and converted.
-"""
+"""`read_curves`: long tables of losses along training, from anywhere, recognised, checked and converted."""
 
 from __future__ import annotations
 
@@ -16,89 +13,24 @@ import pandas as pd
 from scalefit._values import Note, merge
 from scalefit.curves.curves import Curves
 from scalefit.errors import SweepError
-from scalefit.loading.columns import recognise, rename
-from scalefit.loading.curve_rows import (
-    RESTARTS,
-    Identity,
-    arrange,
-    by_columns,
-    by_file,
-    by_proof,
-    numbers,
-    settle_nonfinite,
-    settle_units,
-    split,
-)
-from scalefit.loading.doubts import NONFINITE, check_numbers, to_numbers
+from scalefit.loading import curve_rows, numbers
+from scalefit.loading.columns import Names, Overrides, new_names, recognise, shorten
 from scalefit.loading.frames import RawTable, Rows, gather, gather_by_column
 from scalefit.loading.parquet import ParquetTable
 from scalefit.loading.read_sweep import CONVENTIONS, one_of
 from scalefit.loading.units import units
-from scalefit.vocabulary import BY_COLUMN, check_data_unit
-
-_OUTCOMES = ("loss", "steps", "tokens", "weight_norm")
-"""What the curves themselves tell; the totals and last values of the table are kept under other names."""
-
-
-def read_roster(source: Any, names: list[str]) -> tuple[pd.DataFrame, list[Note]]:
-    """Return the settings of the named runs, in their order.
-
-    Parameters
-    ----------
-    source : path, DataFrame or list of dictionaries
-        One row a run, with a column that names it.
-    names : list of str
-        The runs of the curves.
-
-    Raises
-    ------
-    SweepError
-        If it is no such table, names a run twice, or lacks one.
-    """
-    raws = gather(source)
-    if len(raws) != 1:
-        raise SweepError(f"runs= should be one table with a row a run, found {len(raws)} tables")
-    raw, columns = raws[0], raws[0].columns
-    found, notes = recognise(columns, None)
-    if "run" not in found:
-        raise SweepError(f"runs= has no column that names the run; its columns are: {', '.join(columns)}")
-    rows = Rows.of([raw.name], [len(raw)])
-    numbers = {
-        name: to_numbers(raw.column(stored), name, rows) for name, stored in found.items() if BY_COLUMN[name].numeric
-    }
-    known = {name: values for name, values in numbers.items() if name not in _OUTCOMES}
-    check_numbers(pd.DataFrame(known, index=raw.frame.index), rows, "raise")
-    table = rename(raw.frame, found)[0].assign(**numbers)
-    table = table.rename(columns={name: f"input_{name}" for name in _OUTCOMES})
-    table["run"] = table["run"].astype(str)
-    place = _match(table["run"], names, rows)
-    left = len(table) - len(names)
-    text = f"settings from {raw.name}, matched by run"
-    text += f"; {left} of its {len(table)} runs have no curve" if left else ""
-    settings = table.drop(columns=["run", "diverged"], errors="ignore").iloc[place].reset_index(drop=True)
-    return settings, [Note("runs", text), *notes]
-
-
-def _match(listed: pd.Series, names: list[str], rows: Rows) -> np.ndarray:
-    """Return the row of every named run."""
-    if listed.duplicated().any():
-        row = int(np.flatnonzero(listed.duplicated())[0])
-        raise SweepError(f"runs= names the run {listed.iloc[row]!r} twice, the second time in {rows.name(row)}")
-    place = pd.Index(listed).get_indexer(pd.Index(names))
-    if (place < 0).any():
-        lacking = [name for name, at in zip(names, place, strict=True) if at < 0]
-        raise SweepError(
-            f"runs= lacks {len(lacking)} of {len(names)} runs, first {lacking[0]!r}; it names {listed.iloc[0]!r}"
-        )
-    return place
-
+from scalefit.schema import refuse
+from scalefit.vocabulary import check_data_unit
 
 Array = np.ndarray
+RunColumns = str | Sequence[str] | None
 
 _AXES = ("steps", "tokens")
 _COUNTERS = ("step", "steps", "global_step", "trainer_global_step", "iteration", "iter")
 _LOGGED = "_step"  # counts calls of a tracker, which are steps when nothing else counts them
 _CURVE = ("run", "steps", "tokens", "loss")
+_OUTCOMES = ("loss", "steps", "tokens", "weight_norm")
+"""What the curves themselves tell; the totals and last values of the table are kept under other names."""
 
 
 def read_curves(
@@ -170,11 +102,17 @@ def read_curves(
     Ten million rows of Parquet with eight columns take about 2 s of processor time and 1 GB
     (``benchmarks/read_curves.py``).
 
+    See Also
+    --------
+    read_sweep : Reads one row a run.
+    load_curves : Loads the curves of a bundled or public data set.
+
     Examples
     --------
+    >>> import scalefit as sf
     >>> rows = [{"run": run, "step": s, "lr": lr, "loss": 3 + lr * 100 / s} for run, lr in [("a", 0.1), ("b", 0.2)]
     ...         for s in (10, 20, 40)]
-    >>> curves = read_curves(rows)
+    >>> curves = sf.read_curves(rows)
     >>> curves.runs[["run", "lr"]].to_dict("records")
     [{'run': 'a', 'lr': 0.1}, {'run': 'b', 'lr': 0.2}]
     >>> curves.final().table[["lr", "steps", "loss"]].to_dict("records")
@@ -182,24 +120,25 @@ def read_curves(
     """
     check_data_unit(data_unit)
     one_of("batch_unit", batch_unit, units(data_unit))
-    one_of("nonfinite", nonfinite, NONFINITE)
-    one_of("restarts", restarts, RESTARTS)
+    one_of("nonfinite", nonfinite, numbers.NONFINITE)
+    one_of("restarts", restarts, curve_rows.RESTARTS)
     one_of("params_convention", params_convention, CONVENTIONS)
     stack = _Stack.of(gather_by_column(source))
     found, notes = _recognise(stack, columns, run, data_unit)
     x: dict[str, Array] = {name: _positions(stack, found[name], name) for name in _AXES if name in found}
-    loss = numbers(stack.column(found["loss"]), "loss", stack.rows)
-    _check_losses(loss, stack.rows)
+    loss = numbers.to_numbers(stack.column(found["loss"]), "loss", stack.rows)
+    unfit = np.isfinite(loss) & (loss <= 0)
+    refuse("loss", "positive", loss, unfit, stack.rows.name, "a loss in nats is above zero")
     others = _others(stack.columns, found, run, extras)
-    code, names, told = _identify(stack, found, run, x, others)
+    code, names, run_notes = _identify(stack, found, run, x, others)
     x, others, totals = _without_totals(code, x, others, found)
-    arranged = arrange(code, names, x, loss, stack.rows, restarts)
+    arranged = curve_rows.arrange(code, names, x, loss, stack.rows, restarts)
     del code, loss
-    parted = split(arranged, others, stack.column)
-    settings, added = _settings(parted.runs, runs, names)
-    x, settings, told_units = settle_units(arranged, settings, batch_unit, seq_len, data_unit)
-    keep, diverged, lost = settle_nonfinite(arranged, nonfinite)
-    table = pd.DataFrame({**x, "loss": arranged.loss, **parted.points}, copy=False)
+    found_settings, along, schedules = curve_rows.split(arranged, others, stack.column)
+    settings, added = _settings(found_settings, runs, names)
+    x, settings, unit_notes = curve_rows.settle_units(arranged, settings, batch_unit, seq_len, data_unit)
+    keep, diverged, lost = curve_rows.settle_nonfinite(arranged, nonfinite)
+    table = pd.DataFrame({**x, "loss": arranged.loss, **along}, copy=False)
     settings = settings.assign(run=arranged.names, diverged=diverged)
     layout = arranged.layout.select(keep)
     if diverged.any():
@@ -207,8 +146,8 @@ def read_curves(
         at = table["tokens" if "tokens" in x else "steps"].to_numpy()[starts + np.where(diverged, layout.counts, 0)]
         settings["diverged_at"] = np.where(diverged, at, np.nan)
     table = table if keep.all() else table[keep].reset_index(drop=True)
-    remarks = merge(stack.notes, notes, told, totals, parted.notes, added, told_units, lost)
-    return Curves.of(table, settings, layout, remarks, stack.source, data_unit, params_convention)
+    notes_on_all = merge(stack.notes, notes, run_notes, totals, schedules, added, unit_notes, lost)
+    return Curves.of(table, settings, layout, notes_on_all, stack.rows.title, data_unit, params_convention)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,16 +165,10 @@ class _Stack:
         every = dict.fromkeys(name for table in tables for name in table.columns)
         notes = [note for table in tables for note in table.notes]
         if partial_names := [name for name in every if name not in shared]:
-            shown = ", ".join(partial_names[:10]) + (", ..." if len(partial_names) > 10 else "")
-            text = f"not every one of {len(tables)} sources has these columns, which are left out: {shown}"
-            notes.append(Note("files", text, caution=True))
+            text = f"not every one of {len(tables)} sources has these columns, which are left out: "
+            notes.append(Note("files", text + shorten(partial_names, 10, ", ..."), caution=True))
         rows = Rows.of([table.name for table in tables], [len(table) for table in tables])
         return cls(tables, [name for name in every if name in shared], rows, tuple(notes))
-
-    @property
-    def source(self) -> str:
-        first = self.tables[0].name.removeprefix("the ")
-        return first if len(self.tables) == 1 else f"{first} and {len(self.tables) - 1} more"
 
     def column(self, name: str) -> pd.Series:
         parts = [table.column(name) for table in self.tables]
@@ -247,23 +180,21 @@ class _Stack:
         return pd.concat(parts, ignore_index=True)
 
 
-def _recognise(
-    stack: _Stack, columns: Mapping[str, str | None] | None, run: str | Sequence[str] | None, data_unit: str
-) -> tuple[dict[str, str], list[Note]]:
+def _recognise(stack: _Stack, columns: Overrides, run: RunColumns, data_unit: str) -> tuple[dict[str, str], list[Note]]:
     """Find the columns of the curve and of the run's settings."""
     names = stack.columns
     try:
         wanted = _wanted(names, columns, run)
         found, notes = recognise(names, wanted, data_unit)
     except SweepError as error:
-        raise SweepError(f"{stack.source}: {error}") from None
-    _, moved = rename(pd.DataFrame(columns=names), found)
+        raise SweepError(f"{stack.rows.title}: {error}") from None
+    _, moved = new_names(names, found)
     lacking = [] if "loss" in found else ["loss"]
     lacking += [] if {"steps", "tokens"} & set(found) else ["steps or tokens"]
     if lacking:
         raise SweepError(
-            f"{stack.source} has no column for {' nor '.join(lacking)}; its columns are: {', '.join(names)}. Name it: "
-            f"read_curves(..., columns={{{lacking[0].split()[0]!r}: '<its name>'}})"
+            f"{stack.rows.title} has no column for {' nor '.join(lacking)}; its columns are: {', '.join(names)}. Name "
+            f"it: read_curves(..., columns={{{lacking[0].split()[0]!r}: '<its name>'}})"
         )
     return found, [*notes, *moved]
 
@@ -290,56 +221,35 @@ def _wanted(names: Sequence[str], columns: Any, run: Any) -> Any:
 
 
 def _positions(stack: _Stack, stored: str, name: str) -> Array:
-    values = numbers(stack.column(stored), name, stack.rows)
-    bad = ~((values >= 0) & np.isfinite(values))
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        shown = "missing" if np.isnan(values[row]) else f"{values[row]:g}"
-        raise SweepError(
-            f"{name} (column {stored!r}) should be finite and not negative: {int(bad.sum())} of {len(values)} values "
-            f"are not, first {shown} in {stack.rows.name(row)}; correct or remove these rows"
-        )
+    values = numbers.to_numbers(stack.column(stored), name, stack.rows)
+    unfit = ~((values >= 0) & np.isfinite(values))
+    fix = "correct or remove these rows"
+    refuse(f"{name} (column {stored!r})", "finite and not negative", values, unfit, stack.rows.name, fix)
     return values
 
 
-def _check_losses(loss: Array, rows: Rows) -> None:
-    bad = loss <= 0
-    bad &= np.isfinite(loss)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise SweepError(
-            f"loss should be positive: {int(bad.sum())} of {len(loss)} values are not, first {loss[row]:g} in "
-            f"{rows.name(row)}; a loss in nats is above zero"
-        )
-
-
 def _identify(
-    stack: _Stack,
-    found: Mapping[str, str],
-    run: str | Sequence[str] | None,
-    x: Mapping[str, Array],
-    others: Mapping[str, str],
-) -> Identity:
+    stack: _Stack, found: Names, run: RunColumns, x: Mapping[str, Array], others: Names
+) -> curve_rows.Identity:
+    asked = [found["run"]] if "run" in found else []
     if run is not None:
         asked = [run] if isinstance(run, str) else list(run)
-        absent = [name for name in asked if name not in stack.columns]
-        if absent or not asked:
+        if not asked or not set(asked) <= set(stack.columns):
             raise SweepError(f"run={run!r} names no columns; there are: {', '.join(stack.columns)}")
-        return by_columns(asked, stack.column, stack.rows)
-    if "run" in found:
-        return by_columns([found["run"]], stack.column, stack.rows)
+    if asked:
+        return curve_rows.by_columns(asked, stack.column, stack.rows)
     if len(stack.tables) > 1:
-        return by_file(stack.rows)
+        return curve_rows.by_file(stack.rows)
     what, values = next(iter(x.items()))
-    return by_proof(values, what, list(others.values()), stack.column, stack.source)
+    return curve_rows.by_proof(values, what, list(others.values()), stack.column, stack.rows.title)
 
 
-def _settings(found: Mapping[str, pd.Series], roster: Any, names: list[str]) -> tuple[pd.DataFrame, list[Note]]:
+def _settings(found: Mapping[str, pd.Series], listed: Any, names: list[str]) -> tuple[pd.DataFrame, list[Note]]:
     """Put together what the curves say of the runs and what their own table says; the two must agree."""
     runs = pd.DataFrame(found, index=range(len(names)))
-    if roster is None:
+    if listed is None:
         return runs, []
-    settings, notes = read_roster(roster, names)
+    settings, notes = _read_settings(listed, names)
     both = [str(name) for name in settings if name in runs]
     differ = [name for name in both if not runs[name].equals(settings[name].astype(runs[name].dtype, errors="ignore"))]
     if differ:
@@ -348,12 +258,12 @@ def _settings(found: Mapping[str, pd.Series], roster: Any, names: list[str]) -> 
 
 
 def _without_totals(
-    code: Array, x: dict[str, Array], others: dict[str, str], found: Mapping[str, str]
+    code: Array, x: dict[str, Array], others: dict[str, str], found: Names
 ) -> tuple[dict[str, Array], dict[str, str], list[Note]]:
     """Set aside the steps or tokens that every run has only one value of, when the others count along it."""
     if len(x) < 2:
         return x, others, []
-    first = np.flatnonzero(np.diff(np.maximum.accumulate(code), prepend=-1))  # runs are numbered as they appear
+    first = curve_rows.first_rows(code)
     fixed = [name for name, values in x.items() if np.array_equal(values[first][code], values)]
     if len(fixed) != 1:
         return x, others, []
@@ -363,12 +273,9 @@ def _without_totals(
     return left, {**others, f"input_{name}": found[name]}, [Note("totals", text)]
 
 
-def _others(
-    names: Sequence[str], found: Mapping[str, str], run: str | Sequence[str] | None, extras: Sequence[str] | None
-) -> dict[str, str]:
+def _others(names: list[str], found: Names, run: RunColumns, extras: Sequence[str] | None) -> dict[str, str]:
     """Return the columns beside the curve, from their name in the result to their name in the input."""
-    renamed, _ = rename(pd.DataFrame(columns=list(names)), found)
-    wanted = {new: old for new, old in zip(renamed.columns, names, strict=True) if new not in _CURVE}
+    wanted = {new: old for new, old in zip(new_names(names, found)[0], names, strict=True) if new not in _CURVE}
     if extras is None:
         return wanted
     absent = [name for name in extras if name not in names]
@@ -376,3 +283,38 @@ def _others(
         raise SweepError(f"extras={extras!r} should list columns; there are: {', '.join(names)}")
     asked = {*extras, *((run,) if isinstance(run, str) else run or ())}
     return {new: old for new, old in wanted.items() if old in asked or new in found}
+
+
+def _read_settings(source: Any, names: list[str]) -> tuple[pd.DataFrame, list[Note]]:
+    """Return the settings of the named runs, in their order, from a table with one row a run and their names."""
+    raws = gather(source)
+    if len(raws) != 1:
+        raise SweepError(f"runs= should be one table with a row a run, found {len(raws)} tables")
+    raw, columns = raws[0], raws[0].columns
+    found, notes = recognise(columns, None)
+    if "run" not in found:
+        raise SweepError(f"runs= has no column that names the run; its columns are: {', '.join(columns)}")
+    rows = Rows.of([raw.name], [len(raw)])
+    table, _ = numbers.to_words(raw, found, rows)
+    numbers.check_numbers(table.drop(columns=list(_OUTCOMES), errors="ignore"), rows, "raise")
+    table = table.rename(columns={name: f"input_{name}" for name in _OUTCOMES})
+    table["run"] = table["run"].astype(str)
+    place = _match(table["run"], names, rows)
+    left = len(table) - len(names)
+    more = f"; {left} of its {len(table)} runs have no curve" if left else ""
+    settings = table.drop(columns=["run", "diverged"], errors="ignore").iloc[place].reset_index(drop=True)
+    return settings, [Note("runs", f"settings from {raw.name}, matched by run{more}"), *notes]
+
+
+def _match(listed: pd.Series, names: list[str], rows: Rows) -> np.ndarray:
+    """Return the row of every named run."""
+    if listed.duplicated().any():
+        row = int(np.flatnonzero(listed.duplicated())[0])
+        raise SweepError(f"runs= names the run {listed.iloc[row]!r} twice, the second time in {rows.name(row)}")
+    place = pd.Index(listed).get_indexer(pd.Index(names))
+    if (place < 0).any():
+        lacking = [name for name, at in zip(names, place, strict=True) if at < 0]
+        raise SweepError(
+            f"runs= lacks {len(lacking)} of {len(names)} runs, first {lacking[0]!r}; it names {listed.iloc[0]!r}"
+        )
+    return place

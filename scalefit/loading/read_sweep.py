@@ -1,12 +1,9 @@
-"""Runs that are in a table twice: found, named, and kept or dropped only as the user asked.
-
-`read_sweep`: tables of runs from anywhere, recognised, checked and converted, into one `Sweep`.
-"""
+"""`read_sweep`: tables of runs from anywhere, recognised, checked and converted, into one `Sweep`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,95 +11,18 @@ import pandas as pd
 
 from scalefit._values import Note, merge
 from scalefit.errors import SweepError
-from scalefit.loading.columns import curve_column, missing, recognise, rename, state_column, take_apart, unfinished
-from scalefit.loading.doubts import NONFINITE, check_numbers, doubt_units, settle_nonfinite, to_numbers
+from scalefit.loading import numbers
+from scalefit.loading.columns import Overrides, notes_on_tracking, recognise, require_runs, shorten, take_apart
 from scalefit.loading.frames import RawTable, Rows, gather
 from scalefit.loading.units import settle_batch, units
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import AXES, BY_COLUMN, check_data_unit
 
+CONVENTIONS = (None, "non_embedding", "total")
 DUPLICATES = ("raise", "keep", "drop")
 
 _DECIMALS = 6
 """A loss with more decimals than these is taken for a measured one; fewer may coincide by chance."""
-
-
-def settle_duplicates(
-    table: pd.DataFrame, rows: Rows, duplicates: str, shared: Collection[str]
-) -> tuple[pd.DataFrame, Rows, list[Note]]:
-    """Refuse, keep or drop runs that are in the table twice.
-
-    Two rows are one run when they agree in every column to the last bit. When the rows bear different names, or come
-    from sources with different columns (then only the `shared` ones can be compared), the loss must also have more
-    than six decimals: rounded losses of repeated runs coincide by chance, full ones do not. Diverged runs without a
-    name are never copies, since a missing loss tells nothing.
-
-    Raises
-    ------
-    SweepError
-        With ``duplicates="raise"``: how many there are, and the first pair.
-    """
-    first_of = _copies(table)
-    if len(set(shared)) < len(table.columns):
-        across = _copies(table[[name for name in table.columns if name in shared]])
-        apart = (across >= 0) & (rows.source[across] != rows.source) & ~_rounded(table)
-        first_of = np.where((first_of < 0) & apart, across, first_of)
-    twice = first_of >= 0
-    if not twice.any():
-        return table, rows, []
-    row = int(np.flatnonzero(twice)[0])
-    pair = f"{rows.name(row)} copies {rows.name(int(first_of[row]))}"
-    found = f"exact copies of another run, loss included: {int(twice.sum())} of {len(table)} runs (first: {pair})"
-    if duplicates == "raise":
-        raise SweepError(
-            f"{found}. Copies make errors look smaller than they are: duplicates='drop' leaves them out; "
-            "duplicates='keep' keeps them, if they really are separate runs"
-        )
-    if duplicates == "keep":
-        return table, rows, [Note("duplicates", f"{found}; all were kept, as asked", caution=True)]
-    note = Note("duplicates", f"{found}; the copies were dropped, as asked")
-    return table[~twice].reset_index(drop=True), rows.keep(~twice), [note]
-
-
-def _rounded(table: pd.DataFrame) -> np.ndarray:
-    loss = table["loss"].to_numpy()
-    with np.errstate(over="ignore"):
-        return ~np.isfinite(loss) | (np.round(loss, _DECIMALS) == loss)
-
-
-def _copies(table: pd.DataFrame) -> np.ndarray:
-    """Return, for each row, the first row that is the same run, or -1."""
-    first_of = np.full(len(table), -1)
-    numbers = [name for name in table.columns if name in BY_COLUMN and BY_COLUMN[name].numeric]
-    alike = table.duplicated(numbers, keep=False).to_numpy()  # few rows pass, so texts are compared only there
-    if "run" not in table.columns:
-        alike = alike & np.isfinite(table["loss"].to_numpy())
-    if not alike.any():
-        return first_of
-    names = [name for name in table.columns if name != "run"]
-    few = table.loc[alike, names].reset_index(drop=True)
-    texts = [name for name in names if not pd.api.types.is_numeric_dtype(few[name])]
-    few = few.assign(**{str(name): few[name].map(ascii) for name in texts})  # lists cannot be compared, texts can
-    if "run" in table.columns:
-        run = table.loc[alike, "run"].map(ascii).to_numpy(dtype=object)
-        few = few.assign(_run=np.where(_rounded(few), run, ""))
-    group = few.groupby(list(few.columns), sort=False, dropna=False).ngroup().to_numpy()
-    positions = np.flatnonzero(alike)
-    earliest = pd.Series(positions).groupby(group).transform("first").to_numpy()
-    first_of[positions] = np.where(earliest == positions, -1, earliest)
-    return first_of
-
-
-CONVENTIONS = (None, "non_embedding", "total")
-
-
-@dataclass(frozen=True)
-class _Options:
-    columns: Mapping[str, str | None] | None
-    batch_unit: str | None
-    seq_len: float | None
-    nonfinite: str
-    data_unit: str
 
 
 def read_sweep(
@@ -163,11 +83,18 @@ def read_sweep(
     that unpacks to 1 GiB. Near these limits reading takes up to 4 GB. Larger tables are read as a list of files, or
     put together as a DataFrame, which is not limited.
 
+    See Also
+    --------
+    read_curves : Reads losses along training.
+    load_dataset : Loads a bundled or public sweep by its name.
+    Sweep.from_frame : Takes a table that already is in these words and units.
+
     Examples
     --------
+    >>> import scalefit as sf
     >>> same = {"bs": 64, "N": 1e8, "steps": 1000, "D": 65536e3}
     >>> runs = [{"lr": 1e-3, "val_loss": 3.5, **same}, {"lr": 2e-3, "val_loss": 3.4, **same}]
-    >>> sweep = read_sweep(runs)
+    >>> sweep = sf.read_sweep(runs)
     >>> sweep.table["batch"].tolist()
     [65536.0, 65536.0]
     >>> print(sweep.notes[1].text)
@@ -175,27 +102,23 @@ def read_sweep(
     """
     check_data_unit(data_unit)
     one_of("batch_unit", batch_unit, units(data_unit))
-    one_of("nonfinite", nonfinite, NONFINITE)
+    one_of("nonfinite", nonfinite, numbers.NONFINITE)
     one_of("duplicates", duplicates, DUPLICATES)
     one_of("params_convention", params_convention, CONVENTIONS)
-    options = _Options(columns, batch_unit, seq_len, nonfinite, data_unit)
     raws = gather(source)
-    settled = [_settle(raw, options) for raw in raws]
-    table, notes = _join(raws, settled)
-    rows = Rows.of([raw.name for raw in raws], [len(raw.frame) for raw in raws])
-    table, rows, dropped = settle_nonfinite(table, rows, nonfinite)
-    shared = set.intersection(*(set(part.table.columns) for part in settled)) | {"diverged"}
-    table, rows, copies = settle_duplicates(table, rows, duplicates, shared)
+    unit = batch_unit, seq_len, data_unit
+    settled, params_names = zip(*(_settle(raw, columns, unit, nonfinite) for raw in raws), strict=True)
+    table, notes = _join(settled)
+    rows = Rows.of([raw.name for raw in raws], [len(raw) for raw in raws])
+    table, rows, dropped = numbers.settle_nonfinite(table, rows, nonfinite)
+    shared = set.intersection(*(set(part.columns) for part in settled)) | {"diverged"}
+    table, rows, copies = _settle_duplicates(table, rows, duplicates, shared)
     if len(raws) > 1:
         table = table.assign(source=np.array(rows.names, dtype=object)[rows.source])
-    convention, inferred = _convention([part.params_name for part in settled], params_convention)
+    convention, inferred = _convention(params_names, params_convention)
+    every = merge(notes, inferred, dropped, copies, numbers.notes_on_units(table, data_unit))
     return Sweep.from_frame(
-        table,
-        notes=merge(notes, inferred, dropped, copies, doubt_units(table, data_unit)),
-        source=raws[0].name.removeprefix("the ") if len(raws) == 1 else f"{raws[0].name} and {len(raws) - 1} more",
-        rtol=rtol,
-        params_convention=convention,
-        data_unit=data_unit,
+        table, notes=every, source=rows.title, rtol=rtol, params_convention=convention, data_unit=data_unit
     )
 
 
@@ -205,93 +128,121 @@ def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
         raise SweepError(f"{name} should be one of {', '.join(map(repr, allowed))}; found {value!r}")
 
 
-@dataclass(frozen=True, eq=False)
-class _Settled:
-    """One source after recognition, checks and conversion of units."""
-
-    table: pd.DataFrame
-    notes: tuple[Note, ...]
-    params_name: str | None
+BatchUnit = tuple[str | None, float | None, str]
+"""Unit of the batch, data per sequence, and unit of the data, as the user gave them."""
 
 
-def _settle(raw: RawTable, options: _Options) -> _Settled:
-    names = list(raw.frame.columns)
+def _settle(raw: RawTable, columns: Overrides, unit: BatchUnit, nonfinite: str) -> tuple[RawTable, str | None]:
+    """Return one source, checked and in the words and units of the package, and what its column of params is called."""
     try:
-        found, notes = recognise(names, options.columns, options.data_unit)
+        found, notes = recognise(raw.columns, columns, unit[-1])
     except SweepError as error:
         raise SweepError(f"{raw.name}: {error}") from None
-    if lacking := missing(found, names, raw.name):
-        raise SweepError(lacking)
-    rows = Rows.of([raw.name], [len(raw.frame)])
-    numbers = {
-        column: to_numbers(raw.frame[name], column, rows) for column, name in found.items() if BY_COLUMN[column].numeric
-    }
-    frame = _without_verdict(raw.frame, numbers["loss"])
-    table, moved = rename(frame, found)
-    table = table.assign(**numbers)
-    check_numbers(table, rows, options.nonfinite)
-    table, units = settle_batch(table, rows, options.batch_unit, options.seq_len, options.data_unit)
-    remarks = (*raw.notes, *notes, *moved, *units, *_states(raw), *_curves(raw, table))
-    return _Settled(table, remarks, found.get("params"))
+    require_runs(found, raw.columns, raw.name)
+    rows = Rows.of([raw.name], [len(raw)])
+    given = _without_verdict(raw, found["loss"], rows)
+    table, moved = numbers.to_words(given, found, rows)
+    numbers.check_numbers(table, rows, nonfinite)
+    table, units = settle_batch(table, rows, *unit)
+    tracking = notes_on_tracking(raw.frame, table[[name for name in AXES if name in table.columns]], raw.name)
+    return RawTable(raw.name, table, (*raw.notes, *notes, *moved, *units, *tracking)), found.get("params")
 
 
-def _without_verdict(frame: pd.DataFrame, loss: np.ndarray) -> pd.DataFrame:
+def _without_verdict(raw: RawTable, loss: str, rows: Rows) -> RawTable:
     """Leave out a `diverged` column that says no more than the losses do, as the table of a sweep has."""
-    verdict = frame["diverged"] if "diverged" in frame.columns else pd.Series(dtype=object)
-    same = pd.api.types.is_bool_dtype(verdict) and np.array_equal(verdict, ~np.isfinite(loss))
-    return frame.drop(columns="diverged") if same else frame
+    if "diverged" not in raw.columns or not pd.api.types.is_bool_dtype(raw.frame["diverged"]):
+        return raw
+    lost = ~np.isfinite(numbers.to_numbers(raw.frame[loss], "loss", rows))
+    same = np.array_equal(raw.frame["diverged"], lost)
+    return replace(raw, frame=raw.frame.drop(columns="diverged")) if same else raw
 
 
-def _states(raw: RawTable) -> list[Note]:
-    """Note runs that a tracker does not call finished: their last loss is not a final loss."""
-    column = state_column(raw.frame.columns)
-    counts = unfinished(raw.frame[column].dropna()) if column else None
-    if not counts:
-        return []
-    shown = ", ".join(f"{count} {state}" for state, count in counts.items())
-    text = f"{column!r} in {raw.name} says that not every run finished ({shown}): their loss is not final; all are kept"
-    return [Note("unfinished", text, caution=True)]
-
-
-def _curves(raw: RawTable, table: pd.DataFrame) -> list[Note]:
-    """Note a table that looks like whole curves: rows that differ in the step, and seldom in the settings."""
-    column = curve_column(raw.frame.columns)
-    axes = [name for name in AXES if name in table.columns]
-    if column is None or table.duplicated(axes).mean() < 0.5:
-        return []
-    text = f"every row of {raw.name} counts as one run, but the column {column!r} suggests whole loss curves"
-    return [Note("curves", f"{text}; if so, keep the last row of each run", caution=True)]
-
-
-def _join(raws: list[RawTable], settled: list[_Settled]) -> tuple[pd.DataFrame, tuple[Note, ...]]:
+def _join(parts: Sequence[RawTable]) -> tuple[pd.DataFrame, tuple[Note, ...]]:
     """Put the tables under each other; what tells where a run sits must be in all of them or in none."""
-    if len(raws) == 1:
-        return settled[0].table, settled[0].notes
+    if len(parts) == 1:
+        return parts[0].frame, parts[0].notes
     for column in AXES:
-        without = [raw.name for raw, part in zip(raws, settled, strict=True) if column not in part.table.columns]
-        if without and len(without) < len(raws):
-            having = next(raw.name for raw, part in zip(raws, settled, strict=True) if column in part.table.columns)
+        having = [part.name for part in parts if column in part.columns]
+        without = [part.name for part in parts if column not in part.columns]
+        if having and without:
             raise SweepError(
-                f"{len(without)} of {len(raws)} sources have no column for {column}, first {without[0]}, while "
-                f"{having} has one; name it with columns={{{column!r}: '<its name>'}} or read these apart"
+                f"{len(without)} of {len(parts)} sources have no column for {column}, first {without[0]}, while "
+                f"{having[0]} has one; name it with columns={{{column!r}: '<its name>'}} or read these apart"
             )
-    table = pd.concat([part.table for part in settled], ignore_index=True)
-    shared = set.intersection(*(set(part.notes) for part in settled))
-    notes = [
-        note if note in shared or raw.name in note.text else Note(note.code, f"{raw.name}: {note.text}", note.caution)
-        for raw, part in zip(raws, settled, strict=True)
-        for note in part.notes
-    ]
-    partial = [name for name in table.columns if any(name not in part.table.columns for part in settled)]
-    if partial:
-        shown = ", ".join(partial[:10]) + (", ..." if len(partial) > 10 else "")
+    table = pd.concat([part.frame for part in parts], ignore_index=True)
+    notes = [Note("files", f"{len(table)} runs from {len(parts)} sources; `source` names them")]
+    shared = set.intersection(*(set(part.notes) for part in parts))
+    for part in parts:
+        for note in part.notes:
+            known = note in shared or part.name in note.text
+            notes.append(note if known else replace(note, text=f"{part.name}: {note.text}"))
+    if partial := [name for name in table.columns if any(name not in part.columns for part in parts)]:
+        shown = shorten(partial, 10, ", ...")
         notes.append(Note("files", f"not every source has these columns, which are empty for its runs: {shown}"))
-    return table, merge([Note("files", f"{len(table)} runs from {len(raws)} sources; `source` names them")], notes)
+    return table, merge(notes)
 
 
-def _convention(names: list[str | None], given: str | None) -> tuple[str | None, list[Note]]:
+def _convention(names: Sequence[str | None], given: str | None) -> tuple[str | None, list[Note]]:
     """Return what `params` counts: as said, or as every source's column name says."""
-    telling = [name is not None and "non_embedding" in take_apart(name).leaf[-1].lower() for name in names]
+    telling = [name is not None and "non_embedding" in take_apart(name).leaves[-1].lower() for name in names]
     if given is not None or not all(telling):
         return given, []
     return "non_embedding", [Note("params_convention", "params counts no embeddings, as its column's name says")]
+
+
+def _settle_duplicates(
+    table: pd.DataFrame, rows: Rows, duplicates: str, shared: Collection[str]
+) -> tuple[pd.DataFrame, Rows, list[Note]]:
+    """Refuse, keep or drop runs that are in the table twice.
+
+    Two rows are one run when they agree in every column to the last bit. When the rows bear different names, or come
+    from sources with different columns (then only the `shared` ones can be compared), the loss must also have more
+    than six decimals: rounded losses of repeated runs coincide by chance, full ones do not. Diverged runs without a
+    name are never copies, since a missing loss tells nothing.
+    """
+    first_of = _copies(table)
+    if len(set(shared)) < len(table.columns):
+        across = _copies(table[[name for name in table.columns if name in shared]])
+        apart = (across >= 0) & (rows.source[across] != rows.source) & ~_rounded(table)
+        first_of = np.where((first_of < 0) & apart, across, first_of)
+    twice = first_of >= 0
+    if not twice.any():
+        return table, rows, []
+    row = int(np.flatnonzero(twice)[0])
+    pair = f"{rows.name(row)} copies {rows.name(int(first_of[row]))}"
+    found = f"exact copies of another run, loss included: {int(twice.sum())} of {len(table)} runs (first: {pair})"
+    if duplicates == "raise":
+        raise SweepError(
+            f"{found}. Copies make errors look smaller than they are: duplicates='drop' leaves them out; "
+            "duplicates='keep' keeps them, if they really are separate runs"
+        )
+    if duplicates == "keep":
+        return table, rows, [Note("duplicates", f"{found}; all were kept, as asked", caution=True)]
+    note = Note("duplicates", f"{found}; the copies were dropped, as asked")
+    return table[~twice].reset_index(drop=True), rows.keep(~twice), [note]
+
+
+def _rounded(table: pd.DataFrame) -> np.ndarray:
+    loss = table["loss"].to_numpy()
+    with np.errstate(over="ignore"):
+        return ~np.isfinite(loss) | (np.round(loss, _DECIMALS) == loss)
+
+
+def _copies(table: pd.DataFrame) -> np.ndarray:
+    """Return, for each row, the first row that is the same run, or -1."""
+    numeric = [name for name in table.columns if name in BY_COLUMN and BY_COLUMN[name].numeric]
+    alike = np.flatnonzero(table.duplicated(numeric, keep=False))  # few rows pass, so texts are compared only there
+    first_of = np.full(len(table), -1)
+    if not len(alike):
+        return first_of
+    few = table.iloc[alike].reset_index(drop=True)
+    named = "run" in table.columns
+    apart = _rounded(few) if named else ~np.isfinite(few["loss"].to_numpy())
+    run = np.where(apart, few["run"].map(ascii) if named else alike.astype(str), "")
+    few = few.drop(columns="run", errors="ignore")
+    texts = [name for name in few.columns if not pd.api.types.is_numeric_dtype(few[name])]
+    few = few.assign(**{str(name): few[name].map(ascii) for name in texts})  # lists cannot be compared, texts can
+    keys = [*(few[name] for name in few.columns), run]
+    earliest = pd.Series(alike).groupby(keys, sort=False, dropna=False).transform("min").to_numpy()
+    first_of[alike] = np.where(earliest == alike, -1, earliest)
+    return first_of

@@ -36,41 +36,22 @@ def settle_batch(
 ) -> tuple[pd.DataFrame, list[Note]]:
     """Return the table with its batch in the data unit, and its tokens where they follow from steps and batch.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Columns in words, numbers checked; `batch` still in the unit of the input.
-    rows : Rows
-        Where each row came from.
-    batch_unit : str or None
-        The data unit, ``"sequences"``, or None to have the unit proven.
-    seq_len : float or None
-        Data per sequence.
-    data_unit : str
-        What `tokens` counts.
-
-    Raises
-    ------
-    SweepError
-        If the unit can neither be taken from the arguments nor proven, or if steps and tokens contradict it.
+    The unit is what `batch_unit` says, unless steps and tokens contradict it; without a word it must be proven.
     """
     if "batch" not in table.columns:
-        ignored = batch_unit is not None or seq_len is not None
-        return table, [
-            Note("batch_unit", "there is no batch column, so batch_unit and seq_len were not used")
-        ] * ignored
+        text = "there is no batch column, so batch_unit and seq_len were not used"
+        return table, [Note("batch_unit", text)] if batch_unit is not None or seq_len is not None else []
+    ratio = _ratio(table)
     length = _seq_len(table, rows, seq_len, data_unit)
     if batch_unit is None:
-        factor, text = _prove(table, rows, length, data_unit)
+        factor, text = _prove(ratio, length, rows, data_unit, [n for n in ("steps", "tokens") if n not in table])
     elif batch_unit == data_unit:
         factor, text = np.ones(len(table)), f"batch is in {data_unit}, as said"
-        _refute(table, rows, factor, f"batch_unit={data_unit!r}")
+        _refute(ratio, factor, rows, f"batch_unit={data_unit!r}")
     else:
-        if length is None:
-            length = _length_of_sequences(table, data_unit)
-        factor = length
-        text = f"batch was in sequences, as said, and is now in {data_unit} ({_range(length)} each)"
-        _refute(table, rows, factor, f"batch_unit='sequences' with seq_len {_range(length)}")
+        factor = _length_of_sequences(ratio, data_unit) if length is None else length
+        text = f"batch was in sequences, as said, and is now in {data_unit} ({_range(factor)} each)"
+        _refute(ratio, factor, rows, f"batch_unit='sequences' with seq_len {_range(factor)}")
     table = table.assign(batch=table["batch"].to_numpy() * factor)
     notes = [Note("batch_unit", text)]
     if "tokens" not in table.columns and "steps" in table.columns:
@@ -95,42 +76,41 @@ def _seq_len(table: pd.DataFrame, rows: Rows, given: float | None, unit: str) ->
     return np.full(len(table), float(given))
 
 
-def _ratio(table: pd.DataFrame) -> np.ndarray | None:
-    """Return tokens / (steps * batch) of each run: the tokens in one unit of batch; None without these columns."""
+def _ratio(table: pd.DataFrame) -> np.ndarray:
+    """Return tokens / (steps * batch) of each run: the tokens in one unit of batch; NaN without these columns."""
     if not {"steps", "tokens"} <= set(table.columns):
-        return None
+        return np.full(len(table), np.nan)
     with np.errstate(all="ignore"):
         return table["tokens"].to_numpy() / table["steps"].to_numpy() / table["batch"].to_numpy()
 
 
-def _prove(table: pd.DataFrame, rows: Rows, length: np.ndarray | None, unit: str) -> tuple[np.ndarray, str]:
-    ratio = _ratio(table)
-    if ratio is None:
-        need = [name for name in ("steps", "tokens") if name not in table.columns]
+def _prove(
+    ratio: np.ndarray, length: np.ndarray | None, rows: Rows, unit: str, lacking: list[str]
+) -> tuple[np.ndarray, str]:
+    """Return what to multiply the batch by and why, or raise where steps and tokens do not tell."""
+    if lacking:
         raise SweepError(
-            f"the unit of batch is not known: without {' and '.join(need)} it cannot be checked; {_advice(unit)}"
+            f"the unit of batch is not known: without {' and '.join(lacking)} it cannot be checked; {_advice(unit)}"
         )
     if np.all(np.abs(ratio - 1) <= PROOF):
-        return np.ones(len(table)), f"batch is in {unit}: steps * batch = tokens in every run within 1 %"
+        return np.ones(len(ratio)), f"batch is in {unit}: steps * batch = tokens in every run within 1 %"
     shown = f"tokens / (steps * batch) is {_range(ratio)}"
-    if length is not None:
-        off = np.abs(ratio / length - 1) > PROOF
-        if off.any():
-            row = int(np.flatnonzero(off)[0])
+    doubt = f"the unit of batch is not clear: {shown}, neither 1 (batch in {unit}) nor"
+    if length is None:
+        whole = _whole(ratio)
+        if whole is None:
             raise SweepError(
-                f"the unit of batch is not clear: {shown}, neither 1 (batch in {unit}) nor seq_len ({_range(length)}) "
-                f"in {int(off.sum())} of {len(off)} runs, first {ratio[row]:.6g} in {rows.name(row)}; correct these, "
-                f"or {_advice(unit)}"
+                f"{doubt} one whole number (batch in sequences of that length); are steps, batch and tokens of the "
+                f"same runs? If so, {_advice(unit)}"
             )
-        return length, f"batch was in sequences of {_range(length)} {unit} and is now in {unit}: {shown}"
-    whole = _whole(ratio)
-    if whole is None:
+        length = np.full(len(ratio), whole)
+    elif (off := np.abs(ratio / length - 1) > PROOF).any():
+        row = int(off.argmax())
         raise SweepError(
-            f"the unit of batch is not clear: {shown}, neither 1 (batch in {unit}) nor one whole number (batch in "
-            f"sequences of that length); are steps, batch and tokens of the same runs? If so, {_advice(unit)}"
+            f"{doubt} seq_len ({_range(length)}) in {int(off.sum())} of {len(off)} runs, first {ratio[row]:.6g} in "
+            f"{rows.name(row)}; correct these, or {_advice(unit)}"
         )
-    text = f"batch was in sequences of {whole:g} {unit} and is now in {unit}: {shown}"
-    return np.full(len(table), whole), text
+    return length, f"batch was in sequences of {_range(length)} {unit} and is now in {unit}: {shown}"
 
 
 def _whole(ratio: np.ndarray) -> float | None:
@@ -140,11 +120,8 @@ def _whole(ratio: np.ndarray) -> float | None:
     divisible by two is taken, as sequence lengths are.
     """
     center = float(np.median(ratio))
-    if (
-        not 0 < center < np.inf
-        or np.any(np.abs(ratio / center - 1) > PROOF)
-        or abs(np.round(center) / center - 1) > PROOF / 2
-    ):
+    alike = 0 < center < np.inf and np.all(np.abs(ratio / center - 1) <= PROOF)
+    if not alike or abs(np.round(center) / center - 1) > PROOF / 2:
         return None
     low, high = np.ceil(ratio.min() - 0.5), np.floor(ratio.max() + 0.5)
     if high - low > 1e6 or center < 1.5:
@@ -153,10 +130,9 @@ def _whole(ratio: np.ndarray) -> float | None:
     return float(whole[np.argmax(whole & -whole)])
 
 
-def _length_of_sequences(table: pd.DataFrame, unit: str) -> np.ndarray:
+def _length_of_sequences(ratio: np.ndarray, unit: str) -> np.ndarray:
     """Return the sequence length that steps and tokens prove when the user said sequences but not how long."""
-    ratio = _ratio(table)
-    if ratio is None:
+    if np.isnan(ratio).all():
         raise SweepError(f"batch_unit='sequences' needs seq_len=<{unit} per sequence>, or a column seq_len")
     whole = None if np.all(np.abs(ratio - 1) <= PROOF) else _whole(ratio)
     if whole is None:
@@ -164,17 +140,14 @@ def _length_of_sequences(table: pd.DataFrame, unit: str) -> np.ndarray:
             f"batch_unit='sequences' does not fit: tokens / (steps * batch) is {_range(ratio)}, not one whole number "
             f"above 1; pass seq_len=<{unit} per sequence> if it is known, or batch_unit={unit!r}"
         )
-    return np.full(len(table), whole)
+    return np.full(len(ratio), whole)
 
 
-def _refute(table: pd.DataFrame, rows: Rows, factor: np.ndarray, claim: str) -> None:
+def _refute(ratio: np.ndarray, factor: np.ndarray, rows: Rows, claim: str) -> None:
     """Refuse a claim that steps and tokens contradict."""
-    ratio = _ratio(table)
-    if ratio is None:
-        return
     off = np.abs(ratio / factor - 1) > CONTRADICTION
     if off.any():
-        row = int(np.flatnonzero(off)[0])
+        row = int(off.argmax())
         raise SweepError(
             f"{claim} contradicts steps and tokens in {int(off.sum())} of {len(off)} runs, first in {rows.name(row)}: "
             f"tokens / (steps * batch) should be {factor[row]:g} and is {ratio[row]:.6g}; correct the claim, or set a "

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scalefit._levels import count_levels
 from scalefit._values import Note, Observations, merge
 from scalefit.display import Face, Shown
 from scalefit.errors import SweepError
@@ -323,11 +324,11 @@ def _doubts(
     """Return notes on what shares a cell but perhaps should not, and on how repeated runs were treated."""
     notes = []
     names = [name for name in _CONFOUNDERS if name in sweep.columns and name not in (*axes, *by)]
-    labels = sweep.labels(names).groupby(cell).nunique(dropna=False) if names else pd.DataFrame()
     for name in names:
-        if mixed := int((labels[name] > 1).sum()):
+        counts = count_levels(cell, sweep.labels(name)[name].to_numpy())
+        if mixed := int((counts > 1).sum()):
             text = (
-                f"{name} varies within {mixed} of {len(labels)} cells, whose optima mix its values; add it to by=, or "
+                f"{name} varies within {mixed} of {len(counts)} cells, whose optima mix its values; add it to by=, or "
                 "select one value with where()"
             )
             notes.append(Note("mixed", text, caution=True))

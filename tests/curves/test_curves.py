@@ -275,7 +275,7 @@ def test_a_point_that_is_there_twice_is_refused() -> None:
     [
         ({"loss": [3.0] * 14 + [-1.0]}, r"loss should be positive: 1 of 15 .* first -1 in row 15"),
         ({"loss": [3.0] * 14 + ["low"]}, r"loss should hold numbers: 1 of 15 .*'low' in row 15"),
-        ({"step": [np.nan, *range(1, 15)]}, r"steps \(column 'step'\) should be finite.*first missing in row 1"),
+        ({"step": [np.nan, *range(1, 15)]}, r"steps \(column 'step'\) should be finite.*first missing or NaN in row 1"),
         ({"step": [-1, *range(1, 15)]}, r"steps .*not negative: 1 of 15 .*first -1 in row 1"),
         ({"lr": [0.0] * 5 + [1e-3] * 10}, r"lr should be positive: 1 of 3 .*first 0 in row 5"),
         (

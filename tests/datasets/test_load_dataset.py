@@ -17,10 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit._datasets import fetch as retrieval
-from scalefit._datasets import registry
-from scalefit._datasets.fetch import read_mup, read_reference_points, read_zhang
+from scalefit._datasets import fetch, registry
 from scalefit._datasets.load_dataset import datasets, load_dataset
+from scalefit._datasets.read_table import read_mup, read_reference_points, read_zhang
 from scalefit.errors import SweepError
 from scalefit.sweep import Sweep
 
@@ -117,7 +116,7 @@ def test_a_public_sweep_is_downloaded_once_and_says_where_it_is_from(site, monke
 
 
 def test_raw_returns_the_rows_as_published_with_the_notes(site, monkeypatch):
-    register(monkeypatch, remarks=("mind the gap",))
+    register(monkeypatch, cautions=("mind the gap",))
     site.bodies[ADDRESS] = RUNS
     table = load_dataset("some-runs", raw=True)
     assert table.columns.tolist() == ["h", "lr", "bs", "ti", "loss", "smooth loss", "D", "N"]
@@ -182,7 +181,7 @@ def test_a_missing_file_is_said_to_be_gone(site, monkeypatch):
 
 def test_a_server_that_does_not_answer_is_given_up(site, monkeypatch):
     register(monkeypatch)
-    monkeypatch.setattr(retrieval, "TIMEOUT", 0.2)
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
     site.hold = threading.Event()
     try:
         with pytest.raises(SweepError, match=r"did not answer within 0\.2 s"):
@@ -342,21 +341,21 @@ def test_an_installed_package_finds_its_own_copy_first(monkeypatch, tmp_path):
     known = registry.DATASETS["simulated"]
     package = tmp_path / "site" / "scalefit"
     (package / "_data" / "simulated").mkdir(parents=True)
-    monkeypatch.setattr(retrieval, "_PACKAGE", package)
+    monkeypatch.setattr(fetch, "_PACKAGE", package)
     with pytest.raises(SweepError, match=r"simulated should be bundled.*install scalefit again"):
         load_dataset("simulated")
     (tmp_path / "site" / "data" / "simulated").mkdir(parents=True)
     checkout = tmp_path / "site" / "data" / "simulated" / "runs.csv"
     checkout.write_text("lr,loss\n1,2\n")
-    assert retrieval.bundled_path(known) == checkout
+    assert fetch.bundled_path(known) == checkout
     (package / "_data" / "simulated" / "runs.csv").write_text("lr,loss\n1,3\n")
-    assert retrieval.bundled_path(known) == package / "_data" / "simulated" / "runs.csv"
+    assert fetch.bundled_path(known) == package / "_data" / "simulated" / "runs.csv"
 
 
 def test_the_real_sweep_is_bundled():
     try:
-        retrieval.bundled_path(registry.DATASETS["tiny-lm"])
-        retrieval.bundled_path(registry.DATASETS["tiny-lm-curves"])
+        fetch.bundled_path(registry.DATASETS["tiny-lm"])
+        fetch.bundled_path(registry.DATASETS["tiny-lm-curves"])
     except SweepError as error:
         pytest.skip(f"the sweep has not been generated in this checkout: {error}")
     sweep = load_dataset("tiny-lm")
@@ -378,7 +377,7 @@ def test_the_list_states_source_commit_hash_and_licence_of_every_public_set():
     assert public["commit"].str.match(r"^([0-9a-f]{8}|[0-9a-f]{40})( [0-9a-f]{40})*$").all()
     assert public["sha256"].str.match(r"^([0-9a-f]{64}( [0-9a-f]{64})*)?$").all()
     simulated = listed.loc["simulated"]
-    path = retrieval.bundled_path(registry.DATASETS["simulated"])
+    path = fetch.bundled_path(registry.DATASETS["simulated"])
     assert simulated["rows"] == 560
     assert simulated["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert simulated["size"] == path.stat().st_size

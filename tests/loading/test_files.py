@@ -20,9 +20,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from scalefit.errors import SweepError
-from scalefit.loading import files
-from scalefit.loading import parquet as parquet_size
-from scalefit.loading import parsing as limits
+from scalefit.loading import files, parquet, parsing
 from scalefit.loading.read_sweep import read_sweep
 from scalefit.sweep import Sweep
 
@@ -250,7 +248,7 @@ def test_a_bomb_is_refused_before_it_fills_the_memory(
     assert "GiB of data" in found
     assert "save it as Parquet" in found
     wide = pd.DataFrame({"lr": np.ones(200_000), "loss": np.ones(200_000)})
-    monkeypatch.setattr(limits, "MAX_PARQUET", 1_000_000)
+    monkeypatch.setattr(parsing, "MAX_PARQUET", 1_000_000)
     found = refusal(write("a.parquet", wide.to_parquet()))
     assert "200000 rows of 2 columns, which unpack to 0.00298 GiB" in found
     assert "expected at most 0.000931 GiB" in found
@@ -269,18 +267,18 @@ def test_rows_that_share_no_name_are_refused_before_the_table_is_built(
     few = "\n".join(inner % f'"k{i}": 1' for i in range(40))
     path = write("runs.jsonl", few.encode())
     with monkeypatch.context() as patch:
-        patch.setattr(limits, "MAX_CELLS", 1500)
+        patch.setattr(parsing, "MAX_CELLS", 1500)
         if inner == "{%s}":
             patch.setattr(pd, "DataFrame", fail)
         found = refusal(path)
         assert "runs.jsonl makes a table of 40 rows x 40 columns" in found
         assert "split it by runs" in found
-    monkeypatch.setattr(limits, "MAX_COLUMNS", 39)
+    monkeypatch.setattr(parsing, "MAX_COLUMNS", 39)
     assert "runs.jsonl has 40 columns, expected at most 39" in refusal(path)
 
 
 def test_the_rows_of_a_list_in_memory_are_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_CELLS", 1500)
+    monkeypatch.setattr(parsing, "MAX_CELLS", 1500)
     assert "40 rows x 40 columns" in refusal([{f"k{i}": 1} for i in range(40)])
 
 
@@ -292,7 +290,7 @@ def test_a_long_name_is_not_repeated_for_every_name_below_it(write: Callable[[st
 def test_the_values_of_json_are_counted_before_they_are_read(
     write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "MAX_VALUES", 100)
+    monkeypatch.setattr(parsing, "MAX_VALUES", 100)
     assert "runs.jsonl holds 120 values" in refusal(write("runs.jsonl", b'{"lr": [' + b"[]," * 59 + b"1]}"))
 
 
@@ -320,16 +318,16 @@ def test_short_rows_under_a_wide_header_count_as_whole_rows(
 ) -> None:
     text = b",".join(b"c%d" % i for i in range(100)) + b"\n" + b"1\r\n" * 50
     path = write("a.csv", text)
-    monkeypatch.setattr(limits, "MAX_CELLS", 4999)
+    monkeypatch.setattr(parsing, "MAX_CELLS", 4999)
     assert "50 rows x 100 columns, expected at most 4,999 cells" in refusal(path)
-    monkeypatch.setattr(limits, "MAX_CELLS", 5000)
+    monkeypatch.setattr(parsing, "MAX_CELLS", 5000)
     assert "no column for loss" in refusal(path)
 
 
 def test_a_row_of_too_many_values_is_refused_unread(
     write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "MAX_CELLS", 1000)
+    monkeypatch.setattr(parsing, "MAX_CELLS", 1000)
     assert "a.csv holds 1001 commas" in refusal(write("a.csv", b"lr,loss\n" + b"1," * 1000 + b"\n"))
 
 
@@ -352,7 +350,7 @@ def test_parquet_in_which_few_bytes_stand_for_many(
     kind: str, write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thousand rows of one text of 20 kB are 20 MB; a thousand rows with that text in one of them are not."""
-    monkeypatch.setattr(limits, "MAX_PARQUET", 1_000_000)
+    monkeypatch.setattr(parsing, "MAX_PARQUET", 1_000_000)
     texts = ["x" * 20_000, "y"]
     found = refusal(write("a.parquet", numbered(kind, texts, [0] * 1000)))
     assert "a.parquet holds texts in column 'the.note" in found
@@ -368,8 +366,8 @@ def test_nested_texts_that_cannot_be_numbered_are_measured_piece_by_piece(
     def refuse(_: Any) -> int:
         raise pa.ArrowException("as for chunked nested arrays")
 
-    monkeypatch.setattr(limits, "MAX_PARQUET", 1_000_000)
-    monkeypatch.setattr(parquet_size, "_length", refuse)
+    monkeypatch.setattr(parsing, "MAX_PARQUET", 1_000_000)
+    monkeypatch.setattr(parquet, "_length", refuse)
     texts = ["x" * 20_000, "y"]
     found = refusal(write("a.parquet", numbered("list", texts, [0] * 1000)))
     assert "texts in column 'the.note.list.element', which unpack to 0.00" in found, "it stops at the limit"
@@ -379,7 +377,7 @@ def test_nested_texts_that_cannot_be_numbered_are_measured_piece_by_piece(
 def test_parquet_whose_texts_stay_numbered_is_read(
     write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "MAX_PARQUET", 1_000_000)
+    monkeypatch.setattr(parsing, "MAX_PARQUET", 1_000_000)
     data = numbered("text", ["x" * 20_000], [0] * 1000, store_schema=True)
     assert isinstance(read_sweep(write("a.parquet", data)).table["the.note"].dtype, pd.CategoricalDtype)
 
@@ -387,7 +385,7 @@ def test_parquet_whose_texts_stay_numbered_is_read(
 def test_parquet_of_long_values_of_one_length_is_measured(
     write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "MAX_PARQUET", 1_000_000)
+    monkeypatch.setattr(parsing, "MAX_PARQUET", 1_000_000)
     out = io.BytesIO()
     fixed = pa.array([b"x" * 20_000] * 1000, pa.binary(20_000))
     pq.write_table(pa.table({"lr": np.ones(1000), "loss": np.ones(1000), "x": fixed}), out)
