@@ -26,13 +26,13 @@ from .batch_size.batch_schedule import BatchSchedule as BatchSchedule
 from .batch_size.batch_schedule import batch_schedule as batch_schedule
 from .batch_size.best_batch import BestBatch as BestBatch
 from .batch_size.best_batch import best_batch as best_batch
-from .batch_size.critical import adjust_batch as adjust_batch
+from .batch_size.critical_batch import adjust_batch as adjust_batch
 from .batch_size.estimators import Hyperbola as Hyperbola
 from .batch_size.estimators import InverseSteps as InverseSteps
 from .batch_size.estimators import Overhead as Overhead
 from .batch_size.estimators import StepsLine as StepsLine
 from .batch_size.fit_tradeoff import fit_tradeoff as fit_tradeoff
-from .batch_size.points import TradeoffPoints as TradeoffPoints
+from .batch_size.tradeoff_points import TradeoffPoints as TradeoffPoints
 from .batch_size.rate_curve import RateCurve as RateCurve
 from .batch_size.rate_curve import fit_rate_curve as fit_rate_curve
 from .batch_size.tradeoff import Tradeoff as Tradeoff

@@ -10,7 +10,7 @@ import pytest
 
 import scalefit as sf
 from scalefit import FitError, LawError, Sweep, SweepError
-from scalefit.batch_size.critical import adjust_batch, read_critical
+from scalefit.batch_size.critical_batch import adjust_batch, read_critical
 
 KAPLAN = {"B_star": 2e8, "alpha_B": 0.21}
 STEPS = {"S_c": 2.0e8, "alpha_S": 0.1}

@@ -8,7 +8,7 @@ import pytest
 
 from scalefit.batch_size.estimators import Hyperbola, InverseSteps, Overhead, StepsLine
 from scalefit.batch_size.fit_tradeoff import fit_tradeoff
-from scalefit.batch_size.points import TradeoffPoints
+from scalefit.batch_size.tradeoff_points import TradeoffPoints
 from scalefit.errors import FitError, SweepError
 from scalefit.fitting.fit_law import fit_law as fit
 

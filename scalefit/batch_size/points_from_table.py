@@ -1,0 +1,240 @@
+"""Points of a trade-off from a table of steps or examples to a target, replicates as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from scalefit._levels import group_levels
+from scalefit._values import Note
+from scalefit.batch_size.critical_batch import positive
+from scalefit.errors import SweepError
+from scalefit.vocabulary import QUANTITIES, check_data_unit, column_of, format_number
+
+Array = np.ndarray
+
+_AGREE = 0.02  # relative scatter of examples / (batch x steps) up to which both columns tell the same story
+_MEASURES = ("examples", "epochs", "tokens")  # of the data used; the first there counts, `steps` serves without them
+_OWN = {"batch", "steps", "target", "log_stderr", "n", "status", "reach", "lr_status", *_MEASURES}
+_OF_RUNS = {"seed", "run", "lr", "loss", "replicate"}  # columns that tell runs apart, not studies
+
+
+def read_table(
+    table: pd.DataFrame,
+    by: str | Sequence[str] | None,
+    data_unit: str,
+    examples_unit: str | None = None,
+    unit_size: float | None = None,
+) -> tuple[pd.DataFrame, list[str], str, float | None, list[Note]]:
+    """Return points, the columns that tell studies apart, the unit of examples, its size and notes."""
+    table = table.rename(columns=lambda name: column_of(str(name))).reset_index(drop=True)
+    check_data_unit(data_unit)
+    _check_columns(table)
+    names, notes = _studies(table, by)
+    keys = [*names, *(["target"] if "target" in table else [])]
+    measure = next((name for name in (*_MEASURES, data_unit) if name in table), None)
+    unit = examples_unit or (measure if measure in ("epochs", "tokens", data_unit) else data_unit)
+    if unit_size is not None:
+        positive("unit_size", unit_size, SweepError, f"the positive number of {data_unit} in one of {unit}")
+    batch = _positive(table, "batch")
+    steps = _positive(table, "steps") if "steps" in table else None
+    used = _positive(table, measure) if measure else None
+    if steps is None and used is None:
+        raise SweepError(
+            f"a trade-off needs steps, examples or {data_unit} up to the target; found {', '.join(map(str, table))}"
+        )
+    plain = 1.0 if unit == data_unit else None
+    size, size_notes = _unit_size(
+        batch, steps, used, plain if unit_size is None else unit_size, measure or "", unit, data_unit
+    )
+    if used is None:
+        used = batch * steps / (size or 1.0)
+    elif steps is None:
+        steps = used * size / batch if size else np.full(len(table), np.nan)
+    rows = pd.DataFrame({name: _levels(table[name]) for name in keys}, index=table.index)
+    rows = rows.assign(batch=group_levels(batch), steps=steps, examples=used, reached=_reached(table))
+    rows["given"] = table["log_stderr"].astype(float) if "log_stderr" in table else np.nan
+    rows["count"] = table["n"].astype(float) if "n" in table else 1.0
+    rate_notes = _rate_notes(table, rows, keys)
+    points, average_notes = _average(rows, keys)
+    return points, names, unit, size, [*notes, *size_notes, *rate_notes, *average_notes]
+
+
+def _check_columns(table: pd.DataFrame) -> None:
+    """Raise unless a table has rows, and columns that can hold a trade-off."""
+    if not table.columns.is_unique:
+        raise SweepError(f"the column {table.columns[table.columns.duplicated()][0]!r} occurs twice")
+    if "batch" not in table or len(table.columns) == 1:
+        raise SweepError(
+            "a trade-off needs batch (data per step) and steps or examples (data used up to the target); found "
+            f"{', '.join(map(str, table))}. Rename the columns: table.rename(columns={{'<its name>': 'batch'}})"
+        )
+    if not len(table):
+        raise SweepError("the table of steps or examples to a target has no rows")
+
+
+def _studies(table: pd.DataFrame, by: str | Sequence[str] | None) -> tuple[list[str], list[Note]]:
+    """Return the columns that tell studies apart, and notes on those guessed and those mixed."""
+    if by is not None:
+        if not isinstance(by, str | Sequence):
+            raise SweepError(f"by should name columns of the table, found {by!r}; estimators are given as method=")
+        names = [column_of(name) for name in ([by] if isinstance(by, str) else by)]
+        if set(names) - set(table) or set(names) & _OWN:
+            raise SweepError(f"by should name columns of the table other than batch and its measures, found {by!r}")
+        return names, []
+    hidden = _OWN | _OF_RUNS | {q.column for q in QUANTITIES} - {"params", "optimizer", "schedule"}
+    others = [str(name) for name in table if name not in hidden]
+    names, notes = [name for name in others if name == "params"], []
+    for name in others:
+        # A text that spans batch sizes tells studies apart; a second one only if it tells runs of one size apart.
+        if name in names or pd.api.types.is_numeric_dtype(table[name]) or table[name].isna().any():
+            continue
+        spans = table.groupby(name)["batch"].nunique()
+        guessed = set(names) - {"params"}
+        if len(spans) > 1 and (spans > 1).mean() > 0.5 and (not guessed or _varies(table, name, [*names, "batch"])):
+            names.append(name)
+    if set(names) - {"params"}:
+        notes.append(Note("studies", f"studies are told apart by {', '.join(names)}; by= says it outright"))
+    if "target" not in table and "loss" in table and table["loss"].nunique() > 1:
+        text = "loss varies and is not used; if it is the loss to reach, call the column target"
+        notes.append(Note("mixed", text, caution=True))
+    if left := [name for name in others if _varies(table, name, names)]:
+        varies = "varies within the studies and is" if len(left) == 1 else "vary within the studies and are"
+        text = f"{', '.join(left)} {varies} not used; by= names what tells studies apart"
+        notes.append(Note("mixed", text, caution=True))
+    return names, notes
+
+
+def _varies(table: pd.DataFrame, name: str, within: list[str]) -> bool:
+    """Return whether a column has several values among rows that agree in others."""
+    if name in within:
+        return False
+    return bool(table.groupby(within or (lambda _: 0), dropna=False)[name].nunique(dropna=False).max() > 1)
+
+
+def _positive(table: pd.DataFrame, name: str) -> Array:
+    """Return a column after checking that it holds positive numbers, saying which row does not."""
+    values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+    if len(bad):
+        found = table[name].iloc[bad[0]]
+        found = found.item() if isinstance(found, np.generic) else found
+        raise SweepError(
+            f"{name}: expected positive numbers, found {len(bad)} row(s) that are not, first row {bad[0] + 1}: "
+            f"{found!r}; a run that never reached the target is a bound: give what it used, and 'bound' in a column "
+            "status"
+        )
+    return values
+
+
+def _levels(values: pd.Series) -> Array:
+    """Return the levels of a column that tells fits apart."""
+    if values.isna().any():
+        first = int(np.flatnonzero(values.isna())[0])
+        raise SweepError(f"{values.name}: expected a value in every row, found none in row {first + 1}")
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        return values.to_numpy(dtype=object)
+    numbers = values.to_numpy(dtype=float)
+    return numbers if values.name == "target" else group_levels(numbers)  # targets may lie closer than a level is wide
+
+
+def _reached(table: pd.DataFrame) -> Array:
+    """Return which rows reached their target."""
+    if "status" not in table:
+        return np.ones(len(table), dtype=bool)
+    status = table["status"].astype(str)
+    strange = ~status.isin(["point", "reached", "bound"])
+    if strange.any():
+        raise SweepError(f"status should be 'point', 'reached' or 'bound', found {status[strange].iloc[0]!r}")
+    return (status != "bound").to_numpy()
+
+
+def _unit_size(
+    batch: Array, steps: Array | None, used: Array | None, size: float | None, measure: str, unit: str, data_unit: str
+) -> tuple[float | None, list[Note]]:
+    """Return how much of the batch's unit one unit of examples holds, as given or as steps prove it."""
+    if used is None:
+        return size or 1.0, []
+    if steps is None:
+        if size is None:
+            text = (
+                f"{measure} are not {data_unit}: steps are unknown unless unit_size= says how many {data_unit} one "
+                "holds"
+            )
+        elif np.median(used * size / batch) >= 1:
+            return size, []
+        else:
+            text = (
+                f"{measure} / batch is less than one step: they are not counted in the same unit, and steps are "
+                f"unknown. Say so: examples_unit='epochs', unit_size=<{data_unit} in one epoch>"
+            )
+        return None, [Note("unit_size", text, caution=True)]
+    ratio = np.log(batch * steps / used)
+    middle = float(np.median(ratio))
+    expected = middle if size is None else float(np.log(size))
+    if max(np.abs(ratio - middle).max(), abs(middle - expected)) > _AGREE:
+        first = int(np.argmax(np.abs(ratio - expected)))
+        raise SweepError(
+            f"batch x steps and {measure} contradict each other, worst in row {first + 1}: "
+            f"{batch[first] * steps[first]:.6g} {data_unit} against {used[first]:.6g} {unit}; "
+            "leave one of the two columns out, or state unit_size="
+        )
+    if size is not None:
+        return size, []
+    size = float(np.exp(middle))
+    return size, [Note("unit_size", f"one of {unit} holds {format_number(size)} {data_unit}, as the steps prove")]
+
+
+def _rate_notes(table: pd.DataFrame, rows: pd.DataFrame, keys: list[str]) -> list[Note]:
+    """Note points that average learning rates: the mean of tuned and untuned runs is nobody's best."""
+    if "lr" not in table:
+        return []
+    groups = table["lr"].groupby([rows[name] for name in [*keys, "batch"]])
+    count = int((groups.nunique() > 1).sum())
+    text = (
+        f"{count} of {groups.ngroups} batch sizes average runs at different lr, as if they repeated each other; keep "
+        "the best rate of each, or give curves or final losses to tradeoff_points, which finds it"
+    )
+    return [Note("lr_mixed", text, caution=True)] if count else []
+
+
+def _average(rows: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[Note]]:
+    """Average replicates in logs; a batch size that no run reached the target at is a bound."""
+    mixed = rows.groupby([*keys, "batch"])["reached"].transform("any") & ~rows["reached"]
+    notes = []
+    if mixed.any():
+        text = (
+            f"{int(mixed.sum())} replicates did not reach the target while others at the same batch size did; they are "
+            "left out, so those points are too low"
+        )
+        notes.append(Note("unreached", text, caution=True))
+    rows = rows[~mixed].assign(log_examples=np.log(rows["examples"]), log_steps=np.log(rows["steps"]))
+    points = rows.groupby([*keys, "batch"], sort=True).agg(
+        steps=("log_steps", "mean"),
+        examples=("log_examples", "mean"),
+        most=("log_examples", "max"),
+        given=("given", "mean"),
+        variance=("log_examples", "var"),
+        rows=("log_examples", "size"),
+        n=("count", "sum"),
+        reached=("reached", "any"),
+    )
+    points = points.reset_index()
+    points["examples"] = np.exp(points["examples"].where(points["reached"], points["most"]))
+    points["steps"] = np.exp(points["steps"])
+    points["log_stderr"] = _noise(points, keys)
+    points["status"] = np.where(points["reached"], "point", "bound")
+    points["n"] = points["n"].astype(int)
+    return points[[*keys, "batch", "steps", "examples", "log_stderr", "n", "status"]], notes
+
+
+def _noise(points: pd.DataFrame, keys: list[str]) -> Array:
+    """Return the standard error of ln examples, the noise of a run pooled over the batch sizes of a study."""
+    spare = (points["rows"] - 1).where(points["reached"], 0)
+    square = points["variance"].fillna(0.0) * spare
+    group = [points[name] for name in keys] or [pd.Series(0, index=points.index)]
+    own = spare.groupby(group).transform("sum")
+    pooled = square.groupby(group).transform("sum") / own.where(own > 0)
+    return np.where(own > 0, np.sqrt(pooled / points["rows"]), points["given"])
