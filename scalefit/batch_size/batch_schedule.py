@@ -287,15 +287,13 @@ def _from_law(
     """Follow a law of the final loss along training."""
     if column_of(law.law.target) != "loss":
         raise LawError(f"expected a law for the loss, found one for {law.law.target}: {law.law.formula!r}")
-    if tokens is None:
-        raise FitError("tokens: expected where training ends, a positive number, found None")
-    positive("tokens", tokens, expected="where training ends, a positive number")
+    end = positive("tokens", tokens, expected="where training ends, a positive number")[0]
     columns = {column_of(name) for name in law.law.inputs}
     missing = columns - {"tokens"} - set(given)
     if "tokens" not in columns or missing:
         lacking = ", ".join(sorted(missing)) or "a law that reads the tokens"
         raise LawError(f"{law.law.formula!r} cannot be followed along training; missing: {lacking}")
-    ends = np.geomspace(tokens / 10**_DECADES, tokens, _POINTS)
+    ends = np.geomspace(end / 10**_DECADES, end, _POINTS)
     losses = law.law(law.values, {name: given[name] for name in columns - {"tokens"}} | {"tokens": ends})
     name = law.law.name or law.law.formula
     text = f"the loss along training is taken from {name}, a law of final losses, from 1/{10**_DECADES} of the data on"
@@ -343,9 +341,7 @@ def _rounded(
         step = np.clip(np.rint(steps(found / unit)), np.ceil(steps(low / unit)), np.floor(steps(high / unit)))
         found = unit * (2**step if power_of_two else step)
     if not ((found >= low) & (found <= high)).all():
-        raise FitError(
-            f"no batch allowed lies between {format_number(low)} and {format_number(high)}; widen the limits"
-        )
+        raise FitError(f"no batch allowed lies between {format_number(low)} and {format_number(high)}: widen it")
     return found
 
 

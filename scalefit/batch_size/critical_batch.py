@@ -43,9 +43,7 @@ class NoiseScale:
     def __post_init__(self) -> None:
         positive("B_crit", self.value, LawError, "a positive critical batch size")
         if not 0 <= self.log_stderr < np.inf:
-            raise FitError(
-                f"noise: its error is not known ({self.log_stderr}); pass the value as a number to go without"
-            )
+            raise FitError(f"noise: its error is not known ({self.log_stderr}); pass its value alone to go without")
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,10 +150,8 @@ def read_critical(source: Any, *, stderr: float | None = None, target: float | N
     if isinstance(table, pd.DataFrame):
         return CriticalBatch(_of_tradeoff(table, target, getattr(source, "data_unit", None)))
     if isinstance(source, bool) or not isinstance(source, int | float | np.number):
-        raise LawError(
-            "expected a fit of B_crit such as sf.fit('bcrit_loss', trade), a trade-off, a name or a number, found "
-            f"{type(source).__name__}"
-        )
+        expected = "a fit of B_crit such as sf.fit('bcrit_loss', trade), a trade-off, a name or a number"
+        raise LawError(f"expected {expected}, found {type(source).__name__}")
     error = float(stderr) / float(source) if stderr and source else 0.0
     return CriticalBatch(NoiseScale(float(source), error, "given", None))
 
@@ -233,9 +229,7 @@ def adjust_batch(sweep: Sweep, critical: Any) -> Sweep:
     [1818.2, 1000.0]
     """
     if not isinstance(sweep, Sweep):
-        raise SweepError(
-            f"adjust_batch expects a Sweep, found {type(sweep).__name__}: read_sweep(table, ...) makes one"
-        )
+        raise SweepError(f"adjust_batch expects a Sweep, found {type(sweep).__name__}: read_sweep(table) makes one")
     law, table = read_critical(critical), sweep.table
     law.check_data_unit(sweep.data_unit)
     if again := [name for name in ("steps_min", "flops_min") if name in table]:

@@ -256,17 +256,11 @@ def _line(found: Estimate, part: _Part, size: float | None, level: float) -> dic
     for name, value in (("S_min", steps), ("E_min", found.floor), ("B_crit", found.critical)):
         for end, number in zip(("", "_stderr", "_lo", "_hi"), value.natural(level), strict=True):
             line[f"{name}{end}"] = number
-    return line | {
-        "rms": float(np.sqrt(np.mean(found.residuals**2))),
-        "lack_of_fit": found.lack,
-        "n_batch": len(found.residuals),
-        "n_left_out": part.left,
-        "excess": float(np.expm1(part.excess.max(initial=0.0))),
-        "excess_p": part.chance,
-        "identified": found.status == "identified",
-        "status": found.status,
-        "verdict": VERDICTS[found.status],
-    }
+    line |= {"rms": float(np.sqrt(np.mean(found.residuals**2))), "lack_of_fit": found.lack}
+    line |= {"n_batch": len(found.residuals), "n_left_out": part.left}
+    line |= {"excess": float(np.expm1(part.excess.max(initial=0.0))), "excess_p": part.chance}
+    status = found.status
+    return line | {"identified": status == "identified", "status": status, "verdict": VERDICTS[status]}
 
 
 def _beside_curve(part: _Part, found: Estimate, level: float) -> pd.DataFrame:

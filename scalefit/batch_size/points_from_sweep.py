@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from scalefit._levels import lowest_of
 from scalefit._values import Note
-from scalefit.batch_size.critical_batch import positive
 from scalefit.errors import SweepError
 from scalefit.optima.basin import Basin, pooled_asymmetry
 from scalefit.optima.basin_shape import bend
@@ -43,14 +42,6 @@ def study_name(keys: list[str], values: tuple[Any, ...]) -> str:
     return ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in pairs)
 
 
-def checked_targets(targets: Sequence[float]) -> list[float]:
-    """Return the losses to reach as numbers after checking that there are some and that they are positive."""
-    values: list[float] = positive("targets", targets, SweepError, "positive losses to reach").tolist()
-    if not values:
-        raise SweepError(f"targets: expected positive losses to reach, found {targets!r}")
-    return values
-
-
 def check_known(keys: pd.DataFrame, cell: NDArray[Any]) -> None:
     """Raise if a level that tells points apart is unknown for some runs, whose cells are numbered by rows of `keys`."""
     for name in (name for name in keys if keys[name].isna().any()):
@@ -64,11 +55,8 @@ def edge_notes(status: NDArray[Any], things: str) -> list[Note]:
         "edge": "have their best learning rate at the edge of the grid: better ones may lie beyond",
         "too_few": "have fewer than three learning rates: the best of them is taken, lucky or not",
     }
-    return [
-        Note(f"lr_{key}", f"{(status == key).sum()} of {len(status)} {things} {text}", caution=True)
-        for key, text in meaning.items()
-        if (status == key).any()
-    ]
+    counts = {key: f"{(status == key).sum()} of {len(status)} {things}" for key in meaning if (status == key).any()}
+    return [Note(f"lr_{key}", f"{count} {meaning[key]}", caution=True) for key, count in counts.items()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,14 +193,11 @@ def _lines(
 
 
 def from_sweep(
-    sweep: Sweep, targets: Sequence[float] | int, names: list[str], max_reach: float
+    sweep: Sweep, targets: list[float] | int, names: list[str], max_reach: float
 ) -> tuple[pd.DataFrame, list[Note]]:
     """Return the data to each target from the final losses of a sweep, with notes; see `tradeoff_points`."""
     sweep.require("batch", "tokens", "loss", *names)
     sweep.require_losses("no loss to reach")
-    if isinstance(targets, int) and targets < 1:
-        raise SweepError(f"targets should list losses or say how many to spread, found {targets!r}")
-    wanted = targets if isinstance(targets, int) else checked_targets(targets)
     cells, notes = _best_losses(sweep, names)
     studies: dict[tuple[Any, ...], tuple[BudgetLaws, NDArray[np.int64]]] = {}
     for key, rows in cells.groupby(names, sort=True) if names else [((), cells)]:
@@ -225,25 +210,21 @@ def from_sweep(
             f"no batch size of {sweep.source} has two budgets of different losses: nothing tells what data a target "
             "needs; run more budgets"
         )
-    if isinstance(wanted, int) and flat:  # a study without a law still has bounds to offer at targets that are given
+    if isinstance(targets, int) and flat:  # a study without a law still has bounds to offer at targets that are given
         named = "; ".join(study_name(names, study) for study in flat[:_NAMED]) + "; ..." * (len(flat) > _NAMED)
-        text = (
-            f"{len(flat)} of {len(studies)} studies have no batch size with two budgets of different losses to spread "
-            f"targets between, and are left out: {named}"
-        )
+        lack = "have no batch size with two budgets of different losses to spread targets between"
+        text = f"{len(flat)} of {len(studies)} studies {lack}, and are left out: {named}"
         notes.append(Note("left_out", text, caution=True))
         studies = {study: found for study, found in studies.items() if study not in flat}
-    parts = [
-        _reach_targets(laws, wanted, max_reach, runs).assign(**dict(zip(names, study, strict=True)))
-        for study, (laws, runs) in studies.items()
-    ]
+    parts = []
+    for study, (laws, runs) in studies.items():
+        part = _reach_targets(laws, targets, max_reach, runs)
+        parts.append(part.assign(**dict(zip(names, study, strict=True))))
     points = pd.concat(parts, ignore_index=True)
     notes += _inversion_notes(points, max_reach)
     points = points[points["status"] != "before_start"]
     if not (points["status"] == "point").any():
-        raise SweepError(
-            f"no batch size of {sweep.source} brackets a target; choose targets inside the range of losses"
-        )
+        raise SweepError(f"no batch size of {sweep.source} brackets a target; take targets in the range of losses")
     return points, notes
 
 
@@ -266,10 +247,10 @@ def _best_losses(sweep: Sweep, names: list[str]) -> tuple[pd.DataFrame, list[Not
 
 
 def _reach_targets(
-    laws: BudgetLaws, wanted: list[float] | int, max_reach: float, runs: NDArray[np.int64]
+    laws: BudgetLaws, targets: list[float] | int, max_reach: float, runs: NDArray[np.int64]
 ) -> pd.DataFrame:
     """Invert the laws of one study at every target."""
-    targets = laws.spread(wanted) if isinstance(wanted, int) else wanted
+    targets = laws.spread(targets) if isinstance(targets, int) else targets
     target = np.array(targets)[:, None]
     place, error = np.stack([laws.invert(one) for one in targets], axis=1)  # (targets, batches)
     far = np.exp(np.maximum(np.maximum(place - laws.last, laws.first - place), 0.0))
@@ -278,16 +259,10 @@ def _reach_targets(
     bound = ~early & ~(place <= laws.last + np.log(max_reach))
     point = ~early & ~bound
     examples = np.exp(np.where(point, place, laws.last))
-    columns = {
-        "target": target,
-        "batch": laws.batch,
-        "examples": examples,
-        "steps": examples / laws.batch,
-        "log_stderr": np.where(point, error, np.nan),
-        "n": runs,
-        "status": np.select([early, bound], ["before_start", "bound"], "point"),
-        "reach": np.where(point, far, np.nan),
-    }
+    status = np.select([early, bound], ["before_start", "bound"], "point")
+    columns = {"target": target, "batch": laws.batch, "examples": examples, "steps": examples / laws.batch}
+    columns |= {"log_stderr": np.where(point, error, np.nan), "n": runs, "status": status}
+    columns |= {"reach": np.where(point, far, np.nan)}
     return pd.DataFrame({name: np.broadcast_to(values, place.shape).ravel() for name, values in columns.items()})
 
 

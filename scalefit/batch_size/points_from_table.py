@@ -36,8 +36,9 @@ def read_table(
     keys = [*names, *(["target"] if "target" in table else [])]
     measure = next((name for name in (*_MEASURES, data_unit) if name in table), None)
     unit = examples_unit or (measure if measure in ("epochs", "tokens", data_unit) else data_unit)
-    if unit_size is not None:
-        positive("unit_size", unit_size, SweepError, f"the positive number of {data_unit} in one of {unit}")
+    size = (1.0 if unit == data_unit else None) if unit_size is None else unit_size
+    if size is not None:
+        positive("unit_size", size, SweepError, f"the positive number of {data_unit} in one of {unit}")
     batch = _positive(table, "batch")
     steps = _positive(table, "steps") if "steps" in table else None
     used = _positive(table, measure) if measure else None
@@ -45,10 +46,7 @@ def read_table(
         raise SweepError(
             f"a trade-off needs steps, examples or {data_unit} up to the target; found {', '.join(map(str, table))}"
         )
-    plain = 1.0 if unit == data_unit else None
-    size, size_notes = _unit_size(
-        batch, steps, used, plain if unit_size is None else unit_size, measure or "", unit, data_unit
-    )
+    size, size_notes = _unit_size(batch, steps, used, size, measure or "", unit, data_unit)
     if used is None:
         used = batch * steps / (size or 1.0)
     elif steps is None:
@@ -142,12 +140,9 @@ def _levels(values: pd.Series) -> Array:
 
 def _reached(table: pd.DataFrame) -> Array:
     """Return which rows reached their target."""
-    if "status" not in table:
-        return np.ones(len(table), dtype=bool)
-    status = table["status"].astype(str)
-    strange = ~status.isin(["point", "reached", "bound"])
-    if strange.any():
-        raise SweepError(f"status should be 'point', 'reached' or 'bound', found {status[strange].iloc[0]!r}")
+    status = table["status"].astype(str) if "status" in table else pd.Series("point", table.index)
+    if strange := set(status) - {"point", "reached", "bound"}:
+        raise SweepError(f"status should be 'point', 'reached' or 'bound', found {min(strange)!r}")
     return (status != "bound").to_numpy()
 
 
@@ -158,14 +153,10 @@ def _unit_size(
     if used is None:
         return size or 1.0, []
     if steps is None:
-        if size is None:
-            text = (
-                f"{measure} are not {data_unit}: steps are unknown unless unit_size= says how many {data_unit} one "
-                "holds"
-            )
-        elif np.median(used * size / batch) >= 1:
+        if size is not None and np.median(used * size / batch) >= 1:
             return size, []
-        else:
+        text = f"{measure} are not {data_unit}: steps are unknown unless unit_size= says how many {data_unit} one holds"
+        if size is not None:
             text = (
                 f"{measure} / batch is less than one step: they are not counted in the same unit, and steps are "
                 f"unknown. Say so: examples_unit='epochs', unit_size=<{data_unit} in one epoch>"
@@ -233,8 +224,7 @@ def _average(rows: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[No
 def _noise(points: pd.DataFrame, keys: list[str]) -> Array:
     """Return the standard error of ln examples, the noise of a run pooled over the batch sizes of a study."""
     spare = (points["rows"] - 1).where(points["reached"], 0)
-    square = points["variance"].fillna(0.0) * spare
-    group = [points[name] for name in keys] or [pd.Series(0, index=points.index)]
-    own = spare.groupby(group).transform("sum")
-    pooled = square.groupby(group).transform("sum") / own.where(own > 0)
-    return np.where(own > 0, np.sqrt(pooled / points["rows"]), points["given"])
+    points = points.assign(spare=spare, square=points["variance"].fillna(0.0) * spare)
+    pooled = points.groupby(keys or (lambda _: 0))[["spare", "square"]].transform("sum")
+    noise = np.sqrt(pooled["square"] / pooled["spare"] / points["rows"])
+    return noise.where(pooled["spare"] > 0, points["given"]).to_numpy()

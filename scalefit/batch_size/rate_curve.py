@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,30 +27,28 @@ _GRID = np.linspace(-1.0, 1.0, 41)
 
 
 class Shape(NamedTuple):
-    """A curve of ln(eta / eta_max) over u = ln(B / B_noise)."""
+    """A curve eta / eta_max = height (1 + B_noise/B)**-alpha (B/B_noise)**-fall."""
 
     rule: str
     law: str  # its name in the catalogue
-    log: Callable[[Floats], Floats]
-    slope: Callable[[Floats], Floats]  # of `log` in ln B_noise
+    height: float
+    alpha: float
+    fall: float
+
+    def log(self, u: Floats) -> Floats:
+        """Return ln(eta / eta_max) over u = ln(B / B_noise)."""
+        return np.log(self.height) - self.alpha * np.logaddexp(0.0, -u) - self.fall * u
+
+    def slope(self, u: Floats) -> Floats:
+        """Return the slope of `log` in ln B_noise."""
+        return self.fall - self.alpha / (1 + np.exp(np.minimum(u, 700.0)))  # exp(710) overflows
 
 
-def _sgd(rule: str, law: str, alpha: float) -> Shape:
-    """Return (1 + B_noise/B)**-alpha."""
-    # exp(700) is finite, exp(710) is not
-    return Shape(
-        rule,
-        law,
-        lambda u: -alpha * np.logaddexp(0.0, -u),
-        lambda u: -alpha / (1 + np.exp(np.minimum(u, 700.0))),
-    )
-
-
-# The curves that Li et al. 2024 draw; "adam" is their theorem 3, of sign descent.
+# The curves that Li et al. 2024 draw; "adam" is their theorem 3: 2 / (sqrt(B_noise/B) + sqrt(B/B_noise)).
 SHAPES = (
-    Shape("adam", "lr_surge", lambda u: np.log(2.0) - np.logaddexp(u / 2, -u / 2), lambda u: 0.5 * np.tanh(u / 2)),
-    _sgd("sgd", "lr_sgd_exact", 1.0),
-    _sgd("sgd_root", "lr_saturating", 0.5),
+    Shape("adam", "lr_surge", 2.0, 1.0, 0.5),
+    Shape("sgd", "lr_sgd_exact", 1.0, 1.0, 0.0),
+    Shape("sgd_root", "lr_saturating", 1.0, 0.5, 0.0),
 )
 
 
@@ -164,15 +161,12 @@ class RateCurve(Shown):
             ("pairs", f"{len(self.batch)}, batch {span}"),
             ("verdict", self.verdict),
         )
-        columns = {
-            "rule": table["rule"],
-            "eta_max": [format_error(v, e) for v, e in zip(table["eta_max"], table["stderr"], strict=True)],
-            "scatter": [format_number(value, 3) for value in table["scatter"]],
-            "worst": [f"{value:.2f}x" for value in table["worst"]],
-            "p": [f"{value:.2g}" for value in table["p"]],
-            "rejected": np.where(table["rejected"], "yes", "no"),
-        }
-        return Face("Learning rate over the batch", facts, pd.DataFrame(columns), self.notes)
+        shown = table[["rule"]].copy()
+        shown["eta_max"] = [format_error(value, error) for value, error in table[["eta_max", "stderr"]].to_numpy()]
+        for name, form in (("scatter", "{:.3g}"), ("worst", "{:.2f}x"), ("p", "{:.2g}")):
+            shown[name] = table[name].map(form.format)
+        shown["rejected"] = np.where(table["rejected"], "yes", "no")
+        return Face("Learning rate over the batch", facts, shown, self.notes)
 
 
 def fit_rate_curve(
@@ -269,20 +263,11 @@ def _row(shape: Shape, scale: NoiseScale, batch: Floats, rate: Floats, weights: 
     scatter = float(np.sqrt(weights @ residual**2 / (count - 1)))
     error = float(np.hypot(scatter / np.sqrt(count), (weights @ shape.slope(u) / count) * scale.log_stderr))
     factor = np.exp(t_quantile(0.95, count - 1) * error)
-    p = _lack_of_fit(shape, scale, batch, rate, weights)
-    return {
-        "rule": shape.rule,
-        "law": shape.law,
-        "eta_max": np.exp(mean),
-        "stderr": np.exp(mean) * error,
-        "lo": np.exp(mean) / factor,
-        "hi": np.exp(mean) * factor,
-        "eta_mean": float(np.exp(height) @ weights / count),
-        "scatter": scatter,
-        "worst": float(np.exp(np.abs(residual).max())),
-        "p": p,
-        "rejected": bool(p < level),
-    }
+    top, p = float(np.exp(mean)), _lack_of_fit(shape, scale, batch, rate, weights)
+    row = {"rule": shape.rule, "law": shape.law, "eta_max": top, "stderr": top * error}
+    row |= {"lo": top / factor, "hi": top * factor, "eta_mean": float(np.exp(height) @ weights / count)}
+    worst = float(np.exp(np.abs(residual).max()))
+    return row | {"scatter": scatter, "worst": worst, "p": p, "rejected": bool(p < level)}
 
 
 def _lack_of_fit(shape: Shape, scale: NoiseScale, batch: Floats, rate: Floats, weights: Floats) -> float:

@@ -173,17 +173,14 @@ class Tradeoff(Shown):
         for given, value in where.items():
             name = column_of(given)
             if name not in keys:
-                there = (
-                    f"they differ by {', '.join(keys)}" if keys else "there is one, of all points: by= names studies"
-                )
+                there = f"they differ by {', '.join(keys)}" if keys else "there is one, of all points"
                 raise FitError(f"{name} does not tell these fits apart; {there}")
             same = table[name] == value
             if isinstance(value, int | float | np.number):
                 same |= np.isclose(pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float), value, rtol=0.01)
             if not same.any():
-                raise FitError(
-                    f"no fit has {name}={value!r}; there are {', '.join(map(cell_text, table[name].unique()))}"
-                )
+                there = ", ".join(map(cell_text, table[name].unique()))
+                raise FitError(f"no fit has {name}={value!r}; there are {there}")
             table = table[same]
         return table
 
@@ -243,9 +240,8 @@ class Tradeoff(Shown):
             ("units", f"batch in {self.data_unit}, examples in {self.examples_unit}"),
             ("source", self.source),
         )
-        return Face(
-            "Trade-off of steps and examples", facts, shown, note_hidden(self.notes, len(self) - _SHOWN, "fits")
-        )
+        notes = note_hidden(self.notes, len(self) - _SHOWN, "fits")
+        return Face("Trade-off of steps and examples", facts, shown, notes)
 
 
 def _with_error(row: pd.Series, name: str) -> str:

@@ -11,10 +11,10 @@ import pandas as pd
 
 from scalefit._levels import group_levels, group_rows, lowest_of
 from scalefit._values import Note, merge
+from scalefit.batch_size.critical_batch import positive
 from scalefit.batch_size.points_from_sweep import (
     best_over_lr,
     check_known,
-    checked_targets,
     edge_notes,
     from_sweep,
     study_columns,
@@ -193,18 +193,19 @@ def tradeoff_points(
         return TradeoffPoints(points, tuple(names), data_unit, unit, size, tuple(notes))
     if not isinstance(data, Sweep) and not hasattr(data, "tokens_to_target"):
         raise SweepError(f"expected curves, a sweep or a table of steps to a target, found {type(data).__name__}")
-    if targets is None:
+    if targets is None or np.size(targets) == 0:
         raise SweepError("say which losses to reach: tradeoff_points(data, targets=[3.2, 3.0])")
+    losses = positive("targets", targets, SweepError, "positive losses to reach").tolist()
     if isinstance(data, Sweep):
         if not max_reach >= 1:
             raise SweepError(f"max_reach is a factor of the data, at least 1, found {max_reach!r}")
         names = study_columns(by, list(data.columns))
-        points, notes = from_sweep(data, targets, names, max_reach)
+        points, notes = from_sweep(data, targets if isinstance(targets, int) else losses, names, max_reach)
         runs, replicated = data.table, False
     elif isinstance(targets, int):
         raise SweepError(f"for curves, list the losses to reach, targets=[3.2, 3.0]; found {targets!r}")
     else:
-        runs = data.tokens_to_target(checked_targets(targets))
+        runs = data.tokens_to_target(losses)
         names = study_columns(by, list(runs))
         points, notes = _from_crossings(runs, names, data.data_unit)
         replicated = "lr" not in runs
