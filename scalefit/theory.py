@@ -289,7 +289,7 @@ def surge_constants(mu: ArrayLike, sigma: ArrayLike, H: ArrayLike) -> SurgeConst
     ratio, diagonal = mean / spread, np.diag(hessian)
     trace, gain, alone = diagonal.sum(), mean @ ratio, diagonal @ ratio**2
     limit = _optimum(np.array(np.inf), np.abs(mean).sum(), _sign_cost(np.sign(mean), hessian))
-    noise = rate = drop = np.inf
+    noise, rate, drop = np.full(3, np.inf)
     # Pairs i != j whose sum is rounding are none: a peak near 1e16 B_noise would be nonsense.
     pairs = ratio @ hessian @ ratio - alone
     if pairs > 1e-12 * abs(alone) and trace > 0:

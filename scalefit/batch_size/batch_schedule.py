@@ -212,8 +212,8 @@ def batch_schedule(
     """
     if shape not in ("sqrt", "proportional", "constant"):
         raise FitError(f"shape: expected 'sqrt', 'proportional' or 'constant', found {shape!r}")
-    sizes = {"multiple": multiple, "cap": cap, "smallest": smallest, "curve_batch": curve_batch}
-    for name, value in {"overhead": overhead, **sizes}.items():
+    sizes = {"overhead": overhead, "multiple": multiple, "cap": cap, "smallest": smallest, "curve_batch": curve_batch}
+    for name, value in sizes.items():
         if value is not None:
             positive(name, value, expected="a positive number")
     if cap is not None and cap < max(smallest or 0.0, multiple or 0.0):
@@ -225,17 +225,15 @@ def batch_schedule(
     def least(critical: Array) -> Array:
         return spent / (1 + (curve_batch or 0.0) / critical)
 
-    def rounded(ideal: Array) -> Array:
-        return _rounded(ideal, multiple, power_of_two, cap, smallest)
-
     bcrit, drawn = law.at(segments), law.draws(segments, _DRAWS, seed)
     ideal = _ideal(bcrit, least(bcrit), overhead, shape)
-    batch = rounded(ideal)
+    limits = (multiple, power_of_two, cap, smallest)
+    batch = _rounded(ideal, *limits)
     data, steps, constant, steps_constant = _costs(batch, bcrit, least(bcrit))
     low = high = np.full(len(batch), np.nan)
     saved_low = saved_high = np.nan
     if drawn is not None:
-        draws = rounded(_ideal(drawn, least(drawn), overhead, shape))
+        draws = _rounded(_ideal(drawn, least(drawn), overhead, shape), *limits)
         low, high = np.quantile(draws, [0.025, 0.975], axis=0)
         _, taken, _, otherwise = _costs(batch, drawn, least(drawn))
         saved_low, saved_high = map(float, np.quantile(1 - taken / otherwise, [0.025, 0.975]))
@@ -243,21 +241,25 @@ def batch_schedule(
     columns |= {"batch_lo": low, "batch_hi": high, "steps": np.cumsum(data / batch)}
     totals = (float(data.sum()), float(steps), float(least(bcrit).sum()), float(constant), float(steps_constant))
     saved = (float(1 - steps / steps_constant), saved_low, saved_high)
-    notes = merge(notes, law.notes(segments), _shape_notes(bcrit, batch, ideal, shape))
-    return BatchSchedule(pd.DataFrame(columns), *totals, *saved, overhead, shape, unit, notes)
+    all_notes = merge(notes, law.notes(segments), _shape_notes(bcrit, batch, ideal, shape))
+    return BatchSchedule(pd.DataFrame(columns), *totals, *saved, overhead, shape, unit, all_notes)
 
 
 def _read_curve(
     curve: Any, critical: CriticalBatch, tokens: float | None, inputs: Mapping[str, float]
-) -> tuple[pd.DataFrame, str, tuple[Note, ...]]:
+) -> tuple[pd.DataFrame, str, list[Note]]:
     """Return segments of training (data at the end, mean loss, inputs of the critical batch), data unit and notes."""
     given = {column_of(name): float(value) for name, value in inputs.items()}
-    unit = critical.source.data_unit or "tokens"
-    notes: tuple[Note, ...] = ()
-    if isinstance(curve, str | Law):
-        curve = _written(curve, unit)
+    unit, notes = critical.source.data_unit or "tokens", []
+    curve = Law(curve) if isinstance(curve, str) else curve
+    if isinstance(curve, Law):
+        if curve.parameters:
+            missing = ", ".join(curve.parameters)
+            raise LawError(f"{curve.formula!r} leaves {missing} open: write their values into it, or fit it")
+        curve = PublishedLaw(curve, {}, "as written", data_unit=unit)
     if isinstance(curve, Fit | PublishedLaw):
-        table, notes = _from_law(curve, tokens, given)
+        table, note = _from_law(curve, tokens, given)
+        notes.append(note)
     elif tokens is not None:
         raise FitError("tokens= says where a law of the loss ends; a curve has its own end")
     else:
@@ -270,20 +272,7 @@ def _read_curve(
     return pd.DataFrame({"tokens": table["tokens"], "loss": middle}).assign(**others), unit, notes
 
 
-def _written(curve: str | Law, data_unit: str) -> PublishedLaw:
-    """Return a law whose values are written into its formula."""
-    law = Law(curve) if isinstance(curve, str) else curve
-    if law.parameters:
-        raise LawError(
-            f"{law.formula!r} leaves {', '.join(law.parameters)} open: write their values into it, or fit it, "
-            "sf.fit(law, runs)"
-        )
-    return PublishedLaw(law, {}, "as written", data_unit=data_unit)
-
-
-def _from_law(
-    law: Fit | PublishedLaw, tokens: float | None, given: Mapping[str, float]
-) -> tuple[pd.DataFrame, tuple[Note, ...]]:
+def _from_law(law: Fit | PublishedLaw, tokens: float | None, given: dict[str, float]) -> tuple[pd.DataFrame, Note]:
     """Follow a law of the final loss along training."""
     if column_of(law.law.target) != "loss":
         raise LawError(f"expected a law for the loss, found one for {law.law.target}: {law.law.formula!r}")
@@ -297,7 +286,7 @@ def _from_law(
     losses = law.law(law.values, {name: given[name] for name in columns - {"tokens"}} | {"tokens": ends})
     name = law.law.name or law.law.formula
     text = f"the loss along training is taken from {name}, a law of final losses, from 1/{10**_DECADES} of the data on"
-    return pd.DataFrame({"tokens": ends, "loss": losses}), (Note("loss_law", text, caution=True),)
+    return pd.DataFrame({"tokens": ends, "loss": losses}), Note("loss_law", text, caution=True)
 
 
 def _from_table(curve: Any) -> pd.DataFrame:
@@ -341,7 +330,8 @@ def _rounded(
         step = np.clip(np.rint(steps(found / unit)), np.ceil(steps(low / unit)), np.floor(steps(high / unit)))
         found = unit * (2**step if power_of_two else step)
     if not ((found >= low) & (found <= high)).all():
-        raise FitError(f"no batch allowed lies between {format_number(low)} and {format_number(high)}: widen it")
+        limits = f"{format_number(low)} and {format_number(high)}"
+        raise FitError(f"no batch allowed lies between {limits}; widen the limits")
     return found
 
 

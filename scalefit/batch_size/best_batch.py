@@ -190,11 +190,10 @@ def _check_law(fit: Fit) -> None:
     """Raise LawError unless a fit is of a law of the loss with a step and a batch term."""
     if not isinstance(fit, Fit):
         raise LawError(f"expected a fit, such as sf.fit('three_term', runs), found {type(fit).__name__}")
-    names = set(fit.values)
-    if fit.law.target not in ("L", "loss") or not set(_NEEDED) <= names or not {"S", "B"} <= set(fit.law.inputs):
-        raise LawError(
-            f"expected a fit of {get_law('three_term').formula!r} or with its last two terms, found {fit.law.formula!r}"
-        )
+    inside = set(_NEEDED) <= set(fit.values) and {"S", "B"} <= set(fit.law.inputs)
+    if not inside or fit.law.target not in ("L", "loss"):
+        expected = f"a fit of {get_law('three_term').formula!r} or with its last two terms"
+        raise LawError(f"expected {expected}, found {fit.law.formula!r}")
 
 
 def _power_law(values: Mapping[str, Any]) -> Array:

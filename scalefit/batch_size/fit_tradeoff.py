@@ -133,9 +133,7 @@ def fit_tradeoff(
     else:
         estimates, exponents = [method.estimate(part.study, level) for part in parts], None
     pairs = list(zip(parts, estimates, strict=True))
-    table = pd.DataFrame(
-        [dict(zip(keys, part.name, strict=True)) | _line(found, part, points.unit_size, level) for part, found in pairs]
-    )
+    table = pd.DataFrame([_line(keys, part, found, points.unit_size, level) for part, found in pairs])
     rows = pd.concat([_beside_curve(part, found, level) for part, found in pairs], ignore_index=True)
     notes = merge(points.notes, _poor_notes(parts, keys), _fit_notes(single, keys, table, rows))
     curves = {part.name: found.curve for part, found in pairs}
@@ -158,10 +156,8 @@ def _read_points(
     if isinstance(data, str | Path):
         raise SweepError(f"expected points or a table, found a path; read it: fit_tradeoff(pd.read_csv({str(data)!r}))")
     if not isinstance(data, pd.DataFrame):
-        raise SweepError(
-            f"expected points or a table of steps or examples to a target, found {type(data).__name__}; from curves or "
-            "a sweep: fit_tradeoff(tradeoff_points(data, targets=[...]))"
-        )
+        made = "from curves or a sweep: fit_tradeoff(tradeoff_points(data, targets=[...]))"
+        raise SweepError(f"expected points or a table of steps or examples, found {type(data).__name__}; {made}")
     return tradeoff_points(data, by=by, data_unit=data_unit, examples_unit=examples_unit, unit_size=unit_size)
 
 
@@ -249,10 +245,10 @@ def _estimate_tied(
     return [estimates[j] for j in range(len(parts))], pd.DataFrame(exponents)
 
 
-def _line(found: Estimate, part: _Part, size: float | None, level: float) -> dict[str, Any]:
-    """Return what the table says of one fit, the columns of its name aside."""
+def _line(keys: list[str], part: _Part, found: Estimate, size: float | None, level: float) -> dict[str, Any]:
+    """Return what the table says of one fit."""
     steps = found.steps.shifted(np.nan if size is None else float(np.log(size)))
-    line: dict[str, Any] = {}
+    line = dict(zip(keys, part.name, strict=True))
     for name, value in (("S_min", steps), ("E_min", found.floor), ("B_crit", found.critical)):
         for end, number in zip(("", "_stderr", "_lo", "_hi"), value.natural(level), strict=True):
             line[f"{name}{end}"] = number

@@ -287,14 +287,12 @@ class Estimate:
     @property
     def status(self) -> str:
         """How far the batch sizes tell the parameters; a key of `VERDICTS`."""
-        low, high = np.isfinite(self.critical.lo), np.isfinite(self.critical.hi)
-        if len(self.residuals) < 3 and not self.critical.bounded:
+        if self.critical.bounded:
+            return "identified" if self.floor.bounded and self.steps.bounded else "unknown"
+        if len(self.residuals) < 3:
             return "too_few"
-        if self.critical.bounded and self.floor.bounded and self.steps.bounded:
-            return "identified"
-        if low and np.isinf(self.critical.hi):
-            return "no_S_min"
-        return "no_E_min" if high and np.isinf(self.critical.lo) else "unknown"
+        ends = bool(np.isfinite(self.critical.lo)), bool(np.isfinite(self.critical.hi))
+        return {(True, False): "no_S_min", (False, True): "no_E_min"}.get(ends, "unknown")
 
 
 class Estimator(Protocol):

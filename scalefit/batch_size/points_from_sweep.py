@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,22 +17,13 @@ from scalefit.optima.basin_shape import bend
 from scalefit.optima.cells import Floats, average, pad, repeats
 from scalefit.optima.parabola import Quadratic, fit_quadratic, read_vertices
 from scalefit.sweep import Sweep
-from scalefit.vocabulary import column_of
+
+Ints = NDArray[np.int64]
 
 _FEW_CELLS = 3  # below which the basins' asymmetry keeps its usual value
 _FLOORS = np.linspace(0.0, 0.97, 98)  # of the law in the data that are tried, as shares of the lowest loss
 _LOSS_WINDOW = 0.015
 _NAMED = 3  # studies that a note names
-
-
-def study_columns(by: str | Sequence[str] | None, columns: list[Any]) -> list[str]:
-    """Return the columns that tell studies apart: those asked for, else params where it is there."""
-    if by is None:
-        return ["params"] if "params" in columns else []
-    names = [column_of(name) for name in ([by] if isinstance(by, str) else by)]
-    if set(names) - set(columns) or set(names) & {"batch", "tokens", "loss", "lr", "target"}:
-        raise SweepError(f"by should name columns that tell studies apart, found {by!r}; there are {columns}")
-    return names
 
 
 def study_name(keys: list[str], values: tuple[Any, ...]) -> str:
@@ -66,7 +56,7 @@ class LowestValues:
     value: Floats  # at the bottom of the basin where there is one, elsewhere at the rate of the lowest mean
     stderr: Floats  # NaN where nothing is left to judge noise from
     status: NDArray[np.object_]  # of the optimum over the learning rate: interior, edge, flat or too_few
-    count: NDArray[np.int64]  # runs that finished
+    count: Ints  # runs that finished
 
 
 def best_over_lr(
@@ -90,9 +80,7 @@ def best_over_lr(
     return LowestValues(np.where(interior, found.loss, mean), stderr, status, block.finished.sum(axis=1))
 
 
-def _lowest_mean(
-    cell: NDArray[np.int64], log_lr: Floats, value: Floats, n_cells: int, rtol: float
-) -> tuple[Floats, Floats]:
+def _lowest_mean(cell: Ints, log_lr: Floats, value: Floats, n_cells: int, rtol: float) -> tuple[Floats, Floats]:
     """Return the lowest mean over the runs of one rate, and its error from how far repeated runs scatter."""
     place = repeats(cell, log_lr[:, None], rtol)
     own, _, mean = average(cell, log_lr[:, None], value, place)
@@ -128,14 +116,14 @@ class BudgetLaws:
     centre: Floats
     first: Floats  # lowest and highest ln D
     last: Floats
-    count: NDArray[np.int64]  # budgets
+    count: Ints  # budgets
     lowest: Floats  # lowest and highest loss
     highest: Floats
 
     @property
-    def spans(self) -> bool:
-        """Whether some batch size has two budgets of different losses, so that targets can lie between them."""
-        return bool((self.lowest < self.highest).any())
+    def several(self) -> NDArray[np.bool_]:
+        """Which batch sizes have two budgets of different losses, so that targets can lie between them."""
+        return self.lowest < self.highest
 
     def invert(self, target: float) -> tuple[Floats, Floats]:
         """Return ln D at the target and its standard error, NaN where the batch size's law never gets there."""
@@ -148,8 +136,7 @@ class BudgetLaws:
 
     def spread(self, count: int) -> list[float]:
         """Spread targets evenly in log over what half of the batch sizes bracket."""
-        several = self.lowest < self.highest
-        low, high = np.median(self.lowest[several]), np.median(self.highest[several])
+        low, high = np.median(self.lowest[self.several]), np.median(self.highest[self.several])
         return [float(value) for value in high * (low / high) ** (np.arange(1, count + 1) / (count + 1))]
 
 
@@ -173,10 +160,8 @@ def fit_budgets(batch: Floats, tokens: Floats, loss: Floats, variance: Floats) -
     return BudgetLaws(levels, floor, level, slope, covariance, centre, first, last, count, lowest, highest)
 
 
-def _lines(
-    place: NDArray[np.int64], log_tokens: Floats, loss: Floats, variance: Floats, floor: float
-) -> tuple[float, Floats, Floats, Floats, Floats]:
-    """Fit a line in (ln D, ln(L - floor)) to every batch size; the misfit is in units of the losses' noise."""
+def _lines(place: Ints, log_tokens: Floats, loss: Floats, variance: Floats, floor: float) -> tuple[Any, ...]:
+    """Return the misfit, in units of the losses' noise, of lines in (ln D, ln(L - floor)), and these lines."""
     height = np.log(loss - floor)
     weight = (loss - floor) ** 2 / variance
     total = np.bincount(place, weight)
@@ -199,17 +184,15 @@ def from_sweep(
     sweep.require("batch", "tokens", "loss", *names)
     sweep.require_losses("no loss to reach")
     cells, notes = _best_losses(sweep, names)
-    studies: dict[tuple[Any, ...], tuple[BudgetLaws, NDArray[np.int64]]] = {}
+    studies: dict[tuple[Any, ...], tuple[BudgetLaws, Ints]] = {}
     for key, rows in cells.groupby(names, sort=True) if names else [((), cells)]:
         columns = (rows[name].to_numpy(dtype=float) for name in ("batch", "tokens", "loss", "variance"))
         runs = rows.groupby("batch")["count"].sum().to_numpy()
         studies[key if isinstance(key, tuple) else (key,)] = fit_budgets(*columns), runs
-    flat = [study for study, (laws, _) in studies.items() if not laws.spans]
+    flat = [study for study, (laws, _) in studies.items() if not laws.several.any()]
     if len(flat) == len(studies):
-        raise SweepError(
-            f"no batch size of {sweep.source} has two budgets of different losses: nothing tells what data a target "
-            "needs; run more budgets"
-        )
+        lack = f"no batch size of {sweep.source} has two budgets of different losses"
+        raise SweepError(f"{lack}: nothing tells what data a target needs; run more budgets")
     if isinstance(targets, int) and flat:  # a study without a law still has bounds to offer at targets that are given
         named = "; ".join(study_name(names, study) for study in flat[:_NAMED]) + "; ..." * (len(flat) > _NAMED)
         lack = "have no batch size with two budgets of different losses to spread targets between"
@@ -246,9 +229,7 @@ def _best_losses(sweep: Sweep, names: list[str]) -> tuple[pd.DataFrame, list[Not
     return cells[there].reset_index(drop=True), edge_notes(found.status[there], "best losses")
 
 
-def _reach_targets(
-    laws: BudgetLaws, targets: list[float] | int, max_reach: float, runs: NDArray[np.int64]
-) -> pd.DataFrame:
+def _reach_targets(laws: BudgetLaws, targets: list[float] | int, max_reach: float, runs: Ints) -> pd.DataFrame:
     """Invert the laws of one study at every target."""
     targets = laws.spread(targets) if isinstance(targets, int) else targets
     target = np.array(targets)[:, None]
@@ -268,21 +249,15 @@ def _reach_targets(
 
 def _inversion_notes(points: pd.DataFrame, max_reach: float) -> list[Note]:
     """Say how many points are extrapolated, bounds or left out."""
-    notes = []
-    status = points["status"]
+    notes, counts = [], points["status"].value_counts()
     if count := int((points["reach"] > 1.001).sum()):
-        text = (
-            f"{count} of {int((status == 'point').sum())} points are extrapolated beyond the budgets of their batch "
-            f"size, by up to a factor {points['reach'].max():.3g} in the data (column reach)"
-        )
+        text = f"{count} of {counts['point']} points are extrapolated beyond the budgets of their batch size, by up to "
+        text += f"a factor {points['reach'].max():.3g} in the data (column reach)"
         notes.append(Note("extrapolated", text, caution=True))
-    if count := int((status == "bound").sum()):
-        text = (
-            f"{count} targets lie more than {max_reach:g} times beyond the budgets of their batch size, or beyond its "
-            "only budget: bounds"
-        )
-        notes.append(Note("bounds", text))
-    if count := int((status == "before_start").sum()):
-        text = f"{count} targets are met by the smallest budget of their batch size already, and are left out"
-        notes.append(Note("before_start", text))
+    if "bound" in counts:
+        text = f"{counts['bound']} targets lie more than {max_reach:g} times beyond the budgets of their batch size, "
+        notes.append(Note("bounds", text + "or beyond its only budget: bounds"))
+    if "before_start" in counts:
+        text = "targets are met by the smallest budget of their batch size already, and are left out"
+        notes.append(Note("before_start", f"{counts['before_start']} {text}"))
     return notes

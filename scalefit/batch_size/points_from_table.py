@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -60,6 +60,19 @@ def read_table(
     return points, names, unit, size, [*notes, *size_notes, *rate_notes, *average_notes]
 
 
+def study_columns(by: str | Sequence[str] | None, columns: Iterable[str], own: set[str]) -> list[str]:
+    """Return the columns that tell studies apart: those asked for, none with a meaning of its `own`, else params."""
+    if by is None:
+        return [name for name in columns if name == "params"]
+    if not isinstance(by, str | Sequence):
+        raise SweepError(f"by should name columns of the table, found {by!r}; estimators are given as method=")
+    names = [column_of(name) for name in ([by] if isinstance(by, str) else by)]
+    if set(names) - set(columns) or set(names) & own:
+        there = ", ".join(map(str, columns))
+        raise SweepError(f"by should name columns that tell studies apart, found {by!r}; there are {there}")
+    return names
+
+
 def _check_columns(table: pd.DataFrame) -> None:
     """Raise unless a table has rows, and columns that can hold a trade-off."""
     if not table.columns.is_unique:
@@ -76,12 +89,7 @@ def _check_columns(table: pd.DataFrame) -> None:
 def _studies(table: pd.DataFrame, by: str | Sequence[str] | None) -> tuple[list[str], list[Note]]:
     """Return the columns that tell studies apart, and notes on those guessed and those mixed."""
     if by is not None:
-        if not isinstance(by, str | Sequence):
-            raise SweepError(f"by should name columns of the table, found {by!r}; estimators are given as method=")
-        names = [column_of(name) for name in ([by] if isinstance(by, str) else by)]
-        if set(names) - set(table) or set(names) & _OWN:
-            raise SweepError(f"by should name columns of the table other than batch and its measures, found {by!r}")
-        return names, []
+        return study_columns(by, table.columns, _OWN), []
     hidden = _OWN | _OF_RUNS | {q.column for q in QUANTITIES} - {"params", "optimizer", "schedule"}
     others = [str(name) for name in table if name not in hidden]
     names, notes = [name for name in others if name == "params"], []
@@ -119,11 +127,9 @@ def _positive(table: pd.DataFrame, name: str) -> Array:
     if len(bad):
         found = table[name].iloc[bad[0]]
         found = found.item() if isinstance(found, np.generic) else found
-        raise SweepError(
-            f"{name}: expected positive numbers, found {len(bad)} row(s) that are not, first row {bad[0] + 1}: "
-            f"{found!r}; a run that never reached the target is a bound: give what it used, and 'bound' in a column "
-            "status"
-        )
+        text = f"{name}: expected positive numbers, found {len(bad)} row(s) that are not, first row {bad[0] + 1}: "
+        bound = "a run that never reached the target is a bound: give what it used, and 'bound' in a column status"
+        raise SweepError(f"{text}{found!r}; {bound}")
     return values
 
 
@@ -157,20 +163,18 @@ def _unit_size(
             return size, []
         text = f"{measure} are not {data_unit}: steps are unknown unless unit_size= says how many {data_unit} one holds"
         if size is not None:
-            text = (
-                f"{measure} / batch is less than one step: they are not counted in the same unit, and steps are "
-                f"unknown. Say so: examples_unit='epochs', unit_size=<{data_unit} in one epoch>"
-            )
+            text = f"{measure} / batch is less than one step: they are not counted in the same unit, and steps are "
+            text += f"unknown. Say so: examples_unit='epochs', unit_size=<{data_unit} in one epoch>"
         return None, [Note("unit_size", text, caution=True)]
     ratio = np.log(batch * steps / used)
     middle = float(np.median(ratio))
     expected = middle if size is None else float(np.log(size))
     if max(np.abs(ratio - middle).max(), abs(middle - expected)) > _AGREE:
         first = int(np.argmax(np.abs(ratio - expected)))
+        values = f"{batch[first] * steps[first]:.6g} {data_unit} against {used[first]:.6g} {unit}"
         raise SweepError(
-            f"batch x steps and {measure} contradict each other, worst in row {first + 1}: "
-            f"{batch[first] * steps[first]:.6g} {data_unit} against {used[first]:.6g} {unit}; "
-            "leave one of the two columns out, or state unit_size="
+            f"batch x steps and {measure} contradict each other, worst in row {first + 1}: {values}; leave one of the "
+            "two columns out, or state unit_size="
         )
     if size is not None:
         return size, []
@@ -184,10 +188,8 @@ def _rate_notes(table: pd.DataFrame, rows: pd.DataFrame, keys: list[str]) -> lis
         return []
     groups = table["lr"].groupby([rows[name] for name in [*keys, "batch"]])
     count = int((groups.nunique() > 1).sum())
-    text = (
-        f"{count} of {groups.ngroups} batch sizes average runs at different lr, as if they repeated each other; keep "
-        "the best rate of each, or give curves or final losses to tradeoff_points, which finds it"
-    )
+    text = f"{count} of {groups.ngroups} batch sizes average runs at different lr, as if they repeated each other; "
+    text += "keep the best rate of each, or give curves or final losses to tradeoff_points, which finds it"
     return [Note("lr_mixed", text, caution=True)] if count else []
 
 
@@ -196,25 +198,16 @@ def _average(rows: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[No
     mixed = rows.groupby([*keys, "batch"])["reached"].transform("any") & ~rows["reached"]
     notes = []
     if mixed.any():
-        text = (
-            f"{int(mixed.sum())} replicates did not reach the target while others at the same batch size did; they are "
-            "left out, so those points are too low"
-        )
+        count = f"{int(mixed.sum())} replicates did not reach the target while others at the same batch size did"
+        text = f"{count}; they are left out, so those points are too low"
         notes.append(Note("unreached", text, caution=True))
     rows = rows[~mixed].assign(log_examples=np.log(rows["examples"]), log_steps=np.log(rows["steps"]))
-    points = rows.groupby([*keys, "batch"], sort=True).agg(
-        steps=("log_steps", "mean"),
-        examples=("log_examples", "mean"),
-        most=("log_examples", "max"),
-        given=("given", "mean"),
-        variance=("log_examples", "var"),
-        rows=("log_examples", "size"),
-        n=("count", "sum"),
-        reached=("reached", "any"),
-    )
-    points = points.reset_index()
-    points["examples"] = np.exp(points["examples"].where(points["reached"], points["most"]))
-    points["steps"] = np.exp(points["steps"])
+    means = {name: (name, "mean") for name in ("log_steps", "log_examples", "given")}
+    spread = {how: ("log_examples", how) for how in ("max", "var", "size")}
+    groups = rows.groupby([*keys, "batch"], sort=True)
+    points = groups.agg(**means, **spread, n=("count", "sum"), reached=("reached", "any")).reset_index()
+    points["examples"] = np.exp(points["log_examples"].where(points["reached"], points["max"]))
+    points["steps"] = np.exp(points["log_steps"])
     points["log_stderr"] = _noise(points, keys)
     points["status"] = np.where(points["reached"], "point", "bound")
     points["n"] = points["n"].astype(int)
@@ -223,8 +216,8 @@ def _average(rows: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[No
 
 def _noise(points: pd.DataFrame, keys: list[str]) -> Array:
     """Return the standard error of ln examples, the noise of a run pooled over the batch sizes of a study."""
-    spare = (points["rows"] - 1).where(points["reached"], 0)
-    points = points.assign(spare=spare, square=points["variance"].fillna(0.0) * spare)
+    spare = (points["size"] - 1).where(points["reached"], 0)
+    points = points.assign(spare=spare, square=points["var"].fillna(0.0) * spare)
     pooled = points.groupby(keys or (lambda _: 0))[["spare", "square"]].transform("sum")
-    noise = np.sqrt(pooled["square"] / pooled["spare"] / points["rows"])
+    noise = (pooled["square"] / pooled["spare"] / points["size"]) ** 0.5
     return noise.where(pooled["spare"] > 0, points["given"]).to_numpy()

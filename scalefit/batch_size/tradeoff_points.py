@@ -12,14 +12,8 @@ import pandas as pd
 from scalefit._levels import group_levels, group_rows, lowest_of
 from scalefit._values import Note, merge
 from scalefit.batch_size.critical_batch import positive
-from scalefit.batch_size.points_from_sweep import (
-    best_over_lr,
-    check_known,
-    edge_notes,
-    from_sweep,
-    study_columns,
-)
-from scalefit.batch_size.points_from_table import read_table
+from scalefit.batch_size.points_from_sweep import best_over_lr, check_known, edge_notes, from_sweep
+from scalefit.batch_size.points_from_table import read_table, study_columns
 from scalefit.display import Face, Shown
 from scalefit.errors import SweepError
 from scalefit.sweep import Sweep
@@ -29,6 +23,7 @@ _SHOWN = 12
 _DATA_WINDOW = 0.3  # excess that still counts for the best learning rate: data rise far faster than the loss
 _STATUSES = {"reached", "bound", "before_start"}
 _SETTINGS = ("params", "weight_decay", "seq_len", "optimizer", "schedule")
+_OWN = {"batch", "tokens", "loss", "lr", "target"}
 _COLUMNS = ("batch", "steps", "examples", "log_stderr", "n", "status")
 
 
@@ -186,40 +181,37 @@ def tradeoff_points(
         return data
     if isinstance(data, pd.DataFrame):
         if targets is not None:
-            raise SweepError(
-                "a table of steps or examples brings its targets along, in a column target; leave targets="
-            )
+            raise SweepError("a table of steps or examples brings its targets in a column target; leave targets=")
         points, names, unit, size, notes = read_table(data, by, data_unit, examples_unit, unit_size)
         return TradeoffPoints(points, tuple(names), data_unit, unit, size, tuple(notes))
     if not isinstance(data, Sweep) and not hasattr(data, "tokens_to_target"):
         raise SweepError(f"expected curves, a sweep or a table of steps to a target, found {type(data).__name__}")
     if targets is None or np.size(targets) == 0:
         raise SweepError("say which losses to reach: tradeoff_points(data, targets=[3.2, 3.0])")
-    losses = positive("targets", targets, SweepError, "positive losses to reach").tolist()
+    losses = positive("targets", targets, SweepError, "positive losses to reach, or how many to spread").tolist()
+    counted = isinstance(targets, int | np.integer)
     if isinstance(data, Sweep):
         if not max_reach >= 1:
             raise SweepError(f"max_reach is a factor of the data, at least 1, found {max_reach!r}")
-        names = study_columns(by, list(data.columns))
-        points, notes = from_sweep(data, targets if isinstance(targets, int) else losses, names, max_reach)
+        names = study_columns(by, data.columns, _OWN)
+        points, notes = from_sweep(data, int(losses[0]) if counted else losses, names, max_reach)
         runs, replicated = data.table, False
-    elif isinstance(targets, int):
+    elif counted:
         raise SweepError(f"for curves, list the losses to reach, targets=[3.2, 3.0]; found {targets!r}")
     else:
         runs = data.tokens_to_target(losses)
-        names = study_columns(by, list(runs))
+        names = study_columns(by, runs.columns, _OWN)
         points, notes = _from_crossings(runs, names, data.data_unit)
         replicated = "lr" not in runs
     for name in _SETTINGS:
         if name in runs and name not in names and runs[name].nunique() > 1:
             text = f"{name} varies within the studies, whose points mix its values; add it to by="
             notes.append(Note("mixed", text, caution=True))
-    keys = [*names, "target"]
-    first = [*keys, *_COLUMNS]
-    points = points[[*first, *(name for name in points if name not in first)]].sort_values([*keys, "batch"])
-    unit, notes_all = data.data_unit, merge(data.notes, notes)
-    return TradeoffPoints(
-        points.reset_index(drop=True), tuple(names), unit, unit, 1.0, notes_all, data.source, replicated
-    )
+    first = [*names, "target", *_COLUMNS]
+    points = points[[*first, *(name for name in points if name not in first)]]
+    points = points.sort_values([*names, "target", "batch"], ignore_index=True)
+    units = (data.data_unit, data.data_unit, 1.0)
+    return TradeoffPoints(points, tuple(names), *units, merge(data.notes, notes), data.source, replicated)
 
 
 def _from_crossings(runs: pd.DataFrame, names: list[str], data_unit: str) -> tuple[pd.DataFrame, list[Note]]:
