@@ -32,10 +32,10 @@ from .batch_size.estimators import InverseSteps as InverseSteps
 from .batch_size.estimators import Overhead as Overhead
 from .batch_size.estimators import StepsLine as StepsLine
 from .batch_size.fit_tradeoff import fit_tradeoff as fit_tradeoff
-from .batch_size.tradeoff_points import TradeoffPoints as TradeoffPoints
 from .batch_size.rate_curve import RateCurve as RateCurve
 from .batch_size.rate_curve import fit_rate_curve as fit_rate_curve
 from .batch_size.tradeoff import Tradeoff as Tradeoff
+from .batch_size.tradeoff_points import TradeoffPoints as TradeoffPoints
 from .batch_size.tradeoff_points import tradeoff_points as tradeoff_points
 from .curves.curves import Curves as Curves
 from .curves.smoothing import Exponential as Exponential

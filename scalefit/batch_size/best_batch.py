@@ -90,10 +90,8 @@ class BestBatch(Shown):
         check_level(level)
         design = np.stack([np.ones(len(data)), np.log(data)], axis=1)
         center = design @ np.array([np.log(self.prefactor), self.exponent])
-        half = np.full(len(data), np.inf)
-        if self.identified:
-            spread = np.sqrt(np.einsum("ij,jk,ik->i", design, self.covariance, design))
-            half = t_quantile(level, self.fit.dof) * spread
+        spread = np.sqrt(np.einsum("ij,jk,ik->i", design, self.covariance, design))
+        half = t_quantile(level, self.fit.dof) * spread if self.identified else np.full(len(data), np.inf)
         low, high = center - half, center + half
         if self.identified and self.draws is not None:
             low, high = np.quantile(self.draws @ design.T, [0.5 - level / 2, 0.5 + level / 2], axis=0)

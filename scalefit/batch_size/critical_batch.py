@@ -137,8 +137,7 @@ def read_critical(source: Any, *, stderr: float | None = None, target: float | N
 
     `stderr` is the standard error of a number; `target` chooses a row of a trade-off.
     """
-    if isinstance(source, str):
-        source = get_published(source)
+    source = get_published(source) if isinstance(source, str) else source
     if isinstance(source, Fit | PublishedLaw):
         law = source.law
         if law.target not in ("B_crit", "B_noise"):

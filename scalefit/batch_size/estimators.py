@@ -357,9 +357,8 @@ def fit_tied(studies: list[Study], covariates: Array, places: int, level: float)
     design = np.repeat(covariates, [len(s.x) for s in studies], axis=0)
     q = covariates.shape[1]
     if len(x) <= 2 * q or places < 3:
-        raise FitError(
-            f"tied curves have {2 * q} coefficients; {len(x)} points at {places} batch sizes do not tell them"
-        )
+        points = f"{len(x)} points at {places} batch sizes"
+        raise FitError(f"tied curves have {2 * q} coefficients; {points} do not tell them")
     start = np.zeros((len(_STARTS), 2 * q))
     start[:, q] = np.median(x) + _STARTS
     for row in start:

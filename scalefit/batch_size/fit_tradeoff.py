@@ -129,7 +129,7 @@ def fit_tradeoff(
         raise FitError("no study has two batch sizes that reach a target: there is no trade-off to fit", partial=points)
     names = _tied_names(tie, keys, method)
     if names:
-        estimates, exponents = _estimate_tied(parts, keys, names, level)
+        estimates, exponents = _tie_parts(parts, keys, names, level)
     else:
         estimates, exponents = [method.estimate(part.study, level) for part in parts], None
     pairs = list(zip(parts, estimates, strict=True))
@@ -219,7 +219,7 @@ def _tied_names(tie: str | Sequence[str] | None, keys: list[str], method: Estima
     return names
 
 
-def _estimate_tied(
+def _tie_parts(
     parts: list[_Part], keys: list[str], names: list[str], level: float
 ) -> tuple[list[Estimate], pd.DataFrame]:
     """Fit all parts that differ in the tied columns only at once."""
@@ -247,11 +247,11 @@ def _estimate_tied(
 
 def _line(keys: list[str], part: _Part, found: Estimate, size: float | None, level: float) -> dict[str, Any]:
     """Return what the table says of one fit."""
-    steps = found.steps.shifted(np.nan if size is None else float(np.log(size)))
     line = dict(zip(keys, part.name, strict=True))
-    for name, value in (("S_min", steps), ("E_min", found.floor), ("B_crit", found.critical)):
+    units = {"S_min": np.nan if size is None else size}
+    for name, value in {"S_min": found.steps, "E_min": found.floor, "B_crit": found.critical}.items():
         for end, number in zip(("", "_stderr", "_lo", "_hi"), value.natural(level), strict=True):
-            line[f"{name}{end}"] = number
+            line[f"{name}{end}"] = number * units.get(name, 1.0)
     line |= {"rms": float(np.sqrt(np.mean(found.residuals**2))), "lack_of_fit": found.lack}
     line |= {"n_batch": len(found.residuals), "n_left_out": part.left}
     line |= {"excess": float(np.expm1(part.excess.max(initial=0.0))), "excess_p": part.chance}

@@ -113,10 +113,7 @@ class Profile:
         Where the first or last is an end of the study's reach, the region is open on that side.
         """
         low, high = self.study.reach
-        limit = self._limit(level)
-        if not np.isfinite(limit):
-            ends = np.linspace(low, high, 400)
-            return ends, np.full(len(ends), np.inf)
+        limit = self._limit(level)  # infinite without degrees of freedom: then all is allowed
         grid = np.sort(np.append(np.arange(low, high, _STEP), [high, self.clipped]))
         inside = np.flatnonzero(limit - self._excess(grid) >= 0)
         first, last = inside[0], inside[-1]
@@ -143,11 +140,8 @@ class Profile:
         `shift` takes places (g,) to values of shape (m, g): m quantities at once.
         """
         place, room = self.region(level)
-        shifts = shift(place)
-        if not np.isfinite(room).all():
-            return np.full(len(shifts), -np.inf), np.full(len(shifts), np.inf)
         half = np.sqrt(room * (1 / self.weight.sum() + noise))
-        middle = self.study.floor(self.weight, place)[0] + shifts
+        middle = self.study.floor(self.weight, place)[0] + shift(place)
         return (middle - half).min(axis=1), (middle + half).max(axis=1)
 
     def examples(self, x: Array, level: float) -> tuple[Array, Array, Array]:
@@ -206,10 +200,8 @@ def _lack_of_fit(study: Study, weight: Array, critical: float, dof: int) -> floa
         return 0.0
     from scipy.optimize import brentq
 
-    def excess(tau: float) -> float:
-        return float((square / (study.variance + tau)).sum()) - dof
-
-    return float(brentq(excess, 0.0, square.sum() / dof + study.variance.max(), xtol=1e-12))
+    most = square.sum() / dof + study.variance.max()
+    return float(brentq(lambda tau: (square / (study.variance + tau)).sum() - dof, 0.0, most, xtol=1e-12))
 
 
 def find_poor(study: Study, lack: float | None = None) -> tuple[Array, float]:
@@ -226,9 +218,7 @@ def find_poor(study: Study, lack: float | None = None) -> tuple[Array, float]:
     for m in trials:
         rest = fit_profile(study.drop(m), lack)
         above = study.y[:m] - rest.floor - bend(study.x[:m], rest.clipped)
-        if (above <= 0).any():
-            continue
-        chance = min(len(trials) * _chance(rest, study), 1.0)
+        chance = len(trials) * _chance(rest, study) if (above > 0).all() else 1.0
         if chance < min(SIGNIFICANCE, least):
             found, least = above, chance
     return found, least
@@ -258,10 +248,6 @@ class Interval:
     def bounded(self) -> bool:
         """Whether both ends are closed."""
         return bool(np.isfinite([self.value, self.lo, self.hi]).all())
-
-    def shifted(self, by: float) -> Interval:
-        """Return the interval of the number times exp(by)."""
-        return Interval(self.value + by, self.lo + by, self.hi + by)
 
     def natural(self, level: float) -> tuple[float, float, float, float]:
         """Return the number itself with standard error and bounds; no standard error where an end is open."""

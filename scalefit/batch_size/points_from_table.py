@@ -22,11 +22,7 @@ _OF_RUNS = {"seed", "run", "lr", "loss", "replicate"}  # columns that tell runs 
 
 
 def read_table(
-    table: pd.DataFrame,
-    by: str | Sequence[str] | None,
-    data_unit: str,
-    examples_unit: str | None = None,
-    unit_size: float | None = None,
+    table: pd.DataFrame, by: str | Sequence[str] | None, data_unit: str, unit: str | None, size: float | None
 ) -> tuple[pd.DataFrame, list[str], str, float | None, list[Note]]:
     """Return points, the columns that tell studies apart, the unit of examples, its size and notes."""
     table = table.rename(columns=lambda name: column_of(str(name))).reset_index(drop=True)
@@ -35,17 +31,16 @@ def read_table(
     names, notes = _studies(table, by)
     keys = [*names, *(["target"] if "target" in table else [])]
     measure = next((name for name in (*_MEASURES, data_unit) if name in table), None)
-    unit = examples_unit or (measure if measure in ("epochs", "tokens", data_unit) else data_unit)
-    size = (1.0 if unit == data_unit else None) if unit_size is None else unit_size
+    unit = unit or (measure if measure in ("epochs", "tokens", data_unit) else data_unit)
+    size = 1.0 if size is None and unit == data_unit else size
     if size is not None:
         positive("unit_size", size, SweepError, f"the positive number of {data_unit} in one of {unit}")
     batch = _positive(table, "batch")
     steps = _positive(table, "steps") if "steps" in table else None
     used = _positive(table, measure) if measure else None
     if steps is None and used is None:
-        raise SweepError(
-            f"a trade-off needs steps, examples or {data_unit} up to the target; found {', '.join(map(str, table))}"
-        )
+        found = ", ".join(map(str, table))
+        raise SweepError(f"a trade-off needs steps, examples or {data_unit} up to the target; found {found}")
     size, size_notes = _unit_size(batch, steps, used, size, measure or "", unit, data_unit)
     if used is None:
         used = batch * steps / (size or 1.0)
@@ -78,10 +73,9 @@ def _check_columns(table: pd.DataFrame) -> None:
     if not table.columns.is_unique:
         raise SweepError(f"the column {table.columns[table.columns.duplicated()][0]!r} occurs twice")
     if "batch" not in table or len(table.columns) == 1:
-        raise SweepError(
-            "a trade-off needs batch (data per step) and steps or examples (data used up to the target); found "
-            f"{', '.join(map(str, table))}. Rename the columns: table.rename(columns={{'<its name>': 'batch'}})"
-        )
+        needs = "a trade-off needs batch (data per step) and steps or examples (data used up to the target)"
+        rename = "Rename the columns: table.rename(columns={'<its name>': 'batch'})"
+        raise SweepError(f"{needs}; found {', '.join(map(str, table))}. {rename}")
     if not len(table):
         raise SweepError("the table of steps or examples to a target has no rows")
 
@@ -115,8 +109,6 @@ def _studies(table: pd.DataFrame, by: str | Sequence[str] | None) -> tuple[list[
 
 def _varies(table: pd.DataFrame, name: str, within: list[str]) -> bool:
     """Return whether a column has several values among rows that agree in others."""
-    if name in within:
-        return False
     return bool(table.groupby(within or (lambda _: 0), dropna=False)[name].nunique(dropna=False).max() > 1)
 
 
@@ -172,10 +164,8 @@ def _unit_size(
     if max(np.abs(ratio - middle).max(), abs(middle - expected)) > _AGREE:
         first = int(np.argmax(np.abs(ratio - expected)))
         values = f"{batch[first] * steps[first]:.6g} {data_unit} against {used[first]:.6g} {unit}"
-        raise SweepError(
-            f"batch x steps and {measure} contradict each other, worst in row {first + 1}: {values}; leave one of the "
-            "two columns out, or state unit_size="
-        )
+        text = f"batch x steps and {measure} contradict each other, worst in row {first + 1}: {values}"
+        raise SweepError(f"{text}; leave one of the two columns out, or state unit_size=")
     if size is not None:
         return size, []
     size = float(np.exp(middle))

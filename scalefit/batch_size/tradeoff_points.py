@@ -232,7 +232,7 @@ def _from_crossings(runs: pd.DataFrame, names: list[str], data_unit: str) -> tup
     keys = [*names, "target"]
     rows = runs[[*keys, "status"]].assign(batch=group_levels(runs["batch"]), examples=runs["tokens"])
     if "lr" not in runs:
-        points, *_, more = read_table(rows, names, data_unit)
+        points, *_, more = read_table(rows, names, data_unit, None, None)
         return points, [*notes, *more]
     points, cell = group_rows(rows[[*keys, "batch"]])
     check_known(points, cell)
