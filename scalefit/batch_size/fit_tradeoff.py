@@ -264,12 +264,9 @@ def _beside_curve(part: _Part, found: Estimate, level: float) -> pd.DataFrame:
     batch, observed = part.rows["batch"], np.log(part.rows["examples"])
     value, _, high = found.curve(np.log(batch.to_numpy()), level)
     point = part.rows["status"] == "point"
-    return part.rows.assign(
-        used=point & (point.cumsum() > part.left),
-        fitted=np.exp(value),
-        residual=(observed - value).where(point),
-        contradicts=~point & (observed > high) & (batch > part.highest),
-    )
+    rows = part.rows.assign(used=point & (point.cumsum() > part.left), fitted=np.exp(value))
+    contradicts = ~point & (observed > high) & (batch > part.highest)
+    return rows.assign(residual=(observed - value).where(point), contradicts=contradicts)
 
 
 def _poor_notes(parts: list[_Part], keys: list[str]) -> list[Note]:

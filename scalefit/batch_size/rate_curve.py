@@ -156,11 +156,8 @@ class RateCurve(Shown):
         noise, table = self.noise, self._table
         scale = format_error(noise.value, noise.value * noise.log_stderr)
         span = f"{format_number(self.batch.min())} .. {format_number(self.batch.max())}"
-        facts = (
-            ("B_noise", f"{scale} {self.data_unit} ({noise.source})"),
-            ("pairs", f"{len(self.batch)}, batch {span}"),
-            ("verdict", self.verdict),
-        )
+        known = f"{scale} {self.data_unit} ({noise.source})"
+        facts = (("B_noise", known), ("pairs", f"{len(self.batch)}, batch {span}"), ("verdict", self.verdict))
         shown = table[["rule"]].copy()
         shown["eta_max"] = [format_error(value, error) for value, error in table[["eta_max", "stderr"]].to_numpy()]
         for name, form in (("scatter", "{:.3g}"), ("worst", "{:.2f}x"), ("p", "{:.2g}")):

@@ -235,11 +235,8 @@ class Tradeoff(Shown):
         shown["misfit"] = [f"{100 * value:.1f} %" for value in table["rms"]]
         shown["batches"] = table["n_batch"].astype(str)
         shown["status"] = table["status"]
-        facts = (
-            ("method", repr(self.method)),
-            ("units", f"batch in {self.data_unit}, examples in {self.examples_unit}"),
-            ("source", self.source),
-        )
+        units = f"batch in {self.data_unit}, examples in {self.examples_unit}"
+        facts = (("method", repr(self.method)), ("units", units), ("source", self.source))
         notes = note_hidden(self.notes, len(self) - _SHOWN, "fits")
         return Face("Trade-off of steps and examples", facts, shown, notes)
 

@@ -87,12 +87,9 @@ class TradeoffPoints(Shown):
 
     def _face(self) -> Face:
         counts = self._table["status"].value_counts()
-        facts = (
-            ("points", f"{counts.get('point', 0)}, bounds {counts.get('bound', 0)}"),
-            ("batch", f"in {self.data_unit}"),
-            ("examples", f"in {self.examples_unit}"),
-            ("source", self.source),
-        )
+        points = f"{counts.get('point', 0)}, bounds {counts.get('bound', 0)}"
+        units = (("batch", f"in {self.data_unit}"), ("examples", f"in {self.examples_unit}"))
+        facts = (("points", points), *units, ("source", self.source))
         text = self._table[[*self.keys, *_COLUMNS]].head(_SHOWN).map(cell_text)
         return Face("Trade-off points", facts, text, note_hidden(self.notes, len(self) - _SHOWN, "points"))
 
