@@ -1,4 +1,10 @@
-"""One step of SGD and of sign descent on a quadratic: the best learning rate and what it gains, for any batch size."""
+r"""The best learning rate of one step on a noisy quadratic, and what it gains, for any batch size.
+
+The loss is :math:`L(x) = \tfrac12 x^T H x`. The gradient of a batch of B data has the mean :math:`\mu` and normal
+coordinates, independent of each other, of standard deviation :math:`\sigma_i / \sqrt B`. A step moves the weights by
+:math:`-\eta V`: V is the gradient for SGD (McCandlish et al. 2018, arXiv:1812.06162) and its signs for sign descent,
+which Adam comes close to (Li et al. 2024, arXiv:2405.14578).
+"""
 
 from __future__ import annotations
 
@@ -34,6 +40,12 @@ class StepOptimum:
         Learning rate that lowers the expected loss most.
     loss_drop : ndarray
         By how much it does, in the unit of the loss.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> sf.theory.sgd_optimum([1e2, 1e4], mu=[0.1, 0.1], sigma=[1.0, 1.0], H=[1.0, 1.0]).loss_drop.round(4)
+    array([0.005 , 0.0099])
     """
 
     batch: Floats
@@ -43,7 +55,16 @@ class StepOptimum:
 
 @dataclass(frozen=True)
 class SurgeConstants:
-    """What the surge law of sign descent follows from.
+    r"""What the surge law of sign descent follows from.
+
+    While :math:`B \ll \pi\sigma_i^2/(2\mu_i^2)` the best rate and the fall of the loss are
+
+    .. math::
+
+        \eta^*(B) = \frac{2\,\eta_{max}}{\sqrt{B_{noise}/B} + \sqrt{B/B_{noise}}}, \qquad
+        \Delta L^*(B) = \frac{\Delta L_{max}}{1 + B_{noise}/B};
+
+    for large batches the rate ends on the plateau.
 
     Parameters
     ----------
@@ -59,6 +80,22 @@ class SurgeConstants:
         Fall of the loss for infinite batches.
     valid_below : float
         min over coordinates of pi sigma^2 / (2 mu^2): the surge law holds for batches far below it.
+
+    See Also
+    --------
+    surge_constants : Works them out.
+
+    References
+    ----------
+    Li et al. 2024, arXiv:2405.14578, theorems 3 to 5.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scalefit as sf
+    >>> constants = sf.theory.surge_constants(np.full(40, 0.01), np.ones(40), 0.5 * np.eye(40) + 0.5)
+    >>> round(constants.eta_max, 5), round(constants.plateau, 5)
+    (0.00113, 0.00049)
     """
 
     B_noise: float
@@ -71,7 +108,11 @@ class SurgeConstants:
 
 @dataclass(frozen=True)
 class NoiseConstants:
-    """What the law of SGD follows from.
+    r"""What the law of SGD follows from.
+
+    .. math::
+
+        \eta^*(B) = \frac{\eta_{max}}{1 + B_{noise}/B}, \qquad \Delta L^*(B) = \frac{\Delta L_{max}}{1 + B_{noise}/B}
 
     Parameters
     ----------
@@ -81,6 +122,20 @@ class NoiseConstants:
         Best learning rate without noise, ``|G|^2 / (G' H G)``.
     dL_max : float
         Fall of the loss without noise, ``|G|^4 / (2 G' H G)``.
+
+    See Also
+    --------
+    sgd_constants : Works them out.
+
+    References
+    ----------
+    McCandlish et al. 2018, arXiv:1812.06162, eqs. 2.6 to 2.8.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> sf.theory.sgd_constants(mu=[0.1, 0.1], sigma=[1.0, 1.0], H=[1.0, 1.0]).eta_max
+    1.0
     """
 
     B_noise: float
@@ -117,6 +172,11 @@ def sign_optimum(batch: ArrayLike, mu: ArrayLike, sigma: ArrayLike, H: ArrayLike
         Shapes that do not fit, a batch or sigma that is not positive, a Hessian that is not symmetric, or one along
         which the loss does not rise.
 
+    See Also
+    --------
+    surge_constants : Its limits for small and for large batches.
+    sgd_optimum : The same for SGD.
+
     Notes
     -----
     Derived from E[dL] = -eta G'E[V] + eta^2/2 (tr[H cov(V)] + E[V]' H E[V]) with V the sign of a gradient whose
@@ -131,13 +191,14 @@ def sign_optimum(batch: ArrayLike, mu: ArrayLike, sigma: ArrayLike, H: ArrayLike
 
     Examples
     --------
-    >>> rising = sign_optimum([1.0, 4.0, 1e6], mu=[0.1, 0.1], sigma=[1.0, 1.0], H=[1.0, 1.0])
+    >>> import scalefit as sf
+    >>> rising = sf.theory.sign_optimum([1.0, 4.0, 1e6], mu=[0.1, 0.1], sigma=[1.0, 1.0], H=[1.0, 1.0])
     >>> rising.lr.round(4)
     array([0.008 , 0.0159, 0.1   ])
     """
     from scipy.special import erf
 
-    sizes = _batches(batch)
+    sizes = _positive("batch", batch)
     mean, spread, hessian = _checked(mu, sigma, H)
     signs = erf(np.sqrt(sizes[..., None] / 2) * mean / spread)
     return _optimum(sizes, signs @ mean, _sign_cost(signs, hessian))
@@ -151,10 +212,19 @@ def sgd_optimum(batch: ArrayLike, mu: ArrayLike, sigma: ArrayLike, H: ArrayLike)
     batch, mu, sigma, H
         As for `sign_optimum`; the noise of different coordinates is independent.
 
+    Returns
+    -------
+    StepOptimum
+        Arrays of the shape of `batch`.
+
     Raises
     ------
     LawError
         As for `sign_optimum`.
+
+    See Also
+    --------
+    sgd_constants : eta_max, B_noise and the largest fall of the loss.
 
     References
     ----------
@@ -162,11 +232,12 @@ def sgd_optimum(batch: ArrayLike, mu: ArrayLike, sigma: ArrayLike, H: ArrayLike)
 
     Examples
     --------
-    >>> one = sgd_optimum([1e2, 1e4], mu=[0.1, 0.1], sigma=[1.0, 1.0], H=[1.0, 1.0])
+    >>> import scalefit as sf
+    >>> one = sf.theory.sgd_optimum([1e2, 1e4], mu=[0.1, 0.1], sigma=[1.0, 1.0], H=[1.0, 1.0])
     >>> one.lr
     array([0.5       , 0.99009901])
     """
-    sizes = _batches(batch)
+    sizes = _positive("batch", batch)
     mean, spread, hessian = _checked(mu, sigma, H)
     cost = mean @ hessian @ mean + (np.diag(hessian) @ spread**2) / sizes
     return _optimum(sizes, np.full(sizes.shape, mean @ mean), cost)
@@ -180,17 +251,26 @@ def surge_constants(mu: ArrayLike, sigma: ArrayLike, H: ArrayLike) -> SurgeConst
         B_{noise} = \frac{\pi\sum_i H_{ii}}{2\sum_{i\ne j} s_i s_j H_{ij}}, \qquad
         \eta_{max} = \sqrt{\frac{B_{noise}}{2\pi}}\,\frac{\sum_i \mu_i s_i}{\sum_i H_{ii}},
 
-    with :math:`s_i = \mu_i/\sigma_i`.
+    with :math:`s_i = \mu_i/\sigma_i`; the plateau is :math:`\sum_i |\mu_i| / \sum_{ij}
+    \operatorname{sign}(\mu_i)\operatorname{sign}(\mu_j) H_{ij}`.
 
     Parameters
     ----------
     mu, sigma, H
         As for `sign_optimum`.
 
+    Returns
+    -------
+    SurgeConstants
+
     Raises
     ------
     LawError
         As for `sign_optimum`.
+
+    See Also
+    --------
+    sign_optimum : The best rate at every batch, without an approximation.
 
     References
     ----------
@@ -198,42 +278,54 @@ def surge_constants(mu: ArrayLike, sigma: ArrayLike, H: ArrayLike) -> SurgeConst
 
     Examples
     --------
+    >>> import numpy as np
+    >>> import scalefit as sf
     >>> H = 0.5 * np.eye(40) + 0.5
-    >>> found = surge_constants(np.full(40, 0.01), np.ones(40), H)
+    >>> found = sf.theory.surge_constants(np.full(40, 0.01), np.ones(40), H)
     >>> round(found.B_noise, 1), round(found.valid_below)
     (805.5, 15708)
     """
     mean, spread, hessian = _checked(mu, sigma, H)
-    ratio = mean / spread
-    trace = float(np.trace(hessian))
-    pairs = float(ratio @ hessian @ ratio - np.diag(hessian) @ ratio**2)
-    noise = np.pi * trace / (2 * pairs) if pairs > 0 and trace > 0 else np.inf
-    gain = float(mean @ ratio)
+    ratio, diagonal = mean / spread, np.diag(hessian)
+    trace, gain, alone = diagonal.sum(), mean @ ratio, diagonal @ ratio**2
     limit = _optimum(np.array(np.inf), np.abs(mean).sum(), _sign_cost(np.sign(mean), hessian))
+    noise, rate, drop = np.full(3, np.inf)
+    # Pairs i != j whose sum is rounding are none: a peak near 1e16 B_noise would be nonsense.
+    pairs = ratio @ hessian @ ratio - alone
+    if pairs > 1e-12 * abs(alone) and trace > 0:
+        noise = np.pi * trace / (2 * pairs)
+        rate, drop = np.sqrt(noise / (2 * np.pi)) * gain / trace, gain**2 / (2 * pairs)
     with np.errstate(divide="ignore"):
-        valid = float((np.pi / (2 * ratio**2)).min())
-    return SurgeConstants(
-        B_noise=float(noise),
-        eta_max=float(np.sqrt(noise / (2 * np.pi)) * gain / trace) if np.isfinite(noise) else np.inf,
-        plateau=float(limit.lr),
-        dL_max=gain**2 / (2 * pairs) if np.isfinite(noise) else np.inf,
-        dL_plateau=float(limit.loss_drop),
-        valid_below=valid,
-    )
+        valid = (np.pi / (2 * ratio**2)).min()
+    values = (noise, rate, limit.lr, drop, limit.loss_drop, valid)
+    return SurgeConstants(*(float(value) for value in values))
 
 
 def sgd_constants(mu: ArrayLike, sigma: ArrayLike, H: ArrayLike) -> NoiseConstants:
-    """Return the noise scale, the largest learning rate and the largest fall of the loss of SGD.
+    r"""Return the noise scale, the largest learning rate and the largest fall of the loss of SGD.
+
+    .. math::
+
+        B_{noise} = \frac{\sum_i H_{ii}\sigma_i^2}{\mu^T H \mu}, \qquad
+        \eta_{max} = \frac{|\mu|^2}{\mu^T H \mu}, \qquad \Delta L_{max} = \tfrac12\,\eta_{max}\,|\mu|^2
 
     Parameters
     ----------
     mu, sigma, H
         As for `sign_optimum`.
 
+    Returns
+    -------
+    NoiseConstants
+
     Raises
     ------
     LawError
         As for `sign_optimum`.
+
+    See Also
+    --------
+    sgd_optimum : The best rate at every batch.
 
     References
     ----------
@@ -241,7 +333,8 @@ def sgd_constants(mu: ArrayLike, sigma: ArrayLike, H: ArrayLike) -> NoiseConstan
 
     Examples
     --------
-    >>> round(sgd_constants(mu=[0.1, 0.1], sigma=[1.0, 1.0], H=[1.0, 1.0]).B_noise, 6)
+    >>> import scalefit as sf
+    >>> round(sf.theory.sgd_constants(mu=[0.1, 0.1], sigma=[1.0, 1.0], H=[1.0, 1.0]).B_noise, 6)
     100.0
     """
     mean, spread, hessian = _checked(mu, sigma, H)
@@ -257,19 +350,21 @@ def _sign_cost(signs: Floats, hessian: Floats) -> Floats:
 
 
 def _optimum(batch: Floats, gain: ArrayLike, cost: ArrayLike) -> StepOptimum:
+    """Return the top of the parabola rate * gain - rate^2 * cost / 2."""
     gained, paid = np.asarray(gain, dtype=float), np.asarray(cost, dtype=float)
     if not (paid > 0).all():
-        worst = float(np.atleast_1d(batch)[np.argmin(np.atleast_1d(paid))])
+        worst = batch.flat[np.argmin(paid)]
         raise LawError(f"H: the loss does not rise along the step at batch {worst:.4g}, so no step is the best")
     rate = gained / paid
     return StepOptimum(batch, rate, 0.5 * rate * gained)
 
 
-def _batches(batch: ArrayLike) -> Floats:
-    sizes = np.asarray(batch, dtype=float)
-    if not (sizes > 0).all():
-        raise LawError(f"batch: expected positive numbers, found {sizes[~(sizes > 0)].flat[0]}")
-    return sizes
+def _positive(name: str, value: ArrayLike) -> Floats:
+    """Return numbers after checking that they are above 0, infinite ones included: a batch may be."""
+    numbers = np.asarray(value, dtype=float)
+    if not (numbers > 0).all():
+        raise LawError(f"{name}: expected positive numbers, found {numbers[~(numbers > 0)].flat[0]}")
+    return numbers
 
 
 def _checked(mu: ArrayLike, sigma: ArrayLike, H: ArrayLike) -> tuple[Floats, Floats, Floats]:
@@ -279,11 +374,9 @@ def _checked(mu: ArrayLike, sigma: ArrayLike, H: ArrayLike) -> tuple[Floats, Flo
         raise LawError(
             f"expected mu (d,), sigma (d,) and H (d,) or (d, d), found {mean.shape}, {spread.shape}, {hessian.shape}"
         )
-    if not (np.isfinite(mean).all() and np.isfinite(hessian).all() and (mean != 0).any()):
-        raise LawError("mu and H: expected finite numbers, and a gradient that is not zero everywhere")
-    if not (np.isfinite(spread) & (spread > 0)).all():
-        raise LawError(f"sigma: expected positive numbers, found {spread[~(spread > 0)].tolist() or 'infinite ones'}")
+    if not all(np.isfinite(array).all() for array in (mean, spread, hessian)) or not mean.any():
+        raise LawError("mu, sigma and H: expected finite numbers, and a gradient that is not zero everywhere")
     full = np.diag(hessian) if hessian.ndim == 1 else hessian
     if not np.allclose(full, full.T, rtol=1e-9, atol=1e-12 * np.abs(full).max()):
         raise LawError("H: expected a symmetric matrix")
-    return mean, spread, full
+    return mean, _positive("sigma", spread), full

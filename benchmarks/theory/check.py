@@ -1,20 +1,33 @@
 """The tables of docs/theory_check.md: what simulated training on noisy quadratics says of the laws of the batch size.
 
-OMP_NUM_THREADS=1 python benchmarks/theory.py
+OMP_NUM_THREADS=1 python benchmarks/theory/check.py
 """
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
-from theory.expectations import expected_step, sgd_mean_loss, step_limits
-from theory.one_step import optimal_step
-from theory.optimizers import SGD, Adam, SignSGD
-from theory.paths import trace_run
-from theory.quadratic import NoisyQuadratic, from_gradient, mean_field
-from theory.whole_runs import TargetRuns, steps_to_target
+from scalefit.theory import sgd_constants, sign_optimum, surge_constants
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from theory import (
+    SGD,
+    Adam,
+    NoisyQuadratic,
+    SignSGD,
+    TargetRuns,
+    from_gradient,
+    mean_field,
+    optimal_step,
+    sgd_mean_loss,
+    steps_to_target,
+    trace_run,
+)
 
 
 def broad(size: int = 32, seed: int = 1) -> NoisyQuadratic:
@@ -45,42 +58,42 @@ def show(title: str, table: pd.DataFrame) -> None:
 
 def sgd_law() -> None:
     for name, problem in (("diagonal H", broad()), ("full H", turned(broad()))):
-        limits = step_limits(problem, SGD())
+        limits = sgd_constants(*problem.step)
         ratio = 4.0 ** np.arange(-3, 4)
-        found = optimal_step(problem, SGD(), ratio * limits["B_noise"], replicates=16_000, seed=1)
+        found = optimal_step(problem, SGD(), ratio * limits.B_noise, replicates=16_000, seed=1)
         law = 1 / (1 + 1 / ratio)
         columns = {
             "B/B_noise": ratio,
-            "lr/lr_max": found["lr"] / limits["lr_max"],
+            "lr/lr_max": found["lr"] / limits.eta_max,
             "law": law,
-            "off, %": 100 * (found["lr"] / limits["lr_max"] / law - 1),
+            "off, %": 100 * (found["lr"] / limits.eta_max / law - 1),
             "error, %": 100 * found["log_lr_stderr"],
-            "drop/drop_max": found["loss_drop"] / limits["drop_max"],
-            "drop off, %": 100 * (found["loss_drop"] / limits["drop_max"] / law - 1),
+            "drop/drop_max": found["loss_drop"] / limits.dL_max,
+            "drop off, %": 100 * (found["loss_drop"] / limits.dL_max / law - 1),
         }
         show(f"SGD, one step, {name}", pd.DataFrame(columns))
 
 
 def surge() -> None:
     problem = coupled(0.5)
-    limits = step_limits(problem, SignSGD())
+    limits = surge_constants(*problem.step)
     ratio = 4.0 ** np.arange(-3, 8)
-    batches = ratio * limits["B_noise"]
+    batches = ratio * limits.B_noise
     found = optimal_step(problem, SignSGD(), batches, replicates=16_000, seed=1)
-    full = expected_step(problem, SignSGD(), batches)
-    law = 2 * limits["lr_max"] / (np.sqrt(ratio) + np.sqrt(1 / ratio))
+    full = sign_optimum(batches, *problem.step)
+    law = 2 * limits.eta_max / (np.sqrt(ratio) + np.sqrt(1 / ratio))
     columns = {
         "B/B_noise": ratio,
-        "lr/lr_max": found["lr"] / limits["lr_max"],
+        "lr/lr_max": found["lr"] / limits.eta_max,
         "error, %": 100 * found["log_lr_stderr"],
-        "theorem 2 off, %": 100 * (full["lr"] / found["lr"] - 1),
+        "theorem 2 off, %": 100 * (full.lr / found["lr"] - 1),
         "theorem 3 off, %": 100 * (law / found["lr"] - 1),
-        "plateau off, %": 100 * (limits["lr_plateau"] / found["lr"] - 1),
-        "drop/drop_max": found["loss_drop"] / limits["drop_max"],
-        "drop theorem 2 off, %": 100 * (full["loss_drop"] / found["loss_drop"] - 1),
-        "drop theorem 5 off, %": 100 * (limits["drop_max"] / (1 + 1 / ratio) / found["loss_drop"] - 1),
+        "plateau off, %": 100 * (limits.plateau / found["lr"] - 1),
+        "drop/drop_max": found["loss_drop"] / limits.dL_max,
+        "drop theorem 2 off, %": 100 * (full.loss_drop / found["loss_drop"] - 1),
+        "drop theorem 5 off, %": 100 * (limits.dL_max / (1 + 1 / ratio) / found["loss_drop"] - 1),
     }
-    show(f"sign-SGD, one step, coupling 0.5; B_valid/B_noise = {limits['B_valid'] / limits['B_noise']:.3g}; {limits}",
+    show(f"sign-SGD, one step, coupling 0.5; B_valid/B_noise = {problem.valid_batch / limits.B_noise:.3g}; {limits}",
          pd.DataFrame(columns))  # fmt: skip
 
 
@@ -89,18 +102,18 @@ def what_a_fall_needs() -> None:
     cases = [(0.0, False), (0.02, False), (0.05, False), (0.1, False), (0.3, False), (0.6, False), (0.5, True)]
     for coupling, against in cases:
         problem = coupled(coupling, against=against)
-        limits = step_limits(problem, SignSGD())
-        batches = limits["B_valid"] * 2.0 ** np.arange(-9, 6)
+        limits = surge_constants(*problem.step)
+        batches = problem.valid_batch * 2.0 ** np.arange(-9, 6)
         found = optimal_step(problem, SignSGD(), batches, replicates=4000, seed=2)
         top = int(np.argmax(found["lr"]))
         rows.append(
             {
                 "coupling": "0.5, against" if against else f"{coupling:g}",
-                "B_valid/B_noise": limits["B_valid"] / limits["B_noise"],
-                "peak/plateau": found["lr"][top] / limits["lr_plateau"],
+                "B_valid/B_noise": problem.valid_batch / limits.B_noise,
+                "peak/plateau": found["lr"][top] / limits.plateau,
                 "error": found["log_lr_stderr"][top],
-                "peak at B/B_noise": batches[top] / limits["B_noise"],
-                "theorem 3 peak/plateau": limits["lr_max"] / limits["lr_plateau"],
+                "peak at B/B_noise": batches[top] / limits.B_noise,
+                "theorem 3 peak/plateau": limits.eta_max / limits.plateau,
             }
         )
     show("What a fall needs (64 coordinates)", pd.DataFrame(rows))
@@ -117,20 +130,20 @@ def adam() -> None:
     }
     for coupling in (0.5, 0.0):
         problem = coupled(coupling, size=32)
-        limits = step_limits(problem, SignSGD())
-        batches = limits["B_valid"] * 4.0 ** np.arange(-6, 4)
+        limits = surge_constants(*problem.step)
+        batches = problem.valid_batch * 4.0 ** np.arange(-6, 4)
         for name, optimizer in optimizers.items():
             found = optimal_step(problem, optimizer, batches, replicates=500, seed=2)
-            lr = found["lr"] / limits["lr_plateau"]
+            lr = found["lr"] / limits.plateau
             rows.append({"H": "coupled" if coupling else "diagonal", "optimizer": name}
-                        | {f"{b:.2g}": v for b, v in zip(batches / limits["B_valid"], lr, strict=True)})  # fmt: skip
+                        | {f"{b:.2g}": v for b, v in zip(batches / problem.valid_batch, lr, strict=True)})  # fmt: skip
     show("Adam with settled moments: lr over the plateau's, by B/B_valid", pd.DataFrame(rows))
 
 
 def surge_on_the_way() -> None:
     problem = coupled(0.5)
-    limits = step_limits(problem, SignSGD())
-    batch, lr = 16 * limits["B_noise"], 0.3 * limits["lr_plateau"]
+    limits = surge_constants(*problem.step)
+    batch, lr = 16 * limits.B_noise, 0.3 * limits.plateau
     path = trace_run(problem, SignSGD(), batch=batch, lr=lr, steps=64, replicates=64, seed=1)
     path = path.iloc[[0, 1, 2, 4, 8, 16, 32, 64]]
     columns = {"steps": path["steps"], "loss": path["loss"] / path["loss"].iloc[0]}
@@ -173,7 +186,7 @@ def whole_runs() -> None:
     }
     for name, (optimizer, scales) in plans.items():
         for share, scale in scales.items():
-            batches = scale * problem.noise_scale() * 2.0 ** np.arange(-4, 6)
+            batches = scale * sgd_constants(*problem.step).B_noise * 2.0 ** np.arange(-4, 6)
             runs = steps_to_target(problem, optimizer, batches, target=share * first, replicates=256, seed=1)
             s_min, b_crit, rest = hyperbola(runs)
             last = runs.best.iloc[-1]
@@ -206,14 +219,14 @@ def surge_over_whole_runs() -> None:
     rows = []
     for coupling in (0.5, 0.0):
         problem = coupled(coupling, size=32)
-        limits = step_limits(problem, SignSGD())
-        unit = limits["B_noise"] if coupling else limits["B_valid"]
+        limits = surge_constants(*problem.step)
+        unit = limits.B_noise if coupling else problem.valid_batch
         ratio = 4.0 ** np.arange(-2, 6)
         for share in (0.95, 0.7, 0.4):
             target = share * float(problem.loss(problem.start))
             best = steps_to_target(problem, SignSGD(), ratio * unit, target=target, replicates=256, seed=1).best
             head = {"H": "coupled" if coupling else "diagonal", "target": share}
-            for name, values in (("lr/plateau", best["lr"] / limits["lr_plateau"]), ("steps", best["steps"])):
+            for name, values in (("lr/plateau", best["lr"] / limits.plateau), ("steps", best["steps"])):
                 rows.append(head | {"": name} | {f"{b:.2g}": v for b, v in zip(ratio, values, strict=True)})
     title = "Sign-SGD over whole runs, by B/B_noise (coupled) or B/B_valid (diagonal)"
     show(title, pd.DataFrame(rows))

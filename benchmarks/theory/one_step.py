@@ -6,25 +6,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from scalefit.errors import SweepError
-from theory.grids import longest_rate, positive, rate_grid
-from theory.minima import jackknife, vertex
-from theory.optimizers import Optimizer
-from theory.quadratic import NoisyQuadratic
-
-Floats = NDArray[np.float64]
-
+from theory.noisy_quadratic import SGD, Floats, NoisyQuadratic, positive
 
 _PILOT = 2.0 ** np.arange(-16, 7)
 _FINE = 2.0 ** np.linspace(-1.0, 1.0, 7)
 _PILOT_REPLICATES = 64
-_RUINED = 1e30
-"""Loss rise, in units of the first loss, that stands for one too large to compute."""
+_RUINED = 1e30  # loss rise, in units of the first loss, that stands for one too large to compute
 
 
 def optimal_step(
     problem: NoisyQuadratic,
-    optimizer: Optimizer,
+    optimizer: SGD,
     batches: ArrayLike,
     *,
     lrs: ArrayLike | None = None,
@@ -66,32 +58,13 @@ def optimal_step(
     pandas.DataFrame
         One row a batch: batch, lr, log_lr_stderr (of ln lr), loss_drop, loss_drop_stderr (both by jackknife) and
         status: "interior", or "edge" where the best rate is the first or last of the sweep and only a bound.
-
-    Raises
-    ------
-    SweepError
-        If batches or learning rates are not positive, or there are fewer than three rates or two replicates.
-
-    References
-    ----------
-    McCandlish et al. 2018, arXiv:1812.06162; Li et al. 2024, arXiv:2405.14578.
-
-    Examples
-    --------
-    >>> from theory import SGD, NoisyQuadratic
-    >>> problem = NoisyQuadratic(curvature=np.ones(20), noise=1.0, start=0.5)
-    >>> found = optimal_step(problem, SGD(), [4.0, 400.0], replicates=4000)
-    >>> (1 / (1 + problem.noise_scale() / found["batch"])).round(2).tolist(), found["lr"].round(2).tolist()
-    ([0.5, 0.99], [0.5, 0.99])
     """
     sizes = positive("batches", batches)
-    if steps < 1 or replicates < 2:
-        raise SweepError(f"optimal_step needs at least one step and two replicates, found {steps} and {replicates}")
     wait = optimizer.memory if warmup is None else warmup
-    if wait < 0:
-        raise SweepError(f"warmup should not be negative, found {warmup!r}")
+    if steps < 1 or replicates < 2 or wait < 0:
+        raise ValueError(f"expected steps >= 1, replicates >= 2, warmup >= 0, found {steps}, {replicates}, {wait}")
     if lrs is None:
-        rates = longest_rate(problem, optimizer) * np.broadcast_to(_PILOT, (len(sizes), len(_PILOT)))
+        rates = np.tile(longest_rate(problem, optimizer) * _PILOT, (len(sizes), 1))
         few = min(replicates, _PILOT_REPLICATES)
         pilot = _drops(problem, optimizer, sizes, rates, steps, wait, few, [seed, 1])
         best = np.argmax(pilot.mean(axis=2), axis=1)
@@ -99,12 +72,18 @@ def optimal_step(
     else:
         grid = rate_grid(lrs, len(sizes))
     drop = _drops(problem, optimizer, sizes, grid, steps, wait, replicates, seed)
-    return _read_top(sizes, grid, drop)
+    total = drop.sum(axis=2)
+    rest = np.moveaxis((total[:, :, None] - drop) / (replicates - 1), 2, 0)
+    top, height, inside = lowest_point(grid, -total / replicates)
+    tops, heights, _ = lowest_point(grid, -rest)
+    columns = {"batch": sizes, "lr": top, "log_lr_stderr": jackknife(np.log(tops))}
+    columns |= {"loss_drop": -height, "loss_drop_stderr": jackknife(heights)}
+    return pd.DataFrame(columns | {"status": np.where(inside, "interior", "edge")})
 
 
 def _drops(
     problem: NoisyQuadratic,
-    optimizer: Optimizer,
+    optimizer: SGD,
     batches: Floats,
     lrs: Floats,
     steps: int,
@@ -138,19 +117,48 @@ def _drops(
     return 0.5 * (drop[:, :, :replicates] + drop[:, :, replicates:])
 
 
-def _read_top(batches: Floats, lrs: Floats, drop: Floats) -> pd.DataFrame:
-    count = drop.shape[2]
-    total = drop.sum(axis=2)
-    rest = np.moveaxis((total[:, :, None] - drop) / (count - 1), 2, 0)
-    top, height, inside = vertex(lrs, -total / count)
-    tops, heights, _ = vertex(lrs, -rest)
-    return pd.DataFrame(
-        {
-            "batch": batches,
-            "lr": top,
-            "log_lr_stderr": jackknife(np.log(tops)),
-            "loss_drop": -height,
-            "loss_drop_stderr": jackknife(heights),
-            "status": np.where(inside, "interior", "edge"),
-        }
-    )
+def longest_rate(problem: NoisyQuadratic, optimizer: SGD) -> float:
+    """Return the learning rate beyond which a first noiseless step raises the loss: where sweeps begin to look."""
+    slope = problem.gradient(problem.start)
+    direction, _ = optimizer.direction(slope, optimizer.prepare(slope.shape), step=1)
+    return float(2 * (slope @ direction) / (direction @ problem.gradient(direction)))
+
+
+def rate_grid(lrs: ArrayLike, batches: int) -> Floats:
+    """Return learning rates as one increasing row per batch, shape (batches, lrs)."""
+    grid = np.atleast_2d(np.asarray(lrs, dtype=float))
+    if grid.ndim != 2 or len(grid) not in (1, batches) or grid.shape[1] < 3:
+        raise ValueError(f"lrs should have shape (lrs,) or ({batches}, lrs) with three or more, found {grid.shape}")
+    if not (np.isfinite(grid).all() and grid.min() > 0 and (np.diff(grid, axis=1) > 0).all()):
+        raise ValueError("lrs should be positive, finite and increasing")
+    return np.broadcast_to(grid, (batches, grid.shape[1]))
+
+
+def lowest_point(x: Floats, y: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Return place and height of the lowest point of curves, and whether it lies inside, shapes (..., rows).
+
+    A parabola through the lowest of the points y, shape (..., rows, points), and its neighbours at x, shape
+    (rows, points). Where the lowest point is the first or the last, or a neighbour is infinite, it is that point.
+    """
+
+    def take(array: Floats, index: NDArray[np.int64]) -> Floats:
+        return np.take_along_axis(array, index[..., None], axis=-1)[..., 0]
+
+    at = np.argmin(y, axis=-1)
+    middle = np.clip(at, 1, y.shape[-1] - 2)
+    places = np.broadcast_to(x, y.shape)
+    x0, x1, x2 = (take(places, middle + k) for k in (-1, 0, 1))
+    heights = np.stack([take(y, middle + k) for k in (-1, 0, 1)])
+    inside = (at == middle) & np.isfinite(heights).all(axis=0)
+    y0, y1, y2 = np.where(inside, heights, 0.0)
+    left, right = (y1 - y0) / (x1 - x0), (y2 - y1) / (x2 - x1)
+    bend = (right - left) / (x2 - x0)
+    slope = left + bend * (x1 - x0)
+    move = -slope / np.where(bend > 0, 2 * bend, np.inf)
+    return take(places, at) + move, take(y, at) + move * slope / 2, inside
+
+
+def jackknife(values: Floats) -> Floats:
+    """Return the standard error from leave-one-out values, shape (replicates, ...); NaN where one is not finite."""
+    with np.errstate(invalid="ignore"):
+        return np.sqrt((len(values) - 1) * np.var(values, axis=0))

@@ -1,38 +1,27 @@
-"""Steps to a target loss at every batch size, measured over whole training runs with the learning rate tuned."""
+"""Whole training runs: steps to a target loss with the learning rate tuned, and the noise scales along one run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from scalefit._values import Note
-from scalefit.display import Face, Shown
-from scalefit.errors import SweepError
-from scalefit.vocabulary import format_number
-from theory.grids import longest_rate, positive, rate_grid
-from theory.minima import jackknife, vertex
-from theory.optimizers import Moments, Optimizer
-from theory.quadratic import NoisyQuadratic
-
-Floats = NDArray[np.float64]
-
+from theory.noisy_quadratic import SGD, Floats, NoisyQuadratic, positive
+from theory.one_step import jackknife, longest_rate, lowest_point, rate_grid
 
 _COARSE = 2.0 ** np.arange(-14, 2)
 _MIDDLE = 2.0 ** np.linspace(-1.0, 1.0, 9)
 _FINE = 2.0 ** np.linspace(-0.5, 0.5, 9)
 _COARSE_REPLICATES = 32
-_RUINED = 1e3
-"""A run whose mean loss is this many times the first has diverged."""
+_RUINED = 1e3  # a run whose mean loss is this many times the first has diverged
 _NOTHING = 1e-300
-_GROUPS = 16
-"""Groups of replicates left out in turn: first crossings jump, and leaving out one run at a time magnifies that."""
+_GROUPS = 16  # of replicates left out in turn: first crossings jump, which leaving out one run at a time magnifies
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class TargetRuns(Shown):
+@dataclass(frozen=True, eq=False)
+class TargetRuns:
     """Steps to a target loss over batches and learning rates; made by `steps_to_target`.
 
     Attributes
@@ -46,35 +35,21 @@ class TargetRuns(Shown):
         first or last that reached the target. Batches that never reached it are absent.
     target : float
         The loss to reach.
-    notes : tuple of Note
-        What to know before trusting the numbers.
     """
 
-    _table: pd.DataFrame
+    table: pd.DataFrame
     _best: pd.DataFrame
     target: float
-    notes: tuple[Note, ...] = field(default=())
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """Every batch and learning rate, as a copy."""
-        return self._table.copy()
 
     @property
     def best(self) -> pd.DataFrame:
-        """The best learning rate of every batch, as a copy."""
-        return self._best.copy()
-
-    def _face(self) -> Face:
-        facts = [("target", format_number(self.target)), ("batches", f"{len(self._best)} reached it")]
-        shown = self._best[["batch", "lr", "steps", "examples", "lr_status"]]
-        text = pd.DataFrame({name: [_shown(value) for value in shown[name]] for name in shown})
-        return Face("Simulated runs to a target", tuple(facts), text, self.notes)
+        """The best learning rate of every batch."""
+        return self._best
 
 
 def steps_to_target(
     problem: NoisyQuadratic,
-    optimizer: Optimizer,
+    optimizer: SGD,
     batches: ArrayLike,
     *,
     target: float,
@@ -111,60 +86,40 @@ def steps_to_target(
     seed : int
         Seed of the noise.
 
-    Returns
-    -------
-    TargetRuns
-        `table`, and reduced to the best rate `best` with batch, steps and examples, as `fit_tradeoff` takes them.
-
-    Raises
-    ------
-    SweepError
-        If the target is not below the first loss, or batches or learning rates make no sense.
-
     Notes
     -----
     Standard errors come from a jackknife over 16 groups of replicates and include the choice of the learning rate. In
-    25 repetitions of eight settings (64 replicates, tests/test_quadratic_runs.py repeats two) the scatter of ln S was
-    0.003 to 0.05, and 0.7 to 1.5 times the median error quoted. Where noise alone holds the loss near the target the
-    first crossing of a mean over few replicates comes early; an error is NaN where leaving a group out keeps a batch
-    from the target.
-
-    References
-    ----------
-    McCandlish et al. 2018, arXiv:1812.06162, section 2; Zhang et al. 2019, arXiv:1907.04164.
-
-    Examples
-    --------
-    >>> from theory import SGD, NoisyQuadratic
-    >>> problem = NoisyQuadratic(curvature=[1.0, 0.5], noise=1.0, start=[1.0, 1.0])
-    >>> runs = steps_to_target(problem, SGD(), [4.0, 16.0, 64.0], target=0.05)
-    >>> runs.best["steps"].is_monotonic_decreasing, runs.best["examples"].is_monotonic_increasing
-    (True, True)
+    25 repetitions of eight settings (64 replicates; the tests repeat two) the scatter of ln S was 0.003 to 0.05, and
+    0.7 to 1.5 times the median error quoted. Where noise alone holds the loss near the target the first crossing of a
+    mean over few replicates comes early; an error is NaN where leaving a group out keeps a batch from the target.
     """
     sizes, first = positive("batches", batches), float(problem.loss(problem.start))
     if not 0 < target < first:
-        raise SweepError(f"target should lie between 0 and the loss at the start, {first:.4g}; found {target!r}")
+        raise ValueError(f"target should lie between 0 and the loss at the start, {first:.4g}; found {target!r}")
     if replicates < 2 or max_steps < 1 or patience < 1:
-        raise SweepError("steps_to_target needs two replicates or more, a step or more, and a patience of 1 or more")
+        raise ValueError("steps_to_target needs two replicates or more, a step or more, and a patience of 1 or more")
+
+    def train(grid: Floats, replicates: int, seed: int | list[int]) -> tuple[Floats, Floats]:
+        race = _Race(problem, optimizer, sizes, grid, target, replicates, patience)
+        return race.run(max_steps, np.random.default_rng(seed))
+
     if lrs is None:
         # Beyond the fastest rate there may be a cliff, so the last sweep is finer than a smooth curve would need.
         grid = np.tile(longest_rate(problem, optimizer) * _COARSE, (len(sizes), 1))
-        few = min(replicates, _COARSE_REPLICATES)
         for sweep, finer in enumerate((_MIDDLE, _FINE), start=1):
-            race = _Race(problem, optimizer, sizes, grid, target, few, patience)
-            times, _ = race.run(max_steps, np.random.default_rng([seed, sweep]))
+            times, _ = train(grid, min(replicates, _COARSE_REPLICATES), [seed, sweep])
             grid = np.take_along_axis(grid, np.argmin(times[:, :, 0], axis=1)[:, None], axis=1) * finer
     else:
         grid = rate_grid(lrs, len(sizes))
-    race = _Race(problem, optimizer, sizes, grid, target, replicates, patience)
-    times, ended = race.run(max_steps, np.random.default_rng(seed))
-    return _read_runs(sizes, grid, times, ended, target)
+    return _read_runs(sizes, grid, *train(grid, replicates, seed), target)
 
 
 @dataclass(frozen=True, eq=False)
 class _Race:
+    """Runs at every batch and learning rate, side by side."""
+
     problem: NoisyQuadratic
-    optimizer: Optimizer
+    optimizer: SGD
     batches: Floats
     lrs: Floats
     target: float
@@ -177,20 +132,26 @@ class _Race:
         The last axis of the former, shape (batches, lrs, 1 + groups), holds the mean over all replicates and then over
         all but one group.
         """
+        problem, level = self.problem, np.log(self.target)
         rows, row_lr = np.repeat(np.arange(len(self.batches)), self.lrs.shape[1]), self.lrs.ravel()[:, None, None]
-        times, ended = np.full((len(rows), 1 + len(self._members())), np.inf), np.zeros(len(rows))
-        spread = self.problem.noise / np.sqrt(self.batches)[:, None, None]
-        shape = (self.replicates, len(self.problem.start))
-        x = np.broadcast_to(self.problem.start, (len(rows), *shape)).copy()
+        spread = problem.noise / np.sqrt(self.batches)[:, None, None]
+        shape, start = (self.replicates, len(problem.start)), np.log(problem.loss(problem.start))
+        x = np.broadcast_to(problem.start, (len(rows), *shape)).copy()
         moments, active = self.optimizer.prepare(x.shape), np.arange(len(rows))
-        before = np.full(times.shape, np.log(self.problem.loss(self.problem.start)))
+        before = np.full(self._log_means(x).shape, start)
+        times, ended = np.full(before.shape, np.inf), np.zeros(len(rows))
         deadline = np.full(len(self.batches), float(max_steps))
         for step in range(1, max_steps + 1):
             noise = spread * rng.standard_normal((len(self.batches), *shape))
-            x, moments = self._advance(x, moments, noise[rows[active]], row_lr[active], step)
-            now = self._curves(x)
-            times[active] = _crossings(times[active], before, now, step, np.log(self.target))
-            lost = ~(now[:, 0] < np.log(_RUINED) + np.log(self.problem.loss(self.problem.start)))
+            with np.errstate(over="ignore", invalid="ignore"):
+                gradient = problem.gradient(x) + noise[rows[active]]
+                direction, moments = self.optimizer.direction(gradient, moments, step)
+                x = x - row_lr[active] * direction
+            now = self._log_means(x)
+            crossed = np.isinf(times[active]) & (now <= level)
+            share = (before - level) / np.where(crossed, before - now, 1.0)
+            times[active] = np.where(crossed, step - 1 + share, times[active])
+            lost = ~(now[:, 0] < np.log(_RUINED) + start)
             ended[active] = np.where(lost, np.nan, step)
             quickest = np.min(times[:, 0].reshape(self.lrs.shape), axis=1)
             deadline = np.minimum(deadline, np.ceil(self.patience * quickest))
@@ -203,17 +164,10 @@ class _Race:
                 moments = tuple(moment[going] for moment in moments)
         return times.reshape(*self.lrs.shape, -1), ended.reshape(self.lrs.shape)
 
-    def _advance(self, x: Floats, moments: Moments, noise: Floats, lr: Floats, step: int) -> tuple[Floats, Moments]:
-        with np.errstate(over="ignore", invalid="ignore"):
-            direction, moments = self.optimizer.direction(self.problem.gradient(x) + noise, moments, step)
-            return x - lr * direction, moments
-
-    def _members(self) -> Floats:
+    def _log_means(self, x: Floats) -> Floats:
+        """Return logs of the mean loss over all replicates, then over all but one group, shape (rows, 1 + groups)."""
         groups = min(_GROUPS, self.replicates)
-        return np.equal.outer(np.arange(groups), np.arange(self.replicates) % groups).astype(float)
-
-    def _curves(self, x: Floats) -> Floats:
-        members = self._members()
+        members = np.equal.outer(np.arange(groups), np.arange(self.replicates) % groups).astype(float)
         with np.errstate(over="ignore", invalid="ignore"):
             loss = self.problem.loss(x)
             total = loss.sum(axis=1, keepdims=True)
@@ -222,53 +176,65 @@ class _Race:
             return np.log(np.maximum(np.concatenate([total / self.replicates, rest], axis=1), _NOTHING))
 
 
-def _crossings(times: Floats, before: Floats, now: Floats, step: int, level: float) -> Floats:
-    crossed = np.isinf(times) & (now <= level)
-    share = (before - level) / np.where(crossed, before - now, 1.0)
-    return np.where(crossed, step - 1 + share, times)
-
-
 def _read_runs(batches: Floats, lrs: Floats, times: Floats, ended: Floats, target: float) -> TargetRuns:
+    """Return a table of all runs, and of the best rate of every batch that reached the target."""
     whole, rest = times[:, :, 0], np.moveaxis(times[:, :, 1:], 2, 0)
     reached = np.isfinite(whole)
     log_rest = np.log(np.where(np.isfinite(rest), rest, np.nan))
-    table = pd.DataFrame(
-        {
-            "batch": np.repeat(batches, lrs.shape[1]),
-            "lr": lrs.ravel(),
-            "steps": np.where(reached, whole, ended).ravel(),
-            "log_stderr": np.where(reached, jackknife(np.where(reached, log_rest, 0.0)), np.nan).ravel(),
-            "status": np.where(reached, "reached", np.where(np.isnan(ended), "diverged", "bound")).ravel(),
-        }
-    )
-    usable = np.asarray(reached.any(axis=1))
-    place, height, inside = vertex(np.log(lrs[usable]), np.log(whole[usable]))
-    places, heights, _ = vertex(np.log(lrs[usable]), np.log(rest[:, usable]))
-    best = pd.DataFrame(
-        {
-            "batch": batches[usable],
-            "target": target,
-            "lr": np.exp(place),
-            "steps": np.exp(height),
-            "examples": np.exp(height) * batches[usable],
-            "log_stderr": jackknife(heights),
-            "log_lr_stderr": jackknife(places),
-            "status": "reached",
-            "lr_status": np.where(inside, "interior", "edge"),
-        }
-    )
-    return TargetRuns(table, best, target, tuple(_remarks(usable, inside)))
+    columns = {
+        "batch": np.repeat(batches, lrs.shape[1]),
+        "lr": lrs,
+        "steps": np.where(reached, whole, ended),
+        "log_stderr": np.where(reached, jackknife(np.where(reached, log_rest, 0.0)), np.nan),
+        "status": np.where(reached, "reached", np.where(np.isnan(ended), "diverged", "bound")),
+    }
+    table = pd.DataFrame({name: np.ravel(values) for name, values in columns.items()})
+    usable = reached.any(axis=1)
+    log_lr = np.log(lrs[usable])
+    place, height, inside = lowest_point(log_lr, np.log(whole[usable]))
+    places, heights, _ = lowest_point(log_lr, np.log(rest[:, usable]))
+    best = {"batch": batches[usable], "target": target, "lr": np.exp(place), "steps": np.exp(height)}
+    best |= {"examples": np.exp(height) * batches[usable], "log_stderr": jackknife(heights)}
+    best |= {"log_lr_stderr": jackknife(places), "status": "reached"}
+    return TargetRuns(table, pd.DataFrame(best | {"lr_status": np.where(inside, "interior", "edge")}), target)
 
 
-def _remarks(usable: NDArray[np.bool_], inside: NDArray[np.bool_]) -> list[Note]:
-    notes = []
-    if not usable.all():
-        notes.append(Note("unreached", f"{(~usable).sum()} batches never reached the target", caution=True))
-    if not inside.all():
-        text = f"the best learning rate of {(~inside).sum()} batches is the first or last that reached the target"
-        notes.append(Note("edge", text, caution=True))
-    return notes
+def trace_run(
+    problem: NoisyQuadratic,
+    optimizer: SGD,
+    *,
+    batch: float,
+    lr: float,
+    steps: int,
+    replicates: int = 32,
+    seed: int = 0,
+) -> pd.DataFrame:
+    r"""Train at one batch size and constant learning rate, and record the loss and the noise scales of every step.
 
-
-def _shown(value: object) -> str:
-    return format_number(float(value)) if isinstance(value, int | float) else str(value)
+    Returns
+    -------
+    pandas.DataFrame
+        One row a step, from 0: steps, loss, ``B_noise = tr(H Sigma)/(G'HG)``, whose mean along the path is B_crit by
+        McCandlish et al. 2018 (arXiv:1812.06162), and B_sign, the noise scale of sign-SGD, inf where coordinates are
+        not coupled so that steps get dearer. Numerators and denominators are averaged over the replicates apart.
+    """
+    if not (batch > 0 and lr > 0 and steps >= 1 and replicates >= 1):
+        raise ValueError("trace_run needs a positive batch and lr, a step or more and a replicate or more")
+    rng, shape = np.random.default_rng(seed), (replicates, len(problem.start))
+    x, moments = np.broadcast_to(problem.start, shape), optimizer.prepare(shape)
+    diagonal = np.diagonal(problem.hessian)
+    records = np.empty((steps + 1, 4))
+    for step in range(steps + 1):
+        slope = problem.gradient(x)
+        ratio = slope / problem.noise
+        alone = ratio**2 @ diagonal
+        terms = (problem.loss(x), 2 * problem.loss(slope), 2 * problem.loss(ratio) - alone, alone)
+        records[step] = [np.mean(term) for term in terms]
+        noise = problem.noise / np.sqrt(batch) * rng.standard_normal(shape)
+        direction, moments = optimizer.direction(slope + noise, moments, step + 1)
+        x = x - lr * direction
+    loss, curved, pairs, alone = records.T
+    dear = pairs > 1e-12 * alone  # less is rounding
+    sign = np.where(dear, np.pi * diagonal.sum() / (2 * np.where(dear, pairs, 1.0)), np.inf)
+    noise_scale = np.sum(diagonal * problem.noise**2) / curved
+    return pd.DataFrame({"steps": np.arange(steps + 1), "loss": loss, "B_noise": noise_scale, "B_sign": sign})

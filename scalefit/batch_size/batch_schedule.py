@@ -1,8 +1,8 @@
-"""From a critical batch size that grows as the loss falls to a batch-size warm-up, and what it saves."""
+"""A batch size that follows a critical batch along training: the schedule, and the steps it saves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit._values import Note, merge
-from scalefit.batch_size.critical import Critical, read_critical
+from scalefit.batch_size.critical_batch import CriticalBatch, positive, read_critical
 from scalefit.display import Face, Shown
 from scalefit.errors import FitError, LawError, SweepError
 from scalefit.fitting.fit_result import Fit
@@ -20,115 +20,9 @@ from scalefit.vocabulary import column_of, format_number
 
 Array = np.ndarray
 
-_POINTS, _DECADES = 200, 3
-
-
-@dataclass(frozen=True, eq=False)
-class LossPath:
-    """Segments of a training run.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        One row a segment: `tokens` at its end, `loss` (geometric mean of its ends; that of the first point for the
-        first segment) and whatever else the critical batch reads.
-    spent : ndarray
-        Data of every segment as the curve spent them.
-    curve_batch : float
-        The batch the curve was measured at; 0 when it is far below the critical one.
-    data_unit : str
-    notes : tuple of Note
-    """
-
-    table: pd.DataFrame
-    spent: Array
-    curve_batch: float
-    data_unit: str
-    notes: tuple[Note, ...]
-
-    def least(self, critical: Array) -> Array:
-        """Return the least data each segment needs, its own overhead taken out; shape of `critical`."""
-        return self.spent / (1 + self.curve_batch / critical)
-
-
-def read_path(
-    curve: Any, law: Critical, tokens: float | None, curve_batch: float | None, inputs: Mapping[str, float]
-) -> LossPath:
-    """Return the segments of a curve or of a law of the loss.
-
-    Raises
-    ------
-    SweepError
-        If the curve is not one of falling loss over growing data.
-    FitError, LawError
-        If settings are missing or contradict each other.
-    """
-    given = {column_of(name): float(value) for name, value in inputs.items()}
-    if isinstance(curve, str | Law):
-        curve = _written(curve, law.data_unit or "tokens")
-    if isinstance(curve, Fit | PublishedLaw):
-        table, notes = _from_law(curve, tokens, given)
-    else:
-        table, notes = _from_table(curve), ()
-        if tokens is not None:
-            raise FitError("tokens= says where a law of the loss ends; a curve has its own end")
-    unit = getattr(curve, "data_unit", law.data_unit or "tokens")
-    law.check_data_unit(unit)
-    if curve_batch is not None and not (np.isfinite(curve_batch) and curve_batch > 0):
-        raise FitError(f"curve_batch: expected a positive number, found {curve_batch!r}")
-    ends, losses = table["tokens"].to_numpy(), table["loss"].to_numpy()
-    middle = np.sqrt(losses * np.concatenate([losses[:1], losses[:-1]]))
-    others = {name: value for name, value in given.items() if name in law.inputs}
-    segments = pd.DataFrame({"tokens": ends, "loss": middle}).assign(**others)
-    return LossPath(segments, np.diff(ends, prepend=0.0), curve_batch or 0.0, unit, notes)
-
-
-def _written(curve: str | Law, data_unit: str) -> PublishedLaw:
-    law = Law(curve) if isinstance(curve, str) else curve
-    if law.parameters:
-        raise LawError(
-            f"{law.formula!r} leaves {', '.join(law.parameters)} open: write their values into it, or fit it, "
-            "sf.fit(law, runs)"
-        )
-    return PublishedLaw(law, {}, "as written", data_unit=data_unit)
-
-
-def _from_law(
-    law: Fit | PublishedLaw, tokens: float | None, given: Mapping[str, float]
-) -> tuple[pd.DataFrame, tuple[Note, ...]]:
-    if column_of(law.law.target) != "loss":
-        raise LawError(f"expected a law for the loss, found one for {law.law.target}: {law.law.formula!r}")
-    if tokens is None or not (np.isfinite(tokens) and tokens > 0):
-        raise FitError(f"tokens: expected where training ends, a positive number, found {tokens!r}")
-    wanted = {column_of(name) for name in law.law.inputs} - {"tokens"}
-    if "tokens" not in {column_of(name) for name in law.law.inputs} or wanted - set(given):
-        lacking = ", ".join(sorted(wanted - set(given))) or "a law that reads the tokens"
-        raise LawError(f"{law.law.formula!r} cannot be followed along training; missing: {lacking}")
-    ends = np.geomspace(tokens / 10**_DECADES, tokens, _POINTS)
-    losses = law.law(law.values, {"tokens": ends, **{name: given[name] for name in wanted}})
-    text = (
-        f"the loss along training is taken from {law.law.name or law.law.formula}, a law of final losses, from "
-        f"1/{10**_DECADES} of the data on"
-    )
-    return pd.DataFrame({"tokens": ends, "loss": losses}), (Note("loss_law", text, caution=True),)
-
-
-def _from_table(curve: Any) -> pd.DataFrame:
-    table = curve if isinstance(curve, pd.DataFrame) else getattr(curve, "table", None)
-    if not isinstance(table, pd.DataFrame) or not {"tokens", "loss"} <= set(table.columns):
-        raise SweepError("expected a table with columns tokens and loss, or a fitted law of the loss")
-    if "run" in table and table["run"].nunique() > 1:
-        raise SweepError(f"expected the curve of one run, found {table['run'].nunique()}; choose one")
-    rows = table[["tokens", "loss"]].astype(float)
-    if len(rows) < 2 or not (np.isfinite(rows) & (rows > 0)).all(axis=None):
-        raise SweepError(f"expected at least two rows of positive tokens and loss, found {len(rows)} rows")
-    if not (np.diff(rows["tokens"]) > 0).all():
-        first = int(np.flatnonzero(np.diff(rows["tokens"]) <= 0)[0]) + 2
-        raise SweepError(f"tokens: expected to grow from row to row; they do not at row {first}")
-    return rows.reset_index(drop=True)
-
-
-_SHOWN = 12
+_DRAWS = 1000
+_SHOWN = 12  # stages
+_POINTS, _DECADES = 200, 3  # of a law of the loss: below a thousandth of the data hardly a step is taken
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -155,6 +49,15 @@ class BatchSchedule(Shown):
     shape : str
     data_unit : str
     notes : tuple of Note
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import scalefit as sf
+    >>> run = pd.DataFrame({"tokens": [1e8, 1e9, 5e9, 2e10], "loss": [4.5, 3.4, 3.0, 2.8]})
+    >>> plan = sf.batch_schedule("kaplan2020_bcrit", run, multiple=1e5)
+    >>> plan.stages["batch"].tolist(), plan.batch_at(4e9).item()
+    ([400000.0, 600000.0, 900000.0, 1100000.0], 900000.0)
     """
 
     _table: pd.DataFrame
@@ -171,46 +74,6 @@ class BatchSchedule(Shown):
     data_unit: str = "tokens"
     notes: tuple[Note, ...] = field(default=())
 
-    @classmethod
-    def of(
-        cls,
-        path: LossPath,
-        law: Critical,
-        batch: Array,
-        drawn: Array | None,
-        batches: Array | None,
-        asked: tuple[float, str],
-        notes: tuple[Note, ...],
-    ) -> BatchSchedule:
-        """Put a schedule together from its batches, (segments,), and draws of B_crit and of the batch."""
-        critical = law.at(path.table)
-        least = path.least(critical)
-        spent, total, constant, steps_constant = _costs(batch, critical, least)
-        low, high = (
-            (np.full(len(batch), np.nan),) * 2 if batches is None else np.quantile(batches, [0.025, 0.975], axis=0)
-        )
-        saved_range = (np.nan, np.nan)
-        if drawn is not None:
-            _, taken, _, others = _costs(batch, drawn, path.least(drawn))
-            saved_range = tuple(np.quantile(1 - taken / others, [0.025, 0.975]))
-        columns = {"tokens": np.cumsum(spent), "loss": path.table["loss"], "B_crit": critical, "batch": batch}
-        columns |= {"batch_lo": low, "batch_hi": high, "steps": np.cumsum(spent / batch)}
-        return cls(
-            _table=pd.DataFrame(columns),
-            tokens=float(spent.sum()),
-            steps=float(total),
-            tokens_min=float(least.sum()),
-            constant_batch=float(constant),
-            steps_constant=float(steps_constant),
-            saved=float(1 - total / steps_constant),
-            saved_lo=float(saved_range[0]),
-            saved_hi=float(saved_range[1]),
-            overhead=asked[0],
-            shape=asked[1],
-            data_unit=path.data_unit,
-            notes=notes,
-        )
-
     @property
     def table(self) -> pd.DataFrame:
         """The schedule, as a copy."""
@@ -219,60 +82,44 @@ class BatchSchedule(Shown):
     @property
     def stages(self) -> pd.DataFrame:
         """Runs of equal batch: `start` and `end` in data spent, `batch`, `steps` taken in the stage."""
-        rows = self._table.assign(stage=(self._table["batch"].diff() != 0).cumsum())
-        rows = rows.assign(taken=np.diff(rows["steps"], prepend=0.0))
-        found = rows.groupby("stage", sort=True).agg(
-            end=("tokens", "last"), batch=("batch", "first"), steps=("taken", "sum")
-        )
-        found.insert(0, "start", np.concatenate([[0.0], found["end"].to_numpy()[:-1]]))
-        return found.reset_index(drop=True)
+        ends = self._table[self._table["batch"].diff(-1) != 0]
+        columns = {"start": ends["tokens"].shift(fill_value=0.0), "end": ends["tokens"], "batch": ends["batch"]}
+        return pd.DataFrame(columns | {"steps": np.diff(ends["steps"], prepend=0.0)}).reset_index(drop=True)
 
     def batch_at(self, tokens: float | Array) -> Array:
         """Return the batch to use when so much data has been spent; the last batch beyond the end.
+
+        Parameters
+        ----------
+        tokens : float or array_like
+            Data spent so far, in `data_unit`.
 
         Raises
         ------
         FitError
             If an amount of data is negative or not a number.
         """
-        asked = np.asarray(tokens, dtype=float)
-        if not (asked >= 0).all():
+        spent = np.asarray(tokens, dtype=float)
+        if not (spent >= 0).all():
             raise FitError(f"tokens: expected data spent, not negative, found {tokens!r}")
-        index = np.searchsorted(self._table["tokens"].to_numpy(), asked, side="right")
+        index = np.searchsorted(self._table["tokens"].to_numpy(), spent, side="right")
         return self._table["batch"].to_numpy()[np.minimum(index, len(self._table) - 1)]
 
     def _face(self) -> Face:
-        stages, unit = self.stages, self.data_unit
-        span = (
-            f"{100 * self.saved_lo:.1f} to {100 * self.saved_hi:.1f} %" if np.isfinite(self.saved_lo) else "no interval"
-        )
+        stages, batch = self.stages, self._table["batch"].map(format_number)
+        low, high = 100 * self.saved_lo, 100 * self.saved_hi
+        span = f"{low:.1f} to {high:.1f} %" if np.isfinite(low) else "no interval"
+        constant, steps = format_number(self.constant_batch), format_number(self.steps_constant)
+        above = f"{self.tokens / self.tokens_min - 1:.1%} above the least"
         facts = (
-            ("batch", f"{format_number(stages['batch'].iloc[0])} to {format_number(stages['batch'].iloc[-1])} {unit}"),
-            ("data", f"{format_number(self.tokens)} {unit}, {self.tokens / self.tokens_min - 1:.1%} above the least"),
+            ("batch", f"{batch.iloc[0]} to {batch.iloc[-1]} {self.data_unit}"),
+            ("data", f"{format_number(self.tokens)} {self.data_unit}, {above}"),
             ("steps", format_number(self.steps)),
-            (
-                "constant",
-                f"batch {format_number(self.constant_batch)} spends as much data in "
-                f"{format_number(self.steps_constant)} steps",
-            ),
+            ("constant", f"batch {constant} spends as much data in {steps} steps"),
             ("saved", f"{100 * self.saved:.1f} % of those steps ({span})"),
         )
-        shown = stages
-        if len(shown) > _SHOWN:
-            shown = stages.iloc[np.unique(np.linspace(0, len(stages) - 1, _SHOWN).astype(int))]
-        text = pd.DataFrame({name: shown[name].map(format_number) for name in ("start", "end", "batch", "steps")})
-        return Face(f"Batch-size schedule ({self.shape})", facts, text, self.notes)
-
-
-def _costs(batch: Array, critical: Array, least: Array) -> tuple[Array, Array, Array, Array]:
-    """Return data of every segment, total steps, the constant batch of equal data, and its steps."""
-    spent = least * (1 + batch / critical)
-    inverse, total = (least / critical).sum(axis=-1), least.sum(axis=-1)
-    constant = (spent.sum(axis=-1) - total) / inverse
-    return spent, (spent / batch).sum(axis=-1), constant, total / constant + inverse
-
-
-_DRAWS = 1000
+        some = np.unique(np.linspace(0, len(stages) - 1, min(len(stages), _SHOWN)).astype(int))
+        return Face(f"Batch-size schedule ({self.shape})", facts, stages.iloc[some].map(format_number), self.notes)
 
 
 def batch_schedule(
@@ -299,7 +146,7 @@ def batch_schedule(
 
     Parameters
     ----------
-    critical : Fit, PublishedLaw, str or float
+    critical : Fit, PublishedLaw, str, Tradeoff or float
         B_crit, usually a fit of ``bcrit_loss``.
     curve : DataFrame, Fit, PublishedLaw, Law or str
         The loss along training: columns `tokens` and `loss` of one run, or a law of the loss in the data, fitted or
@@ -336,6 +183,11 @@ def batch_schedule(
     SweepError, LawError
         A curve or a law that cannot be read, or that counts data in another unit.
 
+    See Also
+    --------
+    fit_tradeoff : Measures critical batch sizes; `fit` makes ``bcrit_loss`` of them.
+    adjust_batch : What runs at a constant batch would have cost at the best one.
+
     Notes
     -----
     The batch never falls: where the loss rises again the largest critical batch so far is kept. Intervals of the batch
@@ -352,84 +204,155 @@ def batch_schedule(
     Examples
     --------
     >>> import pandas as pd
+    >>> import scalefit as sf
     >>> run = pd.DataFrame({"tokens": [1e8, 1e9, 5e9, 2e10], "loss": [4.5, 3.4, 3.0, 2.8]})
-    >>> plan = batch_schedule("kaplan2020_bcrit", run, overhead=0.5, power_of_two=True)
+    >>> plan = sf.batch_schedule("kaplan2020_bcrit", run, overhead=0.5, power_of_two=True)
     >>> plan.table["batch"].tolist()
     [262144.0, 262144.0, 524288.0, 524288.0]
     """
-    _check(overhead, shape, multiple, cap, smallest)
-    law = read_critical(critical)
-    path = read_path(curve, law, tokens, curve_batch, inputs)
-    least = path.least(law.at(path.table))
-    ideal = _ideal(_rising(law.at(path.table)), least, overhead, shape)
-    rounded = _rounded(ideal, multiple, power_of_two, cap, smallest)
-    drawn = law.draws(path.table, _DRAWS, seed)
-    batches = (
-        None if drawn is None else _drawn_batches(drawn, path, overhead, shape, multiple, power_of_two, cap, smallest)
-    )
-    notes = merge(path.notes, law.doubts(path.table), _remarks(rounded, ideal, shape, law, path))
-    return BatchSchedule.of(path, law, rounded, drawn, batches, (overhead, shape), notes)
-
-
-def _check(overhead: float, shape: str, multiple: float | None, cap: float | None, smallest: float | None) -> None:
     if shape not in ("sqrt", "proportional", "constant"):
         raise FitError(f"shape: expected 'sqrt', 'proportional' or 'constant', found {shape!r}")
-    sizes = {"overhead": overhead, "multiple": multiple, "cap": cap, "smallest": smallest}
+    sizes = {"overhead": overhead, "multiple": multiple, "cap": cap, "smallest": smallest, "curve_batch": curve_batch}
     for name, value in sizes.items():
-        if value is not None and not (np.isfinite(value) and value > 0):
-            raise FitError(f"{name}: expected a positive number, found {value!r}")
+        if value is not None:
+            positive(name, value, expected="a positive number")
     if cap is not None and cap < max(smallest or 0.0, multiple or 0.0):
         raise FitError(f"cap = {format_number(cap)} lies below the smallest batch allowed")
+    law = read_critical(critical)
+    segments, unit, notes = _read_curve(curve, law, tokens, inputs)
+    spent = np.diff(segments["tokens"], prepend=0.0)
+
+    def least(critical: Array) -> Array:
+        return spent / (1 + (curve_batch or 0.0) / critical)
+
+    bcrit, drawn = law.at(segments), law.draws(segments, _DRAWS, seed)
+    ideal = _ideal(bcrit, least(bcrit), overhead, shape)
+    limits = (multiple, power_of_two, cap, smallest)
+    batch = _rounded(ideal, *limits)
+    data, steps, constant, steps_constant = _costs(batch, bcrit, least(bcrit))
+    low = high = np.full(len(batch), np.nan)
+    saved_low = saved_high = np.nan
+    if drawn is not None:
+        draws = _rounded(_ideal(drawn, least(drawn), overhead, shape), *limits)
+        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+        _, taken, _, otherwise = _costs(batch, drawn, least(drawn))
+        saved_low, saved_high = map(float, np.quantile(1 - taken / otherwise, [0.025, 0.975]))
+    columns = {"tokens": np.cumsum(data), "loss": segments["loss"], "B_crit": bcrit, "batch": batch}
+    columns |= {"batch_lo": low, "batch_hi": high, "steps": np.cumsum(data / batch)}
+    totals = (float(data.sum()), float(steps), float(least(bcrit).sum()), float(constant), float(steps_constant))
+    saved = (float(1 - steps / steps_constant), saved_low, saved_high)
+    all_notes = merge(notes, law.notes(segments), _shape_notes(bcrit, batch, ideal, shape))
+    return BatchSchedule(pd.DataFrame(columns), *totals, *saved, overhead, shape, unit, all_notes)
 
 
-def _rising(critical: Array) -> Array:
-    return np.maximum.accumulate(critical, axis=-1)
+def _read_curve(
+    curve: Any, critical: CriticalBatch, tokens: float | None, inputs: Mapping[str, float]
+) -> tuple[pd.DataFrame, str, list[Note]]:
+    """Return segments of training (data at the end, mean loss, inputs of the critical batch), data unit and notes."""
+    given = {column_of(name): float(value) for name, value in inputs.items()}
+    unit, notes = critical.source.data_unit or "tokens", []
+    curve = Law(curve) if isinstance(curve, str) else curve
+    if isinstance(curve, Law):
+        if curve.parameters:
+            missing = ", ".join(curve.parameters)
+            raise LawError(f"{curve.formula!r} leaves {missing} open: write their values into it, or fit it")
+        curve = PublishedLaw(curve, {}, "as written", data_unit=unit)
+    if isinstance(curve, Fit | PublishedLaw):
+        table, note = _from_law(curve, tokens, given)
+        notes.append(note)
+    elif tokens is not None:
+        raise FitError("tokens= says where a law of the loss ends; a curve has its own end")
+    else:
+        table = _from_table(curve)
+    unit = getattr(curve, "data_unit", unit)
+    critical.check_data_unit(unit)
+    # Geometric mean of the losses at both ends of a segment; before the first point the loss is not known.
+    middle = np.sqrt(table["loss"] * table["loss"].shift(fill_value=table["loss"].iloc[0]))
+    others = {name: value for name, value in given.items() if name in critical.inputs}
+    return pd.DataFrame({"tokens": table["tokens"], "loss": middle}).assign(**others), unit, notes
+
+
+def _from_law(law: Fit | PublishedLaw, tokens: float | None, given: dict[str, float]) -> tuple[pd.DataFrame, Note]:
+    """Follow a law of the final loss along training."""
+    if column_of(law.law.target) != "loss":
+        raise LawError(f"expected a law for the loss, found one for {law.law.target}: {law.law.formula!r}")
+    end = positive("tokens", tokens, expected="where training ends, a positive number")[0]
+    columns = {column_of(name) for name in law.law.inputs}
+    missing = columns - {"tokens"} - set(given)
+    if "tokens" not in columns or missing:
+        lacking = ", ".join(sorted(missing)) or "a law that reads the tokens"
+        raise LawError(f"{law.law.formula!r} cannot be followed along training; missing: {lacking}")
+    ends = np.geomspace(end / 10**_DECADES, end, _POINTS)
+    losses = law.law(law.values, {name: given[name] for name in columns - {"tokens"}} | {"tokens": ends})
+    name = law.law.name or law.law.formula
+    text = f"the loss along training is taken from {name}, a law of final losses, from 1/{10**_DECADES} of the data on"
+    return pd.DataFrame({"tokens": ends, "loss": losses}), Note("loss_law", text, caution=True)
+
+
+def _from_table(curve: Any) -> pd.DataFrame:
+    """Return data and loss of the only run of a table."""
+    table = curve if isinstance(curve, pd.DataFrame) else getattr(curve, "table", None)
+    if not isinstance(table, pd.DataFrame) or not {"tokens", "loss"} <= set(table.columns):
+        raise SweepError("expected a table with columns tokens and loss, or a fitted law of the loss")
+    if "run" in table and table["run"].nunique() > 1:
+        raise SweepError(f"expected the curve of one run, found {table['run'].nunique()}; choose one")
+    rows = table[["tokens", "loss"]].astype(float)
+    if len(rows) < 2 or not (np.isfinite(rows) & (rows > 0)).all(axis=None):
+        raise SweepError(f"expected at least two rows of positive tokens and loss, found {len(rows)} rows")
+    falls = np.flatnonzero(np.diff(rows["tokens"]) <= 0)
+    if len(falls):
+        raise SweepError(f"tokens: expected to grow from row to row; they do not at row {falls[0] + 2}")
+    return rows.reset_index(drop=True)
 
 
 def _ideal(critical: Array, least: Array, overhead: float, shape: str) -> Array:
     """Return the batch of every segment; `critical` and `least` have shape (..., segments)."""
-    share = least / least.sum(axis=-1, keepdims=True)
+    rising = np.maximum.accumulate(critical, axis=-1)
     if shape == "proportional":
-        return overhead * critical
-    if shape == "constant":
-        return np.broadcast_to(overhead / (share / critical).sum(axis=-1, keepdims=True), critical.shape)
-    return overhead * np.sqrt(critical) / (share / np.sqrt(critical)).sum(axis=-1, keepdims=True)
+        return overhead * rising
+    # The batch is a multiple of a power of B_crit. Its factor makes the mean overhead B/B_crit, each segment weighed
+    # by its share of the least data, the one asked for.
+    power = 0.5 if shape == "sqrt" else 0.0
+    share = least / least.sum(axis=-1, keepdims=True)
+    return overhead * rising**power / (share * rising ** (power - 1)).sum(axis=-1, keepdims=True)
 
 
 def _rounded(
     batch: Array, multiple: float | None, power_of_two: bool, cap: float | None, smallest: float | None
 ) -> Array:
+    """Bring batches to allowed sizes within the limits."""
     unit = multiple or 1.0
     low, high = max(smallest or 0.0, unit if multiple or power_of_two else 0.0), cap or np.inf
-    clipped = np.clip(batch, low, high)
-    if power_of_two:
-        power = np.rint(np.log2(clipped / unit))
-        found = unit * 2 ** np.clip(power, np.ceil(np.log2(low / unit)), np.floor(np.log2(high / unit)))
-    elif multiple:
-        found = unit * np.clip(np.rint(clipped / unit), np.ceil(low / unit), np.floor(high / unit))
-    else:
-        found = clipped
+    found = np.clip(batch, low, high)
+    if power_of_two or multiple:
+        # The nearest step that stays within the limits: steps count doublings or multiples of the unit.
+        steps: Callable[[Any], Any] = np.log2 if power_of_two else np.asarray
+        step = np.clip(np.rint(steps(found / unit)), np.ceil(steps(low / unit)), np.floor(steps(high / unit)))
+        found = unit * (2**step if power_of_two else step)
     if not ((found >= low) & (found <= high)).all():
-        raise FitError(
-            f"no batch allowed lies between {format_number(low)} and {format_number(high)}; widen the limits"
-        )
+        limits = f"{format_number(low)} and {format_number(high)}"
+        raise FitError(f"no batch allowed lies between {limits}; widen the limits")
     return found
 
 
-def _drawn_batches(drawn: Array, path: LossPath, overhead: float, shape: str, *rounding: Any) -> Array:
-    return _rounded(_ideal(_rising(drawn), path.least(drawn), overhead, shape), *rounding)
+def _costs(batch: Array, critical: Array, least: Array) -> tuple[Array, Array, Array, Array]:
+    """Return data of every segment, total steps, the constant batch of equal data, and its steps."""
+    spent = least * (1 + batch / critical)
+    inverse, total = (least / critical).sum(axis=-1), least.sum(axis=-1)
+    constant = (spent.sum(axis=-1) - total) / inverse
+    return spent, (spent / batch).sum(axis=-1), constant, total / constant + inverse
 
 
-def _remarks(rounded: Array, ideal: Array, shape: str, law: Critical, path: LossPath) -> list[Note]:
+def _shape_notes(critical: Array, batch: Array, ideal: Array, shape: str) -> list[Note]:
+    """Say where the critical batch falls again, what rounding changed, and what a proportional batch cannot save."""
     notes = []
-    critical = law.at(path.table)
-    falls = critical < _rising(critical) * (1 - 1e-9)
+    falls = critical < np.maximum.accumulate(critical) * (1 - 1e-9)
     if falls.any():
         text = f"the critical batch falls again in {int(falls.sum())} of {len(falls)} segments; the batch does not"
         notes.append(Note("falls", text))
-    off = np.abs(np.log(rounded / ideal)).max()
-    if off > np.log(2):
-        text = f"rounding and limits move the batch by up to {format_number(float(np.exp(off)), 3)}x"
+    off = np.exp(np.abs(np.log(batch / ideal)).max())
+    if off > 2:
+        text = f"rounding and limits move the batch by up to {format_number(float(off), 3)}x"
         notes.append(Note("limits", text, caution=True))
     if shape == "proportional":
         text = "in proportion to B_crit a ramp takes as many steps as the constant batch that spends as much data"

@@ -1,4 +1,4 @@
-"""How a budget of data is best split into steps and batch, as the three-term law of the loss implies."""
+"""The best split of a budget of data into steps and batch, as the three-term law of the loss implies."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from scalefit._bootstrap import Draws
 from scalefit._values import Note, merge
+from scalefit.batch_size.critical_batch import positive
 from scalefit.display import Face, Shown
 from scalefit.errors import FitError, LawError
 from scalefit.fitting.fit_result import Fit
@@ -22,7 +23,8 @@ from scalefit.vocabulary import format_error
 Array = np.ndarray
 
 _NEEDED = ("b", "beta", "c", "gamma")
-_STEP = 1e-5
+_LOST = ("at bound", "unidentified")
+_STEP = 1e-5  # of a central difference in fit coordinates, which are logs: errors near 1e-10
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,6 +43,17 @@ class BestBatch(Shown):
     draws : ndarray (k, 2) or None
         (ln M, m) of every refit, when a bootstrap was given.
     notes : tuple of Note
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> import scalefit as sf
+    >>> steps, sizes = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e3, 1e5, 6), np.geomspace(1e4, 1e7, 6)))
+    >>> runs = pd.DataFrame({"steps": steps, "batch": sizes, "loss": 2 + 8 / steps**0.3 + 90 / sizes**0.5})
+    >>> found = sf.best_batch(sf.fit("L = E + b/S**beta + c/B**gamma", runs))
+    >>> found.predict(1e10)["batch"].round(-3).tolist()
+    [219000.0]
     """
 
     prefactor: float
@@ -54,38 +67,45 @@ class BestBatch(Shown):
     notes: tuple[Note, ...] = field(default=())
 
     def predict(self, tokens: Any, *, level: float = 0.95) -> pd.DataFrame:
-        """Return `tokens`, `batch`, `lo` and `hi`; the interval is open when the terms are not identified.
+        """Return the best batch at budgets of data, with its interval.
+
+        Parameters
+        ----------
+        tokens : float or array_like
+            Data to spend, in the unit of the fit.
+        level : float
+            Coverage of the interval.
+
+        Returns
+        -------
+        pandas.DataFrame
+            `tokens`, `batch`, `lo` and `hi`; the interval is open when the terms are not identified.
 
         Raises
         ------
         FitError
-            If a budget is not positive.
+            If a budget is not positive, or the level is no share.
         """
-        data = np.atleast_1d(np.asarray(tokens, dtype=float))
-        if not (np.isfinite(data) & (data > 0)).all():
-            raise FitError(f"tokens: expected positive numbers, found {tokens!r}")
+        data = positive("tokens", tokens)
+        check_level(level)
         design = np.stack([np.ones(len(data)), np.log(data)], axis=1)
         center = design @ np.array([np.log(self.prefactor), self.exponent])
-        if not self.identified:
-            low, high = np.full(len(data), -np.inf), np.full(len(data), np.inf)
-        elif self.draws is not None:
+        spread = np.sqrt(np.einsum("ij,jk,ik->i", design, self.covariance, design))
+        half = t_quantile(level, self.fit.dof) * spread if self.identified else np.full(len(data), np.inf)
+        low, high = center - half, center + half
+        if self.identified and self.draws is not None:
             low, high = np.quantile(self.draws @ design.T, [0.5 - level / 2, 0.5 + level / 2], axis=0)
-        else:
-            spread = np.sqrt(np.einsum("ij,jk,ik->i", design, self.covariance, design))
-            check_level(level)
-            half = t_quantile(level, self.fit.dof) * spread
-            low, high = center - half, center + half
         return pd.DataFrame({"tokens": data, "batch": np.exp(center), "lo": np.exp(low), "hi": np.exp(high)})
 
     def _face(self) -> Face:
-        facts = [
+        facts = (
             ("law", f"B* = {self.prefactor:.4g} * D ** {self.exponent:.4g}"),
             ("prefactor", format_error(self.prefactor, self.prefactor_stderr)),
             ("exponent", format_error(self.exponent, self.exponent_stderr)),
             ("identified", "yes" if self.identified else "no: the step or the batch term is not known"),
             ("from", f"{self.fit.n} rows from {self.fit.source}"),
-        ]
-        return Face("Best batch at a budget of data", tuple(facts), None, self.notes)
+        )
+        return Face("Best batch at a budget of data", facts, None, self.notes)
 
 
 def best_batch(fit: Fit, *, draws: Draws | None = None) -> BestBatch:
@@ -116,74 +136,67 @@ def best_batch(fit: Fit, *, draws: Draws | None = None) -> BestBatch:
     FitError
         If the draws are of another fit.
 
+    See Also
+    --------
+    fit : Fits the three-term law.
+    fit_tradeoff : Steps against data at a target loss.
+
     References
     ----------
     Schaipp 2026, arXiv:2607.01487; the minimum is derived here.
 
     Examples
     --------
-    >>> from scalefit.fitting.fit_law import fit_law as fit
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> import scalefit as sf
     >>> steps, sizes = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e3, 1e5, 6), np.geomspace(1e4, 1e7, 6)))
     >>> runs = pd.DataFrame({"steps": steps, "batch": sizes, "loss": 2 + 8 / steps**0.3 + 90 / sizes**0.5})
-    >>> found = best_batch(fit("L = E + b/S**beta + c/B**gamma", runs))
+    >>> found = sf.best_batch(sf.fit("L = E + b/S**beta + c/B**gamma", runs))
     >>> round(found.exponent, 4)
     0.375
     """
     _check_law(fit)
     if draws is not None and draws.fit is not fit:
         raise FitError("draws: expected the bootstrap of this fit")
-    free = dict(zip(fit.law.parameters, fit.states, strict=True))
-    lost = [name for name in _NEEDED if free.get(name, "fixed") in ("at bound", "unidentified")]
+    states = dict(zip(fit.law.parameters, fit.states, strict=True))
+    lost = [name for name in _NEEDED if states.get(name) in _LOST]
     moved = fit.phi + _STEP * np.vstack([np.eye(len(fit.phi)), -np.eye(len(fit.phi))])
-    ahead, behind = np.split(_split(fit.natural(moved)), 2)
+    ahead, behind = np.split(_power_law(fit.natural(moved)), 2)
     slopes = ((ahead - behind) / (2 * _STEP)).T
-    known = np.where(np.isfinite(fit.covariance), fit.covariance, 0.0)
-    covariance = slopes @ known @ slopes.T
-    center = _split(fit.natural(fit.phi[None]))[0]
-    spread = np.sqrt(np.diag(covariance))
-    identified = not lost and bool(np.isfinite([*center, *spread]).all())
-    refits = None if draws is None else _split(fit.natural(draws.phi))
-    if refits is not None and identified:
-        spread = refits.std(axis=0, ddof=1)
-    error = spread if identified else np.full(2, np.inf)
-    return BestBatch(
-        prefactor=float(np.exp(center[0])),
-        prefactor_stderr=float(np.exp(center[0]) * error[0]),
-        exponent=float(center[1]),
-        exponent_stderr=float(error[1]),
-        identified=identified,
-        covariance=covariance,
-        fit=fit,
-        draws=refits,
-        notes=merge(fit.notes, _remarks(fit, lost)),
-    )
-
-
-def _check_law(fit: Fit) -> None:
-    if not isinstance(fit, Fit):
-        raise LawError(f"expected a fit, such as sf.fit('three_term', runs), found {type(fit).__name__}")
-    names = set(fit.values)
-    if fit.law.target not in ("L", "loss") or not set(_NEEDED) <= names or not {"S", "B"} <= set(fit.law.inputs):
-        raise LawError(
-            f"expected a fit of {get_law('three_term').formula!r} or with its last two terms, found {fit.law.formula!r}"
-        )
-
-
-def _split(values: Mapping[str, Array]) -> Array:
-    """Return (ln M, m) of every set of parameters, (k, 2)."""
-    b, beta, c, gamma = (np.asarray(values[name], dtype=float) for name in _NEEDED)
-    with np.errstate(all="ignore"):
-        level = (np.log(gamma * c) - np.log(beta * b)) / (beta + gamma)
-        return np.stack([level, beta / (beta + gamma)], axis=-1)
-
-
-def _remarks(fit: Fit, lost: list[str]) -> list[Note]:
+    covariance = slopes @ np.where(np.isfinite(fit.covariance), fit.covariance, 0.0) @ slopes.T
+    center, error = _power_law(fit.natural(fit.phi)), np.sqrt(np.diag(covariance))
+    identified = not lost and bool(np.isfinite([*center, *error]).all())
+    refits = None if draws is None else _power_law(fit.natural(draws.phi))
+    if not identified:
+        error = np.full(2, np.inf)
+    elif refits is not None:
+        error = refits.std(axis=0, ddof=1)
+    prefactor = float(np.exp(center[0]))
     notes = []
     if lost:
         text = f"{', '.join(lost)} of the step or batch term are not identified: neither is the best batch"
         notes.append(Note("no_best_batch", text, caution=True))
-    states = dict(zip(fit.law.parameters, fit.states, strict=True))
-    if states.get("E") in ("at bound", "unidentified"):
+    if states.get("E") in _LOST:
         text = "the floor of the loss is not identified by these data; the best batch does not depend on it"
         notes.append(Note("no_floor", text))
-    return notes
+    values = (prefactor, float(prefactor * error[0]), float(center[1]), float(error[1]))
+    return BestBatch(*values, identified, covariance, fit, refits, merge(fit.notes, notes))
+
+
+def _check_law(fit: Fit) -> None:
+    """Raise LawError unless a fit is of a law of the loss with a step and a batch term."""
+    if not isinstance(fit, Fit):
+        raise LawError(f"expected a fit, such as sf.fit('three_term', runs), found {type(fit).__name__}")
+    inside = set(_NEEDED) <= set(fit.values) and {"S", "B"} <= set(fit.law.inputs)
+    if not inside or fit.law.target not in ("L", "loss"):
+        expected = f"a fit of {get_law('three_term').formula!r} or with its last two terms"
+        raise LawError(f"expected {expected}, found {fit.law.formula!r}")
+
+
+def _power_law(values: Mapping[str, Any]) -> Array:
+    """Return (ln M, m) of every set of parameters, shape (..., 2)."""
+    b, beta, c, gamma = (np.asarray(values[name], dtype=float) for name in _NEEDED)
+    with np.errstate(all="ignore"):
+        level = (np.log(gamma * c) - np.log(beta * b)) / (beta + gamma)
+        return np.stack([level, beta / (beta + gamma)], axis=-1)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
-from scalefit.batch_size.hyperbola import Array, Estimate, Profile, Study, Value, bend, fit_hyperbola
+from scalefit.batch_size.critical_batch import positive
+from scalefit.batch_size.hyperbola import Array, Estimate, Interval, Study, bend, fit_profile
 from scalefit.errors import FitError, SweepError
 from scalefit.solvers.levenberg import minimize
 from scalefit.solvers.losses import Squared
 from scalefit.solvers.students_t import t_quantile
 
-_OPEN = (-np.inf, np.inf)
-
 
 @dataclass(frozen=True)
 class StepsLine:
     r"""Least squares of :math:`S = a + b/B`: S_min = a, E_min = b, B_crit = b/a.
+
+    See Also
+    --------
+    Hyperbola : The default, which weighs all batch sizes alike.
+    fit_tradeoff
 
     Notes
     -----
@@ -25,17 +30,22 @@ class StepsLine:
     everything: of Zhang's five sizes it leaves two unidentified and puts 1.2B at 5.2k sequences, where the hyperbola in
     logs gives 11.1k and rises steadily over all five. Intervals follow Fieller and take all steps to be equally noisy,
     which they are not: in simulated studies with equal relative noise those of E_min hold it in 46 % of cases.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> table = {"batch": [64, 128, 256, 512], "steps": [8900, 4900, 2970, 1980]}
+    >>> sf.fit_tradeoff(table, method=sf.StepsLine()).table["S_min"].round().tolist()
+    [982.0]
     """
 
     def estimate(self, study: Study, level: float) -> Estimate:
         """Estimate E_min, B_crit and their ratio for one study."""
-        steps = np.exp(study.y - study.x)
-        line = _Line.fit(np.exp(-study.x), steps)
-        quantile = t_quantile(level, line.dof)
-        (a, b), c = line.coefficient, line.covariance
+        line = _Line.fit(study, inverse=False)
+        (a, b), c, quantile = line.coefficient, line.covariance, t_quantile(level, line.dof)
         critical = _ratio(b, a, c[1, 1], c[0, 0], c[0, 1], quantile)
-        curve = _LineCurve(line, study, inverse=False)
-        return _conclude(_single(b, c[1, 1], quantile), critical, _single(a, c[0, 0], quantile), curve)
+        floor, steps = _single(b, c[1, 1], quantile), _single(a, c[0, 0], quantile)
+        return Estimate(floor, critical, steps, np.nan, line.residuals, line.examples)
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,11 @@ class InverseSteps:
     r"""McCandlish's line as Li et al. use it: least squares of :math:`1/S = 1/S_{min} - B_{noise}/E`.
 
     B_crit is B_noise and E_min = B_noise S_min.
+
+    See Also
+    --------
+    Hyperbola : The default, without examples on both sides.
+    fit_tradeoff
 
     Notes
     -----
@@ -53,110 +68,102 @@ class InverseSteps:
     References
     ----------
     Li et al. 2024, arXiv:2405.14578, section 3; McCandlish et al. 2018, arXiv:1812.06162.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> table = {"batch": [64, 128, 256, 512], "steps": [8900, 4900, 2970, 1980]}
+    >>> sf.fit_tradeoff(table, method=sf.InverseSteps()).table["S_min"].round().tolist()
+    [996.0]
     """
 
     def estimate(self, study: Study, level: float) -> Estimate:
         """Estimate E_min, B_crit and their ratio for one study."""
-        line = _Line.fit(np.exp(-study.y), np.exp(study.x - study.y))
-        quantile = t_quantile(level, line.dof)
-        (inverse, slope), c = line.coefficient, line.covariance
+        line = _Line.fit(study, inverse=True)
+        (inverse, slope), c, quantile = line.coefficient, line.covariance, t_quantile(level, line.dof)
         floor = _ratio(-slope, inverse, c[1, 1], c[0, 0], -c[0, 1], quantile)
-        steps = _single(inverse, c[0, 0], quantile)
-        flipped = Value(-steps.value, -steps.hi, -steps.lo)
-        curve = _LineCurve(line, study, inverse=True)
-        return _conclude(floor, _single(-slope, c[1, 1], quantile), flipped, curve)
+        found = _single(inverse, c[0, 0], quantile)
+        steps = Interval(-found.value, -found.hi, -found.lo)
+        return Estimate(floor, _single(-slope, c[1, 1], quantile), steps, np.nan, line.residuals, line.examples)
 
 
 @dataclass(frozen=True, eq=False)
 class _Line:
-    """Intercept and slope with their covariance."""
+    """A straight line through steps over 1/batch, or through 1/steps over 1/examples (`inverse`)."""
 
-    coefficient: Array
+    study: Study
+    inverse: bool
+    coefficient: Array  # intercept and slope
     covariance: Array
     dof: int
 
     @classmethod
-    def fit(cls, x: Array, y: Array) -> _Line:
+    def fit(cls, study: Study, inverse: bool) -> _Line:
+        """Fit by least squares."""
+        log_steps = study.y - study.x
+        x, y = (np.exp(-study.y), np.exp(-log_steps)) if inverse else (np.exp(-study.x), np.exp(log_steps))
         # Columns of size one: the design stays well conditioned whatever the units.
-        size = np.abs(x).max()
-        design = np.stack([np.ones_like(x), x / size], axis=1)
-        coefficient, *_ = np.linalg.lstsq(design, y, rcond=None)
+        units = np.array([1.0, 1 / np.abs(x).max()])
+        design = np.stack([np.ones_like(x), x], axis=1) * units
+        coefficient = np.linalg.lstsq(design, y, rcond=None)[0]
         dof = len(x) - 2
+        # Two batch sizes leave nothing to judge noise by: infinite variances open every interval.
         variance = ((y - design @ coefficient) ** 2).sum() / dof if dof > 0 else np.inf
-        spread = np.linalg.pinv(design.T @ design, hermitian=True)
-        units = np.array([1.0, 1 / size])
-        finite = variance if np.isfinite(variance) else 0.0
-        return cls(coefficient * units, spread * finite * np.outer(units, units), dof)
-
-
-@dataclass(frozen=True, eq=False)
-class _LineCurve:
-    line: _Line
-    study: Study
-    inverse: bool
+        spread = np.linalg.pinv(design.T @ design, hermitian=True) * variance
+        return cls(study, inverse, coefficient * units, spread * np.outer(units, units), dof)
 
     def steps(self, x: Array) -> tuple[Array, Array]:
         """Return ln steps for ln batch, and its slopes in the two coefficients, shape (2, n)."""
-        first, second = self.line.coefficient
+        first, second = self.coefficient
         per_batch = np.exp(-x)
         with np.errstate(invalid="ignore", divide="ignore"):
             if self.inverse:
-                value = np.log(1 - second * per_batch) - np.log(first)
-                slopes = np.array([np.full_like(x, -1 / first), -per_batch / (1 - second * per_batch)])
-            else:
-                steps = first + second * per_batch
-                value, slopes = np.log(steps), np.array([1 / steps, per_batch / steps])
-        return value, slopes
+                rest = 1 - second * per_batch
+                return np.log(rest) - np.log(first), np.array([np.full_like(x, -1 / first), -per_batch / rest])
+            steps = first + second * per_batch
+            return np.log(steps), np.array([1 / steps, per_batch / steps])
 
     @property
     def residuals(self) -> Array:
+        """Observed minus fitted ln examples."""
         return self.study.y - self.study.x - self.steps(self.study.x)[0]
 
     def examples(self, x: Array, level: float) -> tuple[Array, Array, Array]:
         """Return ln examples for ln batch, with the interval of one more run."""
-        value, slopes = self.steps(x)
-        dof = self.line.dof
-        if dof <= 0:
-            return x + value, np.full_like(x, -np.inf), np.full_like(x, np.inf)
-        noise = (self.residuals**2).sum() / dof
-        half = t_quantile(level, dof) * np.sqrt(np.einsum("pn,pq,qn->n", slopes, self.line.covariance, slopes) + noise)
-        return x + value, x + value - half, x + value + half
+        log_steps, slopes = self.steps(x)
+        half = np.full_like(x, np.inf)
+        if self.dof > 0:
+            noise = (self.residuals**2).sum() / self.dof
+            variance = np.einsum("pn,pq,qn->n", slopes, self.covariance, slopes) + noise
+            half = t_quantile(level, self.dof) * np.sqrt(variance)
+        value = x + log_steps
+        return value, value - half, value + half
 
 
-def _conclude(floor: Value, critical: Value, steps: Value, curve: _LineCurve) -> Estimate:
-    residual = curve.residuals
-    rms = float(np.sqrt(np.mean(residual**2)))
-    return Estimate(floor, critical, steps, rms, np.nan, residual, curve)
-
-
-def _single(value: float, variance: float, quantile: float) -> Value:
+def _single(value: float, variance: float, quantile: float) -> Interval:
     """Return a coefficient that must be positive, in logs; an interval that holds 0 is open below."""
-    if not np.isfinite(quantile):
-        return Value(_log(value), *_OPEN)
     half = quantile * np.sqrt(variance)
-    return Value(_log(value), _log(value - half), _log(value + half))
+    return Interval(_log(value), _log(value - half), _log(value + half))
 
 
-def _ratio(over: float, under: float, v_over: float, v_under: float, v_both: float, quantile: float) -> Value:
+def _ratio(over: float, under: float, v_over: float, v_under: float, v_both: float, quantile: float) -> Interval:
     """Return the log of a ratio of two normal estimates with Fieller's interval."""
     ratio = over / under if under > 0 else np.nan
-    if not np.isfinite(quantile):
-        return Value(_log(ratio), *_OPEN)
+    # Fieller: the ratios r at which over - r under is not significant lie between the roots of a r^2 - 2 b r + c.
     a = under**2 - quantile**2 * v_under
     b = over * under - quantile**2 * v_both
     c = over**2 - quantile**2 * v_over
     if not ratio > 0 or a <= 0:
         # The denominator may be 0: the ratio has at most a lower bound, where the numerator may not be.
         low = (b - np.sqrt(b * b - a * c)) / a if a < 0 < c and over > 0 else 0.0
-        return Value(_log(ratio), _log(low), np.inf)
+        return Interval(_log(ratio), _log(low), np.inf)
     root = np.sqrt(max(b * b - a * c, 0.0))
-    return Value(_log(ratio), _log((b - root) / a), _log((b + root) / a))
+    return Interval(_log(ratio), _log((b - root) / a), _log((b + root) / a))
 
 
 def _log(value: float) -> float:
-    if np.isnan(value):
-        return np.nan
-    return float(np.log(value)) if value > 0 else -np.inf
+    """Return the log of a number, -inf where it is not positive."""
+    return float(np.log(value)) if value > 0 or np.isnan(value) else -np.inf
 
 
 @dataclass(frozen=True)
@@ -172,6 +179,15 @@ class Hyperbola:
         the residuals (Paule and Mandel); a number, such as 0.05, is taken as known, and intervals then use the normal
         distribution: the only way to have any with two batch sizes.
 
+    Raises
+    ------
+    SweepError
+        If `lack_of_fit` is not positive.
+
+    See Also
+    --------
+    fit_tradeoff : Applies it to every study and target.
+
     Notes
     -----
     On real studies the hyperbola is off by 4 to 7 %, more than the noise of twenty replicates, so tau decides the
@@ -181,49 +197,37 @@ class Hyperbola:
     References
     ----------
     McCandlish et al. 2018, arXiv:1812.06162, equation 2.11; Paule and Mandel 1982, J. Res. NBS 87, 377.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> table = {"batch": [64, 1024], "steps": [8900, 1480]}
+    >>> sf.fit_tradeoff(table, method=sf.Hyperbola(lack_of_fit=0.05)).table["identified"].tolist()
+    [True]
     """
 
     lack_of_fit: float | None = None
 
     def __post_init__(self) -> None:
-        if self.lack_of_fit is not None and not 0 < self.lack_of_fit < np.inf:
-            raise SweepError(
-                f"lack_of_fit should be a positive relative scatter such as 0.05, found {self.lack_of_fit}"
-            )
+        if self.lack_of_fit is not None:
+            positive("lack_of_fit", self.lack_of_fit, SweepError, "a positive relative scatter such as 0.05")
 
     def estimate(self, study: Study, level: float) -> Estimate:
         """Estimate E_min, B_crit and their ratio for one study."""
-        profile = fit_hyperbola(study, None if self.lack_of_fit is None else self.lack_of_fit**2)
+        profile = fit_profile(study, None if self.lack_of_fit is None else self.lack_of_fit**2)
         place, _ = profile.region(level)
         low_open, high_open = profile.open_ends(level)
         low, high = profile.interval(lambda at: np.stack([np.zeros_like(at), -at]), level)
-        residual = profile.residuals
+        # Small B_crit lets E_min fall without limit, large B_crit S_min: their ends are open together.
+        below, above = (-np.inf if low_open else 0.0), (np.inf if high_open else 0.0)
         return Estimate(
-            Value(profile.floor, -np.inf if low_open else float(low[0]), float(high[0])),
-            Value(
-                profile.critical,
-                -np.inf if low_open else float(place[0]),
-                np.inf if high_open else float(place[-1]),
-            ),
-            Value(profile.floor - profile.critical, -np.inf if high_open else float(low[1]), float(high[1])),
-            float(np.sqrt(np.mean(residual**2))),
+            Interval(profile.floor, float(low[0]) + below, float(high[0])),
+            Interval(profile.critical, float(place[0]) + below, float(place[-1]) + above),
+            Interval(profile.floor - profile.critical, float(low[1]) - above, float(high[1])),
             float(np.sqrt(profile.lack)),
-            residual,
-            _ProfileCurve(profile),
+            study.y - profile.floor - bend(study.x, profile.clipped),
+            profile.examples,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _ProfileCurve:
-    profile: Profile
-
-    def examples(self, x: Array, level: float) -> tuple[Array, Array, Array]:
-        """Return ln examples for ln batch, with the interval of one more run."""
-        profile = self.profile
-        noise = profile.lack + profile.study.single
-        value = profile.floor + bend(x, profile.clipped)
-        low, high = profile.interval(lambda at: bend(x[:, None], at), level, noise)
-        return value, low, high
 
 
 @dataclass(frozen=True)
@@ -244,6 +248,16 @@ class Overhead:
     curve : Hyperbola
         The fitted curve.
 
+    Raises
+    ------
+    SweepError
+        If `overhead` or `reference` is not positive.
+
+    See Also
+    --------
+    Hyperbola : The curve it is read off.
+    fit_tradeoff
+
     Notes
     -----
     Zhang et al. publish 745.3, 955.2, 1393.7, 1888.5 and 2533.4 sequences of 512 tokens for 85M to 1.2B parameters:
@@ -254,6 +268,13 @@ class Overhead:
     References
     ----------
     Zhang et al. 2024, arXiv:2410.21676.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> table = {"batch": [64, 128, 256, 512, 1024], "steps": [8900, 4900, 2970, 1980, 1480]}
+    >>> sf.fit_tradeoff(table, method=sf.Overhead(0.2, reference=64)).table["B_crit"].round().tolist()
+    [179.0]
     """
 
     overhead: float = 0.2
@@ -261,135 +282,92 @@ class Overhead:
     curve: Hyperbola = field(default_factory=Hyperbola)
 
     def __post_init__(self) -> None:
-        if not 0 < self.overhead < np.inf:
-            raise SweepError(f"overhead should be a positive share such as 0.2, found {self.overhead!r}")
-        if self.reference is not None and not 0 < self.reference < np.inf:
-            raise SweepError(f"reference should be a positive batch size, found {self.reference!r}")
+        positive("overhead", self.overhead, SweepError, "a positive share such as 0.2")
+        if self.reference is not None:
+            positive("reference", self.reference, SweepError, "a positive batch size")
 
     def estimate(self, study: Study, level: float) -> Estimate:
         """Estimate E_min, the batch size at the overhead, and S_min for one study."""
         found = self.curve.estimate(study, level)
-        critical = found.critical
-        offset = 0.0 if self.reference is None else (1 + self.overhead) * self.reference
-        share = _log_overhead(self.overhead)
-        value, low, high = (
-            float(np.logaddexp(_log_overhead(offset), share + end))
-            for end in (critical.value, critical.lo, critical.hi)
-        )
-        return replace(found, critical=Value(value, -np.inf if np.isinf(critical.lo) else low, high))
+        offset, share = (1 + self.overhead) * (self.reference or 0.0), np.log(self.overhead)
+        ends = (found.critical.value, found.critical.lo, found.critical.hi)
+        value, low, high = (float(np.logaddexp(_log(offset), share + end)) for end in ends)
+        return replace(found, critical=Interval(value, -np.inf if np.isinf(found.critical.lo) else low, high))
 
 
-def _log_overhead(value: float) -> float:
-    return float(np.log(value)) if value > 0 else -np.inf
-
-
-_STARTS = np.linspace(-3.0, 3.0, 7)
-"""Starting ln B_crit, from the middle of the batch sizes."""
+_STARTS = np.linspace(-3.0, 3.0, 7)  # of ln B_crit, from the middle of the batch sizes
+_POWERS = {"E_min": (1, 0), "S_min": (1, -1), "B_crit": (0, 1)}  # of E_min and B_crit in each quantity
 
 
 @dataclass(frozen=True, eq=False)
 class TiedFit:
-    """One law for ln E_min and one for ln B_crit, linear in the same covariates.
+    """One law for ln E_min and one for ln B_crit, linear in the same covariates."""
 
-    Parameters
-    ----------
-    floor, critical : ndarray (q,)
-        Coefficients: a constant, then one a covariate.
-    covariance : ndarray (2 q, 2 q)
-        Of (floor, critical).
-    noise : float
-        Variance of ln examples about the curves, noise of runs included.
-    dof : int
-        Distinct batch sizes minus two: targets of one study share its runs and add no independent ones.
-    open_below, open_above : bool
-        Whether B_crit near 0, or without limit, fits nearly as well.
-    """
-
-    floor: Array
-    critical: Array
+    phi: Array  # coefficients (2 q,): a constant and one a covariate, of ln E_min and then of ln B_crit
     covariance: Array
-    noise: float
-    dof: int
-    open_below: bool
+    noise: float  # variance of ln examples about the curves, noise of runs included
+    dof: int  # distinct batch sizes minus two: targets of one study share its runs and add no independent ones
+    open_below: bool  # whether B_crit near 0, or without limit, fits nearly as well
     open_above: bool
 
-    def exponents(self, names: list[str]) -> list[dict[str, object]]:
-        """Return the powers of the covariates in E_min, S_min and B_crit, one row each.
+    def _values(self, rows: Array) -> tuple[Array, Array]:
+        """Return combinations of the coefficients with their standard errors."""
+        return rows @ self.phi, np.sqrt(np.einsum("ij,jk,ik->i", rows, self.covariance, rows))
 
-        Standard errors are widened by Student's t, so that 1.96 of them hold 95 %.
-        """
-        q = len(self.floor)
-        eye = np.eye(q)
-        blocks = {"E_min": (eye, 0 * eye), "S_min": (eye, -eye), "B_crit": (0 * eye, eye)}
+    def exponents(self, names: list[str]) -> list[dict[str, object]]:
+        """Return the powers of the covariates in E_min, S_min and B_crit, one row each."""
+        # Standard errors are widened by Student's t, so that 1.96 of them hold 95 %.
         wide = t_quantile(0.95, self.dof) / t_quantile(0.95, np.inf)
         lines: list[dict[str, object]] = []
-        for quantity, (floor, critical) in blocks.items():
-            rows = np.concatenate([floor, critical], axis=1)
-            powers = rows @ np.concatenate([self.floor, self.critical])
-            errors = np.sqrt(np.einsum("ij,jk,ik->i", rows, self.covariance, rows)) * wide
-            for name, power, error in zip(names, powers[1:], errors[1:], strict=True):
-                lines.append({"quantity": quantity, "of": name, "exponent": float(power), "stderr": float(error)})
+        for quantity, powers in _POWERS.items():
+            values, errors = self._values(np.kron(powers, np.eye(len(names) + 1)))
+            for name, value, error in zip(names, values[1:], errors[1:], strict=True):
+                lines.append(
+                    {"quantity": quantity, "of": name, "exponent": float(value), "stderr": float(error * wide)}
+                )
         return lines
 
     def estimate(self, study: Study, covariates: Array, level: float) -> Estimate:
         """Return what the laws say of one study and target."""
-        q = len(self.floor)
-        rows = np.zeros((3, 2 * q))
-        rows[0, :q] = rows[1, q:] = rows[2, :q] = covariates
-        rows[2, q:] = -covariates
-        errors = np.sqrt(np.einsum("ij,jk,ik->i", rows, self.covariance, rows))
-        values = np.array([covariates @ self.floor, covariates @ self.critical, 0.0])
-        values[2] = values[0] - values[1]
+        values, errors = self._values(np.kron(list(_POWERS.values()), covariates))
         half = errors * t_quantile(level, self.dof)
-        below, above = self.open_below, self.open_above
-        lows = np.where([below, below, above], -np.inf, values - half)
-        highs = np.where([False, above, False], np.inf, values + half)
-        floor, critical, steps = (Value(*map(float, part)) for part in zip(values, lows, highs, strict=True))
-        residual = study.y - values[0] - bend(study.x, values[1])
-        curve = _TiedCurve(self, covariates)
-        return Estimate(
-            floor, critical, steps, float(np.sqrt(np.mean(residual**2))), np.sqrt(self.noise), residual, curve
-        )
+        lows = np.where([self.open_below, self.open_above, self.open_below], -np.inf, values - half)
+        highs = np.where([False, False, self.open_above], np.inf, values + half)
+        floor, steps, critical = (Interval(*map(float, ends)) for ends in zip(values, lows, highs, strict=True))
+        curve = partial(self.examples, covariates)
+        residuals = study.y - floor.value - bend(study.x, critical.value)
+        return Estimate(floor, critical, steps, float(np.sqrt(self.noise)), residuals, curve)
 
-
-@dataclass(frozen=True, eq=False)
-class _TiedCurve:
-    fit: TiedFit
-    covariates: Array
-
-    def examples(self, x: Array, level: float) -> tuple[Array, Array, Array]:
+    def examples(self, covariates: Array, x: Array, level: float) -> tuple[Array, Array, Array]:
         """Return ln examples for ln batch, with the interval of one more run."""
-        floor, critical = self.covariates @ self.fit.floor, self.covariates @ self.fit.critical
+        floor, critical = np.kron(np.eye(2), covariates) @ self.phi
         share = 1 / (1 + np.exp(critical - x))
-        rows = np.concatenate([np.outer(np.ones_like(x), self.covariates), -np.outer(share, self.covariates)], axis=1)
-        variance = np.einsum("ni,ij,nj->n", rows, self.fit.covariance, rows) + self.fit.noise
-        half = t_quantile(level, self.fit.dof) * np.sqrt(variance)
+        rows = np.kron(np.stack([np.ones_like(x), -share], axis=1), covariates)
+        half = t_quantile(level, self.dof) * np.sqrt(self._values(rows)[1] ** 2 + self.noise)
         value = floor + bend(x, critical)
         return value, value - half, value + half
 
 
 def fit_tied(studies: list[Study], covariates: Array, places: int, level: float) -> TiedFit:
-    """Fit all studies at once.
+    """Fit all studies at once; `places` counts distinct batch sizes over studies that do not share runs.
 
-    Parameters
-    ----------
-    studies : list of Study
-    covariates : ndarray (studies, q)
-        A column of ones, then logs of what the laws follow.
-    places : int
-        Distinct batch sizes, over studies that do not share runs.
-    level : float
-        Coverage at which B_crit counts as bounded.
+    `covariates` (studies, q) are a column of ones, then logs of what the laws follow.
     """
     x, y = np.concatenate([s.x for s in studies]), np.concatenate([s.y for s in studies])
     design = np.repeat(covariates, [len(s.x) for s in studies], axis=0)
     q = covariates.shape[1]
     if len(x) <= 2 * q or places < 3:
-        raise FitError(
-            f"tied curves have {2 * q} coefficients; {len(x)} points at {places} batch sizes do not tell them"
-        )
-    phi = _solve(x, y, design)
-    misfit, jacobian = _residuals(phi[None], x, y, design)
+        points = f"{len(x)} points at {places} batch sizes"
+        raise FitError(f"tied curves have {2 * q} coefficients; {points} do not tell them")
+    start = np.zeros((len(_STARTS), 2 * q))
+    start[:, q] = np.median(x) + _STARTS
+    for row in start:
+        row[:q] = np.linalg.lstsq(design, y - bend(x, row[q]), rcond=None)[0]
+    wide, ones = np.full(2 * q, 1e6), np.ones(len(x))
+    residuals = partial(_residuals, x=x, y=y, design=design)
+    found = minimize(residuals, start, loss=Squared(), weights=ones, lower=-wide, upper=wide)
+    phi = np.asarray(found.phi[found.best()])
+    misfit, jacobian = residuals(phi[None])
     least = float((misfit[0] ** 2).sum())
     # Runs are shared by the targets of a study: n points tell no more than their batch sizes.
     variance = least / (len(x) - 2 * q)
@@ -397,38 +375,16 @@ def fit_tied(studies: list[Study], covariates: Array, places: int, level: float)
     covariance = np.linalg.pinv(jacobian[0] @ jacobian[0].T, hermitian=True) * inflated
     dof = places - 2
     limit = t_quantile(level, dof) ** 2 * inflated
-    below, above = (_straight(y - part, design) - least <= limit for part in (x, np.zeros_like(x)))
-    return TiedFit(phi[:q], phi[q:], covariance, variance, dof, bool(below), bool(above))
-
-
-def _solve(x: Array, y: Array, design: Array) -> Array:
-    q = design.shape[1]
-    start = np.zeros((len(_STARTS), 2 * q))
-    for row, shift in zip(start, _STARTS, strict=True):
-        critical = float(np.median(x)) + shift
-        row[q] = critical
-        row[:q] = np.linalg.lstsq(design, y - bend(x, critical), rcond=None)[0]
-    wide = np.full(2 * q, 1e6)
-    found = minimize(
-        lambda phi: _residuals(phi, x, y, design),
-        start,
-        loss=Squared(),
-        weights=np.ones(len(x)),
-        lower=-wide,
-        upper=wide,
-    )
-    return np.asarray(found.phi[found.best()])
+    # Where B_crit is 0 or without limit the curves are straight: ln E rises with ln B, or not at all.
+    ends = (rest - design @ np.linalg.lstsq(design, rest, rcond=None)[0] for rest in (y - x, y))
+    below, above = (bool((off**2).sum() - least <= limit) for off in ends)
+    return TiedFit(phi, covariance, variance, dof, below, above)
 
 
 def _residuals(phi: Array, x: Array, y: Array, design: Array) -> tuple[Array, Array]:
+    """Return fitted minus observed ln examples for many sets of coefficients, and the slopes in these."""
     q = design.shape[1]
     floor, critical = phi[:, :q] @ design.T, phi[:, q:] @ design.T
-    share = 1 / (1 + np.exp(np.clip(critical - x, -500, 500)))
-    value = floor + np.logaddexp(0.0, x - critical)
+    share = 1 / (1 + np.exp(np.clip(critical - x, -500, 500)))  # exp(710) overflows
     slopes = np.concatenate([np.broadcast_to(design.T, (len(phi), q, len(x))), -share[:, None, :] * design.T], axis=1)
-    return value - y, slopes
-
-
-def _straight(rest: Array, design: Array) -> float:
-    """Return the misfit of the laws where the curve is straight."""
-    return float(((rest - design @ np.linalg.lstsq(design, rest, rcond=None)[0]) ** 2).sum())
+    return floor + bend(x, critical) - y, slopes

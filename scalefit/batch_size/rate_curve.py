@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from scalefit._values import Note, merge
-from scalefit.batch_size.critical import NoiseScale, read_noise
+from scalefit.batch_size.critical_batch import NoiseScale, positive, read_critical
 from scalefit.display import Face, Shown
 from scalefit.errors import FitError
 from scalefit.fitting.fit_values import check_level
@@ -22,61 +21,35 @@ from scalefit.vocabulary import format_error, format_number
 
 Floats = NDArray[np.float64]
 
+_FEWEST = 3
+_TRUST = 1e-3  # share of noise scales that are not credible, given up as Berger and Boos do
+_GRID = np.linspace(-1.0, 1.0, 41)
 
-@dataclass(frozen=True)
-class Shape:
-    """ln(eta / eta_max) over u = ln(B / B_noise).
 
-    Parameters
-    ----------
-    rule : str
-    law : str
-        Its name in the catalogue of laws.
-    label : str
-        What it is for.
-    log : callable
-        u -> ln(eta / eta_max).
-    slope : callable
-        u -> its derivative in ln B_noise.
-    """
+class Shape(NamedTuple):
+    """A curve eta / eta_max = height (1 + B_noise/B)**-alpha (B/B_noise)**-fall."""
 
     rule: str
-    law: str
-    label: str
-    log: Callable[[Floats], Floats]
-    slope: Callable[[Floats], Floats]
+    law: str  # its name in the catalogue
+    height: float
+    alpha: float
+    fall: float
+
+    def log(self, u: Floats) -> Floats:
+        """Return ln(eta / eta_max) over u = ln(B / B_noise)."""
+        return np.log(self.height) - self.alpha * np.logaddexp(0.0, -u) - self.fall * u
+
+    def slope(self, u: Floats) -> Floats:
+        """Return the slope of `log` in ln B_noise."""
+        return self.fall - self.alpha / (1 + np.exp(np.minimum(u, 700.0)))  # exp(710) overflows
 
 
-def _sgd(alpha: float) -> tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]:
-    return (lambda u: -alpha * np.logaddexp(0.0, -u)), (lambda u: -alpha / (1 + np.exp(np.minimum(u, 700.0))))
-
-
-SHAPES: tuple[Shape, ...] = (
-    Shape(
-        "adam",
-        "lr_surge",
-        "Adam and sign descent, theorem 3",
-        lambda u: np.log(2.0) - np.logaddexp(u / 2, -u / 2),
-        lambda u: 0.5 * np.tanh(u / 2),
-    ),
-    Shape("sgd", "lr_sgd_exact", "SGD, alpha = 1", *_sgd(1.0)),
-    Shape("sgd_root", "lr_saturating", "alpha = 1/2", *_sgd(0.5)),
+# The curves that Li et al. 2024 draw; "adam" is their theorem 3: 2 / (sqrt(B_noise/B) + sqrt(B/B_noise)).
+SHAPES = (
+    Shape("adam", "lr_surge", 2.0, 1.0, 0.5),
+    Shape("sgd", "lr_sgd_exact", 1.0, 1.0, 0.0),
+    Shape("sgd_root", "lr_saturating", 1.0, 0.5, 0.0),
 )
-"""The curves that Li et al. 2024 draw."""
-
-
-def shape_of(rule: str) -> Shape:
-    """Return a shape by its rule.
-
-    Raises
-    ------
-    KeyError
-        If there is none.
-    """
-    return {shape.rule: shape for shape in SHAPES}[rule]
-
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,19 +63,27 @@ class RateCurve(Shown):
         `eta_mean`, the arithmetic mean of the paper; `scatter` of the pairs about the curve in logs; `worst`, the
         factor by which the worst pair is off; `p` and `rejected`.
     noise : NoiseScale
-        B_noise, where it is from, and the standard error of its logarithm.
+        B_noise (`value`), where it is from (`source`), and the standard error of its logarithm (`log_stderr`).
     batch, lr, weights : ndarray (n,)
         The pairs.
     level : float
     data_unit : str
     notes : tuple of Note
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> pairs = {"batch": [16, 64, 256, 1024, 4096], "lr": [3.9e-4, 8.2e-4, 1.0e-3, 7.9e-4, 4.1e-4]}
+    >>> curve = sf.fit_rate_curve(256.0, pairs)
+    >>> curve.predict([128.0, 512.0], rule="adam")["lr"].round(5).tolist()
+    [0.00089, 0.00089]
     """
 
     _table: pd.DataFrame
     noise: NoiseScale
-    batch: Array
-    lr: Array
-    weights: Array
+    batch: Floats
+    lr: Floats
+    weights: Floats
     level: float = 0.05
     data_unit: str = "tokens"
     notes: tuple[Note, ...] = field(default=())
@@ -124,11 +105,9 @@ class RateCurve(Shown):
     @property
     def verdict(self) -> str:
         """One sentence: which rules the pairs reject."""
-        p = self._table["p"].to_numpy()
-        if np.isnan(p).all():
+        if self._table["p"].isna().all():
             return "the pairs are too few to test the curves"
-        rejected = list(self._table.loc[self._table["rejected"], "rule"])
-        standing = [rule for rule in self._table["rule"] if rule not in rejected]
+        rejected, standing = (list(self._table.loc[self._table["rejected"] == out, "rule"]) for out in (True, False))
         if not rejected:
             return "the pairs reject none of the curves"
         if not standing:
@@ -157,49 +136,34 @@ class RateCurve(Shown):
         FitError
             For a rule there is not, or batches that are not positive.
         """
-        rules = [shape.rule for shape in SHAPES]
-        if rule not in rules:
-            raise FitError(f"rule: expected one of {', '.join(rules)}, found {rule!r}")
-        sizes = np.atleast_1d(np.asarray(batch, dtype=float))
-        if not (np.isfinite(sizes) & (sizes > 0)).all():
-            raise FitError(f"batch: expected positive numbers, found {batch!r}")
-        shape, row = shape_of(rule), self._table.set_index("rule").loc[rule]
+        shapes = {shape.rule: shape for shape in SHAPES}
+        if rule not in shapes:
+            raise FitError(f"rule: expected one of {', '.join(shapes)}, found {rule!r}")
+        sizes = positive("batch", batch)
+        check_level(level)
+        shape, row = shapes[rule], self._table.set_index("rule").loc[rule]
         own, new = np.log(self.batch / self.noise.value), np.log(sizes / self.noise.value)
         center = np.log(row["eta_max"]) + shape.log(new)
         # The height was fitted with the same noise scale, so part of that error cancels.
         slope = shape.slope(new) - self.weights @ shape.slope(own) / len(own)
         spread = row["scatter"] ** 2 * (1 + 1 / len(own)) + (slope * self.noise.log_stderr) ** 2
-        check_level(level)
         half = t_quantile(level, len(own) - 1) * np.sqrt(spread)
-        reach = np.maximum.reduce([sizes / self.batch.max(), self.batch.min() / sizes, np.ones(len(sizes))])
+        reach = np.maximum(np.maximum(sizes / self.batch.max(), self.batch.min() / sizes), 1.0)
         columns = {"batch": sizes, "lr": np.exp(center), "lo": np.exp(center - half), "hi": np.exp(center + half)}
         return pd.DataFrame(columns | {"reach": reach})
 
     def _face(self) -> Face:
         noise, table = self.noise, self._table
-        facts = (
-            (
-                "B_noise",
-                f"{format_error(noise.value, noise.value * noise.log_stderr)} {self.data_unit} ({noise.source})",
-            ),
-            (
-                "pairs",
-                f"{len(self.batch)}, batch {format_number(self.batch.min())} .. {format_number(self.batch.max())}",
-            ),
-            ("verdict", self.verdict),
-        )
-        shown = pd.DataFrame({"rule": table["rule"]})
-        shown["eta_max"] = [format_error(v, e) for v, e in zip(table["eta_max"], table["stderr"], strict=True)]
-        shown["scatter"] = table["scatter"].map(lambda value: format_number(value, 3))
-        shown["worst"] = table["worst"].map(lambda value: f"{value:.2f}x")
-        shown["p"] = table["p"].map(lambda value: f"{value:.2g}")
-        shown["rejected"] = ["yes" if value else "no" for value in table["rejected"]]
+        scale = format_error(noise.value, noise.value * noise.log_stderr)
+        span = f"{format_number(self.batch.min())} .. {format_number(self.batch.max())}"
+        known = f"{scale} {self.data_unit} ({noise.source})"
+        facts = (("B_noise", known), ("pairs", f"{len(self.batch)}, batch {span}"), ("verdict", self.verdict))
+        shown = table[["rule"]].copy()
+        shown["eta_max"] = [format_error(value, error) for value, error in table[["eta_max", "stderr"]].to_numpy()]
+        for name, form in (("scatter", "{:.3g}"), ("worst", "{:.2f}x"), ("p", "{:.2g}")):
+            shown[name] = table[name].map(form.format)
+        shown["rejected"] = np.where(table["rejected"], "yes", "no")
         return Face("Learning rate over the batch", facts, shown, self.notes)
-
-
-_FEWEST = 3
-_TRUST = 1e-3
-_GRID = np.linspace(-1.0, 1.0, 41)
 
 
 def fit_rate_curve(
@@ -223,7 +187,7 @@ def fit_rate_curve(
 
     Parameters
     ----------
-    noise : float, Tradeoff, Fit or PublishedLaw
+    noise : float, Tradeoff, Fit, PublishedLaw or str
         B_noise: a number; a result of `fit_tradeoff` (or any table with `B_crit` and `B_crit_stderr`); or a fit or
         published law of ``bcrit_loss``, read at `loss`.
     pairs : DataFrame, Optima or mapping
@@ -241,8 +205,15 @@ def fit_rate_curve(
 
     Raises
     ------
+    LawError
+        If `noise` is none of these, is not positive, or counts data in another unit than the pairs.
     FitError
         If the noise scale is not identified, or there are fewer than three pairs.
+
+    See Also
+    --------
+    fit_tradeoff : Measures the noise scale.
+    climb_ladder : Tests simple rules of the rate over the batch against each other, without a noise scale.
 
     Notes
     -----
@@ -259,28 +230,28 @@ def fit_rate_curve(
 
     Examples
     --------
-    >>> pairs = pd.DataFrame({"batch": [16, 64, 256, 1024, 4096], "lr": [3.9e-4, 8.2e-4, 1.0e-3, 7.9e-4, 4.1e-4]})
-    >>> curve = fit_rate_curve(256.0, pairs, noise_stderr=20.0)
+    >>> import scalefit as sf
+    >>> pairs = {"batch": [16, 64, 256, 1024, 4096], "lr": [3.9e-4, 8.2e-4, 1.0e-3, 7.9e-4, 4.1e-4]}
+    >>> curve = sf.fit_rate_curve(256.0, pairs, noise_stderr=20.0)
     >>> curve.table.set_index("rule")["rejected"].to_dict()
     {'adam': False, 'sgd': True, 'sgd_root': True}
     """
-    scale = read_noise(noise, stderr=noise_stderr, target=target, loss=loss)
+    critical = read_critical(noise, stderr=noise_stderr, target=target)
+    scale = critical.at_loss(loss)
+    check_level(level)
     rows = collect(get_law("lr_surge"), pairs, None)[1]
-    if scale.data_unit not in (None, rows.data_unit):
-        raise FitError(f"the noise scale counts {scale.data_unit}, the pairs {rows.data_unit}")
-    if not 0 < level < 1:
-        raise FitError(f"level: expected a number between 0 and 1, found {level!r}")
+    critical.check_data_unit(rows.data_unit)
     kept = rows.weights > 0
     if int(kept.sum()) < _FEWEST:
         raise FitError(f"expected at least {_FEWEST} pairs of batch and best lr, found {int(kept.sum())}")
     batch, rate = (rows.table[name].to_numpy()[kept] for name in ("batch", "lr"))
     weights = rows.weights[kept] / rows.weights[kept].mean()
     table = pd.DataFrame([_row(shape, scale, batch, rate, weights, level) for shape in SHAPES])
-    notes = merge(rows.notes, _remarks(scale, rows, batch))
+    notes = merge(rows.notes, _pair_notes(scale, rows, batch))
     return RateCurve(table, scale, batch, rate, weights, level, rows.data_unit, notes)
 
 
-def _row(shape: Shape, scale: NoiseScale, batch: Array, rate: Array, weights: Array, level: float) -> dict[str, Any]:
+def _row(shape: Shape, scale: NoiseScale, batch: Floats, rate: Floats, weights: Floats, level: float) -> dict[str, Any]:
     """Return height, misfit and verdict of one shape."""
     u = np.log(batch / scale.value)
     height, count = np.log(rate) - shape.log(u), len(batch)
@@ -289,51 +260,36 @@ def _row(shape: Shape, scale: NoiseScale, batch: Array, rate: Array, weights: Ar
     scatter = float(np.sqrt(weights @ residual**2 / (count - 1)))
     error = float(np.hypot(scatter / np.sqrt(count), (weights @ shape.slope(u) / count) * scale.log_stderr))
     factor = np.exp(t_quantile(0.95, count - 1) * error)
-    p = _lack_of_fit(shape, scale, batch, rate, weights)
-    return {
-        "rule": shape.rule,
-        "law": shape.law,
-        "eta_max": np.exp(mean),
-        "stderr": np.exp(mean) * error,
-        "lo": np.exp(mean) / factor,
-        "hi": np.exp(mean) * factor,
-        "eta_mean": float(np.exp(height) @ weights / count),
-        "scatter": scatter,
-        "worst": float(np.exp(np.abs(residual).max())),
-        "p": p,
-        "rejected": bool(p < level),
-    }
+    top, p = float(np.exp(mean)), _lack_of_fit(shape, scale, batch, rate, weights)
+    row = {"rule": shape.rule, "law": shape.law, "eta_max": top, "stderr": top * error}
+    row |= {"lo": top / factor, "hi": top * factor, "eta_mean": float(np.exp(height) @ weights / count)}
+    worst = float(np.exp(np.abs(residual).max()))
+    return row | {"scatter": scatter, "worst": worst, "p": p, "rejected": bool(p < level)}
 
 
-def _lack_of_fit(shape: Shape, scale: NoiseScale, batch: Array, rate: Array, weights: Array) -> float:
+def _lack_of_fit(shape: Shape, scale: NoiseScale, batch: Floats, rate: Floats, weights: Floats) -> float:
     """Return the p value of the residuals having no slope and no bend, the largest over credible noise scales."""
+    from scipy.special import fdtrc
+
     count, root, x = len(batch), np.sqrt(weights), np.log(batch)
     if count < 4 or len(np.unique(x)) < 3:
         return float("nan")
     known = scale.log_stderr == 0
-    reach = 0.0 if known else -_normal_quantile(_TRUST / 2) * scale.log_stderr
-    u = x - np.log(scale.value) - (np.zeros(1) if known else reach * _GRID)[:, None]
-    height = (np.log(rate) - shape.log(u)) * root
+    shifts = np.zeros(1) if known else t_quantile(1 - _TRUST, np.inf) * scale.log_stderr * _GRID
+    height = (np.log(rate) - shape.log(x - np.log(scale.value) - shifts[:, None])) * root
     centred = (x - x.mean()) / x.std()
-    full = np.linalg.qr(np.stack([root, root * centred, root * centred**2], axis=1))[0]
-    level = root / np.linalg.norm(root)
-    simple = (height**2).sum(axis=1) - (height @ level) ** 2
-    wide = (height**2).sum(axis=1) - ((height @ full) ** 2).sum(axis=1)
+    curved = np.linalg.qr(np.stack([root, root * centred, root * centred**2], axis=1))[0]
+    total = (height**2).sum(axis=1)
+    simple = total - (height @ root / np.linalg.norm(root)) ** 2
+    wide = total - ((height @ curved) ** 2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = np.maximum(simple - wide, 0.0) / 2 / (np.maximum(wide, 0.0) / (count - 3))
-    from scipy.special import fdtrc
-
-    p = float(fdtrc(2, count - 3, np.nan_to_num(statistic, nan=0.0)).max())
+    p = float(fdtrc(2, count - 3, np.nan_to_num(statistic, nan=0.0)).max())  # pairs exactly on the curve: 0/0
     return min(1.0, p + (0.0 if known else _TRUST))
 
 
-def _normal_quantile(share: float) -> float:
-    from scipy.special import ndtri
-
-    return float(ndtri(share))
-
-
-def _remarks(scale: NoiseScale, rows: Rows, batch: Array) -> list[Note]:
+def _pair_notes(scale: NoiseScale, rows: Rows, batch: Floats) -> list[Note]:
+    """Say what the pairs cannot show."""
     notes = []
     if scale.log_stderr == 0:
         notes.append(Note("known", "B_noise is taken as known: intervals and p values hold no error of it"))

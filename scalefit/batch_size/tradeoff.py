@@ -10,19 +10,20 @@ import numpy as np
 import pandas as pd
 
 from scalefit._values import Note, Observations, merge
+from scalefit.batch_size.critical_batch import positive
 from scalefit.batch_size.hyperbola import Curve, Estimator
-from scalefit.batch_size.points import TradeoffPoints, cell_text
+from scalefit.batch_size.tradeoff_points import TradeoffPoints, cell_text, note_hidden
 from scalefit.display import Face, Shown
 from scalefit.errors import FitError, SweepError
+from scalefit.fitting.fit_values import check_level
 from scalefit.vocabulary import column_of, format_error, format_number
 
 Array = np.ndarray
 
 _SHOWN = 12
 _TARGETS = ("B_crit", "S_min", "E_min")
-
-_ALIKE = 2.0
-"""Ratio of standard errors up to which fits count alike in a law."""
+_ENDS = ("", "_lo", "_hi")
+_ALIKE = 2.0  # ratio of standard errors up to which fits count alike in a law
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,6 +58,19 @@ class Tradeoff(Shown):
         How much of `data_unit` one `examples_unit` holds.
     notes : tuple of Note
     source : str
+
+    See Also
+    --------
+    fit_rate_curve : The best learning rate over the batch, from B_crit.
+    plots.tradeoff : Draws it.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> table = {"batch": [64, 128, 256, 512, 1024], "steps": [8900, 4900, 2970, 1980, 1480]}
+    >>> trade = sf.fit_tradeoff(table, data_unit="samples")
+    >>> trade.predict(batch=2048)[["steps", "examples", "reach"]].round().to_dict("records")
+    [{'steps': 1236.0, 'examples': 2531934.0, 'reach': 2.0}]
     """
 
     _table: pd.DataFrame
@@ -136,38 +150,31 @@ class Tradeoff(Shown):
         FitError
             If a batch is not positive, or no fit matches.
         """
-        given = _batches(batch)
-        x = np.log(given)
+        given = positive("batch", batch, expected="positive numbers to predict at")
         level = self.level if level is None else level
-        if not 0 < level < 1:
-            raise FitError(f"level: expected a number between 0 and 1, found {level!r}")
-        chosen = self._select(where)
+        check_level(level)
+        x, keys = np.log(given), self._origin.keys
+        size = np.nan if self.unit_size is None else np.log(self.unit_size)
         parts = []
-        for _, row in chosen.iterrows():
-            key = tuple(row[name] for name in self._origin.keys)
-            values = self._curves[key].examples(x, level)
-            part = pd.DataFrame({name: [row[name]] * len(x) for name in self._origin.keys} | {"batch": given})
-            size = np.nan if self.unit_size is None else np.log(self.unit_size)
-            for name, shift in (("steps", size - x), ("examples", 0.0)):
-                for end, value in zip(("", "_lo", "_hi"), values, strict=True):
-                    part[f"{name}{end}"] = np.exp(value + shift)
-            span = np.log([row["_first"], row["_last"]])
-            part["reach"] = np.exp(np.maximum(np.maximum(x - span[1], span[0] - x), 0.0))
-            parts.append(part)
+        for _, row in self._select(where).iterrows():
+            ends = self._curves[tuple(row[name] for name in keys)](x, level)
+            steps = {f"steps{end}": np.exp(value + size - x) for end, value in zip(_ENDS, ends, strict=True)}
+            examples = {f"examples{end}": np.exp(value) for end, value in zip(_ENDS, ends, strict=True)}
+            reach = np.maximum(np.maximum(given / row["_last"], row["_first"] / given), 1.0)
+            columns = {name: [row[name]] * len(x) for name in keys}
+            parts.append(pd.DataFrame(columns | {"batch": given} | steps | examples | {"reach": reach}))
         return pd.concat(parts, ignore_index=True)
 
     def _select(self, where: Mapping[str, Any]) -> pd.DataFrame:
+        """Return the fits at some place, with the smallest and the largest batch fitted."""
         keys = self._origin.keys
         spans = self._points[self._points["used"]].groupby(keys or (lambda _: 0))["batch"].agg(["min", "max"])
         table = self._table.assign(_first=spans["min"].to_numpy(), _last=spans["max"].to_numpy())
-        wanted = {column_of(name): value for name, value in where.items()}
-        unknown = [name for name in wanted if name not in keys]
-        if unknown:
-            raise FitError(
-                f"{unknown[0]} does not tell these fits apart; "
-                + (f"they differ by {', '.join(keys)}" if keys else "there is one, of all points: by= names studies")
-            )
-        for name, value in wanted.items():
+        for given, value in where.items():
+            name = column_of(given)
+            if name not in keys:
+                there = f"they differ by {', '.join(keys)}" if keys else "there is one, of all points"
+                raise FitError(f"{name} does not tell these fits apart; {there}")
             same = table[name] == value
             if isinstance(value, int | float | np.number):
                 same |= np.isclose(pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float), value, rtol=0.01)
@@ -202,50 +209,40 @@ class Tradeoff(Shown):
             raise SweepError(f"a trade-off is read for {', '.join(_TARGETS)}, not {target!r}")
         kept = self._table["identified"].to_numpy(dtype=bool) & self._table[target].notna().to_numpy()
         if not kept.any():
-            told = "; ".join(self._table["verdict"].unique()[:3])
-            raise SweepError(f"{target} is identified by none of the {len(self)} fits of {self.source}: {told}")
+            verdicts = "; ".join(self._table["verdict"].unique()[:3])
+            raise SweepError(f"{target} is identified by none of the {len(self)} fits of {self.source}: {verdicts}")
         notes = list(self.notes)
         if not kept.all():
             text = f"{int((~kept).sum())} of {len(kept)} fits do not identify {target}; left out of the law"
             notes.append(Note("left_out", text, caution=True))
-        rows = self._table.loc[kept, [*self._origin.keys, *_TARGETS]].reset_index(drop=True)
+        rows = self._table[kept].reset_index(drop=True)
         if "target" in rows and (rows.groupby(list(self.by) or (lambda _: 0))["target"].nunique() > 1).any():
             text = "targets of one study share its runs: errors of a law over them are optimistic"
             notes.append(Note("shared_runs", text, caution=True))
-        relative = (self._table.loc[kept, f"{target}_stderr"] / self._table.loc[kept, target]).to_numpy(dtype=float)
-        table = rows.rename(columns={"target": "loss"}).dropna(axis=1, how="all")
-        return Observations(table, _weights(relative), merge(notes), self.source, data_unit=self.data_unit)
+        relative = (rows[f"{target}_stderr"] / rows[target]).to_numpy(dtype=float)
+        known = np.isfinite(relative).all() and (relative > 0).all()
+        weights = 1 / relative**2 if known and relative.max() > _ALIKE * relative.min() else None
+        table = rows[[*self._origin.keys, *_TARGETS]].rename(columns={"target": "loss"}).dropna(axis=1, how="all")
+        return Observations(table, weights, merge(notes), self.source, data_unit=self.data_unit)
 
     def _face(self) -> Face:
         table = self._table.head(_SHOWN)
         shown = pd.DataFrame({name: [cell_text(value) for value in table[name]] for name in self._origin.keys})
         for name in _TARGETS:
-            shown[name] = [_told(row, name) for _, row in table.iterrows()]
-        shown["95 %" if self.level == 0.95 else f"{100 * self.level:g} %"] = [
-            f"{format_number(low, 3)} .. {format_number(high, 3)}"
-            for low, high in zip(table["B_crit_lo"], table["B_crit_hi"], strict=True)
-        ]
+            shown[name] = [_with_error(row, name) for _, row in table.iterrows()]
+        ends = zip(table["B_crit_lo"], table["B_crit_hi"], strict=True)
+        shown[f"{100 * self.level:g} %"] = [f"{format_number(lo, 3)} .. {format_number(hi, 3)}" for lo, hi in ends]
         shown["misfit"] = [f"{100 * value:.1f} %" for value in table["rms"]]
         shown["batches"] = table["n_batch"].astype(str)
         shown["status"] = table["status"]
-        facts = [
-            ("method", repr(self.method)),
-            ("units", f"batch in {self.data_unit}, examples in {self.examples_unit}"),
-            ("source", self.source),
-        ]
-        more = len(self) - _SHOWN
-        notes = (*self.notes, Note("shown", f"{more} more fits in .table")) if more > 0 else self.notes
-        return Face("Trade-off of steps and examples", tuple(facts), shown, notes)
+        units = f"batch in {self.data_unit}, examples in {self.examples_unit}"
+        facts = (("method", repr(self.method)), ("units", units), ("source", self.source))
+        notes = note_hidden(self.notes, len(self) - _SHOWN, "fits")
+        return Face("Trade-off of steps and examples", facts, shown, notes)
 
 
-def _weights(relative: Array) -> Array | None:
-    usable = np.isfinite(relative).all() and (relative > 0).all()
-    if not usable or relative.max() <= _ALIKE * relative.min():
-        return None
-    return np.asarray(1 / relative**2)
-
-
-def _told(row: pd.Series, name: str) -> str:
+def _with_error(row: pd.Series, name: str) -> str:
+    """Write a value with its error, or the bound that is known instead."""
     value, error = row[name], row[f"{name}_stderr"]
     if np.isfinite(error):
         return format_error(value, error)
@@ -253,13 +250,3 @@ def _told(row: pd.Series, name: str) -> str:
     if np.isfinite(high) and high > 0:
         return f"< {format_number(high, 3)}"
     return f"> {format_number(low, 3)}" if low > 0 else "?"
-
-
-def _batches(batch: Any) -> Array:
-    try:
-        values = np.atleast_1d(np.asarray(batch, dtype=float)).ravel()
-    except (TypeError, ValueError):
-        raise FitError(f"batch: expected numbers to predict at, found {batch!r}") from None
-    if not (np.isfinite(values).all() and (values > 0).all()):
-        raise FitError(f"batch: expected positive numbers to predict at, found {values.min()}")
-    return values

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit.batch_size.final_losses import best_over_lr, fit_budgets
 from scalefit.batch_size.fit_tradeoff import fit_tradeoff
+from scalefit.batch_size.points_from_sweep import best_over_lr, fit_budgets
 from scalefit.batch_size.tradeoff_points import tradeoff_points
 from scalefit.errors import SweepError
 from scalefit.loading.read_curves import read_curves

@@ -5,13 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.optimize import least_squares
-from theory.expectations import sgd_mean_loss, step_limits
-from theory.optimizers import SGD, Adam, SignSGD
-from theory.paths import trace_run
-from theory.quadratic import NoisyQuadratic, from_gradient, mean_field
-from theory.whole_runs import steps_to_target
+from theory import (
+    SGD,
+    Adam,
+    NoisyQuadratic,
+    SignSGD,
+    from_gradient,
+    mean_field,
+    sgd_mean_loss,
+    steps_to_target,
+    trace_run,
+)
 
-from scalefit.errors import SweepError
+from scalefit.theory import sgd_constants, surge_constants
 
 
 def spread_out(size: int = 24, seed: int = 1) -> NoisyQuadratic:
@@ -55,7 +61,7 @@ def test_steps_of_sgd_agree_with_the_exact_mean_loss():
 @pytest.mark.parametrize(("optimizer", "scale", "limit"), [(SGD(), 8, 0.14), (SignSGD(), 64, 0.11)])
 def test_tuned_steps_lie_near_a_hyperbola(optimizer, scale, limit):
     problem = spread_out()
-    batches = scale * problem.noise_scale() * 4.0 ** np.arange(-2, 4)
+    batches = scale * sgd_constants(*problem.step).B_noise * 4.0 ** np.arange(-2, 4)
     runs = steps_to_target(problem, optimizer, batches, target=0.1 * problem.loss(problem.start), replicates=48)
     best, (s_min, b_crit, rest) = runs.best, hyperbola(runs)
     assert len(best) == len(batches)
@@ -83,8 +89,8 @@ def test_whole_runs_of_sign_sgd_surge_when_coordinates_are_coupled():
     slope = np.exp(rng.normal(0, 0.3, size)) * rng.choice([-1, 1], size)
     noise, diagonal = 10 * np.exp(rng.normal(0, 0.3, size)), np.exp(rng.normal(0, 0.5, size))
     problem = from_gradient(mean_field(diagonal, 0.5, slope), noise, slope)
-    limits, target = step_limits(problem, SignSGD()), 0.7 * problem.loss(problem.start)
-    batches = limits["B_noise"] * np.array([0.25, 8.0, 2000.0])
+    limits, target = surge_constants(*problem.step), 0.7 * problem.loss(problem.start)
+    batches = limits.B_noise * np.array([0.25, 8.0, 2000.0])
     best = steps_to_target(problem, SignSGD(), batches, target=target, replicates=32, max_steps=2000).best
     assert best["lr"][1] > 1.8 * best["lr"][0]
     assert best["lr"][1] > 1.8 * best["lr"][2]
@@ -97,7 +103,10 @@ def test_whole_runs_of_sign_sgd_surge_when_coordinates_are_coupled():
 )
 def test_errors_of_the_steps_are_honest(optimizer, scale):
     problem = spread_out()
-    batches, target = scale * problem.noise_scale() * np.array([1.0, 16.0]), 0.1 * problem.loss(problem.start)
+    batches, target = (
+        scale * sgd_constants(*problem.step).B_noise * np.array([1.0, 16.0]),
+        0.1 * problem.loss(problem.start),
+    )
     found = [
         steps_to_target(problem, optimizer, batches, target=target, replicates=32, seed=10 * k).best for k in range(16)
     ]
@@ -114,7 +123,7 @@ def test_errors_of_the_steps_are_honest(optimizer, scale):
 )
 def test_the_hyperbola_holds_as_well_as_the_docs_say(optimizer, scale, lower, upper):
     problem = spread_out(size=32)
-    batches = scale * problem.noise_scale() * 2.0 ** np.arange(-4, 6)
+    batches = scale * sgd_constants(*problem.step).B_noise * 2.0 ** np.arange(-4, 6)
     runs = steps_to_target(problem, optimizer, batches, target=0.1 * problem.loss(problem.start), replicates=256)
     rest = hyperbola(runs)[2]
     assert lower < np.sqrt(np.mean(rest**2)) < upper
@@ -139,16 +148,13 @@ def test_runs_that_diverge_or_dawdle_are_reported_as_such():
     assert np.isnan(runs.table["steps"][3])
     assert runs.best["steps"][0] == pytest.approx(reached)
     assert runs.best["lr_status"].tolist() == ["edge"]
-    assert [note.code for note in runs.notes] == ["edge"]
-    assert "best learning rate of 1 batch" in repr(runs)
 
 
-def test_batches_that_never_reach_the_target_are_left_out_and_said():
+def test_batches_that_never_reach_the_target_are_left_out():
     problem = NoisyQuadratic([1.0, 0.5], 1.0, [1.0, 1.0])
     runs = steps_to_target(problem, SGD(), [0.01, 100.0], target=0.05, lrs=[0.2, 0.4, 0.8], max_steps=50)
     assert runs.best["batch"].tolist() == [100.0]
     assert set(runs.table.query("batch == 0.01")["status"]) <= {"bound", "diverged"}
-    assert "unreached" in [note.code for note in runs.notes]
     none = steps_to_target(problem, SGD(), [0.01], target=0.01, lrs=[0.2, 0.4, 0.8], max_steps=5)
     assert len(none.best) == 0
     assert len(none.table) == 3
@@ -160,7 +166,7 @@ def test_sign_steps_may_land_exactly_on_the_optimum():
     assert np.isfinite(runs.best["steps"]).all()
 
 
-def test_the_same_seed_gives_the_same_runs_and_tables_are_copies():
+def test_the_same_seed_gives_the_same_runs():
     problem = spread_out(size=6)
     one, two, other = (
         steps_to_target(problem, SGD(), [5.0, 50.0], target=0.5, lrs=[0.1, 0.3, 0.9], replicates=4, seed=seed)
@@ -168,14 +174,11 @@ def test_the_same_seed_gives_the_same_runs_and_tables_are_copies():
     )
     assert one.table.equals(two.table)
     assert not one.table.equals(other.table)
-    table = one.table
-    table["steps"] = 0.0
-    assert one.table.equals(two.table)
 
 
 @pytest.mark.parametrize(
     "wrong", [{"target": 1e9}, {"target": 0.0}, {"replicates": 1}, {"patience": 0.5}, {"lrs": [1.0]}]
 )
 def test_what_makes_no_sense_is_refused(wrong):
-    with pytest.raises(SweepError):
+    with pytest.raises(ValueError, match=r"should|needs"):
         steps_to_target(spread_out(size=4), SGD(), [1.0], **{"target": 0.1, **wrong})

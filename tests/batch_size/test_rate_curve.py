@@ -183,15 +183,15 @@ def test_doubts_are_noted() -> None:
 @pytest.mark.parametrize(
     ("noise", "settings", "error", "message"),
     [
-        (-1.0, {}, FitError, "positive finite noise scale"),
-        ([3e5], {}, FitError, "expected a number, a trade-off or a fit"),
+        (-1.0, {}, LawError, "positive critical batch size"),
+        ([3e5], {}, LawError, "expected a fit of B_crit .* a trade-off, a name or a number, found list"),
         ("3e5", {}, LawError, "no published law '3e5'"),
         (trade(), {}, FitError, r"one trade-off, found 2; choose by target= \(3\.2, 3\)"),
         (trade(), {"target": 2.0}, FitError, "found 0"),
         (trade(identified=[True, False]), {"target": 3.0}, FitError, "does not identify B_crit"),
         (trade(B_crit_stderr=[1.0, np.nan]), {"target": 3.0}, FitError, "error is not known"),
         (Trade(pd.DataFrame({"B": [1.0]})), {}, FitError, "the table lacks B_crit, B_crit_stderr"),
-        (Trade(trade().table, "images"), {"target": 3.0}, FitError, "counts images, the pairs tokens"),
+        (Trade(trade().table, "images"), {"target": 3.0}, LawError, "counts images, these data tokens"),
         (sf.laws.get_published("kaplan2020_bcrit"), {}, FitError, "needs the loss"),
         (sf.laws.get_published("zhang2024_cbs_chin"), {"loss": 3.0}, LawError, "a law of B_crit in the loss"),
         (NOISE, {"level": 1.0}, FitError, "level: expected"),

@@ -10,7 +10,7 @@ import pytest
 
 import scalefit as sf
 from scalefit import FitError, LawError, Sweep, SweepError
-from scalefit.batch_size.critical import adjust_batch, read_critical
+from scalefit.batch_size.critical_batch import adjust_batch, read_critical
 
 KAPLAN = {"B_star": 2e8, "alpha_B": 0.21}
 STEPS = {"S_c": 2.0e8, "alpha_S": 0.1}
@@ -102,6 +102,21 @@ def test_constants_for_tokens_are_not_used_on_images() -> None:
     data = {"loss": [2.0, 3.0, 4.0], "B_crit": [9e3, 3e3, 1.5e3]}
     fitted = sf.fit("bcrit_loss", Sweep.from_frame(pd.DataFrame(data | {"batch": 1e3}), data_unit="images"))
     assert "steps_min" in adjust_batch(images, fitted).table
+
+
+def test_a_trade_off_is_a_critical_batch_too() -> None:
+    batch = 1e6 * np.geomspace(1 / 16, 16, 9)
+    trade = sf.fit_tradeoff({"batch": batch, "examples": 1e10 * (1 + batch / 1e6) * (1 + 0.02 * np.cos(9 * batch))})
+    bcrit = float(trade.table["B_crit"].iloc[0])
+    adjusted, expected = adjust_batch(runs(), trade), adjust_batch(runs(), bcrit)
+    pd.testing.assert_frame_equal(adjusted.table, expected.table)
+    plan = sf.batch_schedule(trade, pd.DataFrame({"tokens": [1e8, 1e9], "loss": [3.0, 2.5]}), shape="proportional")
+    np.testing.assert_allclose(plan.table["batch"], bcrit)
+    assert (plan.table["batch_lo"] < bcrit).all()
+    assert (plan.table["batch_hi"] > bcrit).all()
+    assert "no_errors" not in [note.code for note in plan.notes]
+    with pytest.raises(FitError, match="expected one trade-off, found 2"):
+        adjust_batch(runs(), pd.concat([trade.table, trade.table]))
 
 
 def test_a_fit_that_failed_is_no_critical_batch() -> None:

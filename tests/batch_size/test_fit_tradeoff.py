@@ -8,7 +8,7 @@ import pytest
 
 from scalefit.batch_size.estimators import Hyperbola, InverseSteps, Overhead, StepsLine
 from scalefit.batch_size.fit_tradeoff import fit_tradeoff
-from scalefit.batch_size.points import TradeoffPoints
+from scalefit.batch_size.tradeoff_points import TradeoffPoints
 from scalefit.errors import FitError, SweepError
 from scalefit.fitting.fit_law import fit_law as fit
 
@@ -115,10 +115,13 @@ class TestNotIdentified:
         assert np.isfinite(row["B_crit_hi"])
         assert row["S_min"] == pytest.approx(1e4, rel=0.05)
 
-    def test_two_batch_sizes_draw_a_curve_but_claim_nothing(self):
-        trade = fit_tradeoff(exact([1e5, 3e6]))
+    @pytest.mark.parametrize("method", METHODS, ids=repr)
+    def test_two_batch_sizes_draw_a_curve_but_claim_nothing(self, method):
+        trade = fit_tradeoff(exact([1e5, 3e6]), method=method)
         row = trade.table.iloc[0]
         assert row["status"] == "too_few"
+        assert row[["S_min_lo", "E_min_lo", "B_crit_lo"]].eq(0).all()
+        assert np.isinf(row[["S_min_hi", "B_crit_hi"]].astype(float)).all()
         assert np.isnan(row["B_crit_stderr"])
         assert trade.predict(batch=1e7).iloc[0]["examples"] == pytest.approx(1.1e11, rel=1e-3)
         assert np.isinf(trade.predict(batch=1e7).iloc[0]["examples_hi"])
