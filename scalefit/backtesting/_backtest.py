@@ -30,10 +30,9 @@ from scalefit.backtesting.scores import Arena, Standings, score_fold
 from scalefit.display import Face, Shown
 from scalefit.errors import SweepError
 from scalefit.laws.formula import Law
-from scalefit.optima.basin import Basin
-from scalefit.optima.cells import Extractor
+from scalefit.optima.cells import Estimator
+from scalefit.optima.estimators import Basin, Parabola
 from scalefit.optima.find_optima import find_optima
-from scalefit.optima.parabola import Parabola
 from scalefit.selection.average_laws import average_laws
 from scalefit.surface.fit_surface import fit_surface
 from scalefit.sweep import Sweep
@@ -43,7 +42,7 @@ from scalefit.vocabulary import format_error, format_number
 def line_up(
     laws: str | Sequence[Law | str],
     batch_law: Law | str,
-    methods: Sequence[Extractor] | None,
+    methods: Sequence[Estimator] | None,
     published: Sequence[str],
 ) -> tuple[Competitor, ...]:
     """Return the usual entrants: references, joint surfaces, every method with every law, published laws asked for.
@@ -53,7 +52,7 @@ def line_up(
     laws : sequence of Law or str, or str
         Laws for the learning rate; "auto" stands for the average of the usual ones.
     batch_law : Law or str
-    methods : sequence of Extractor or None
+    methods : sequence of Estimator or None
         None is ``Basin()`` and ``Parabola()``.
     published : sequence of str
         Keys (``"porian2024_lr"``), or what a pair of keys begins with (``"porian2024"``).
@@ -226,10 +225,10 @@ def backtest(
     *,
     laws: Sequence[Law | str] = ("lr_power",),
     batch_law: Law | str = "batch_power",
-    methods: Sequence[Extractor] | None = None,
+    methods: Sequence[Estimator] | None = None,
     published: Sequence[str] = (),
     entrants: Sequence[Competitor] | None = None,
-    observed: Extractor | None = None,
+    observed: Estimator | None = None,
     level: float = 0.95,
 ) -> Backtest:
     """Hold cells out, learn from the rest, and score the predictions for the cells held out.
@@ -246,14 +245,14 @@ def backtest(
         Laws for the learning rate.
     batch_law : Law or str
         The law for the batch size that goes with them.
-    methods : sequence of Extractor, optional
+    methods : sequence of Estimator, optional
         How optima are read off; ``Basin()`` and ``Parabola()`` by default. Each is paired with each law.
     published : sequence of str
         Published laws to enter: ``"porian2024"`` for a pair, ``"kaplan2020_lr"`` for one.
     entrants : sequence, optional
         Exactly these in place of the line-up: `Entrant`, `Baseline`, `PublishedEntrant`, `Custom`, or anything with a
         `name` and `train(sweep)`.
-    observed : Extractor, optional
+    observed : Estimator, optional
         How the optima of the held-out cells are read off; ``Basin(level=level)`` by default.
     level : float
         Coverage of the intervals.

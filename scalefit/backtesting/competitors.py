@@ -21,7 +21,7 @@ from scalefit.fitting.fit_values import FitStatus
 from scalefit.laws import get_law
 from scalefit.laws.formula import Law
 from scalefit.laws.published import PUBLISHED, PublishedLaw, get_published
-from scalefit.optima.cells import Extractor
+from scalefit.optima.cells import Estimator
 from scalefit.optima.effective_lr import effective_lr, from_effective
 from scalefit.optima.find_optima import Optima, find_optima
 from scalefit.selection.average_laws import average_laws
@@ -117,7 +117,7 @@ class Entrant:
     ----------
     name : str
         Row label in the backtest.
-    method : Extractor or None
+    method : Estimator or None
         How optima are read off; None is the default of `find_optima`.
     lr_law, batch_law : Law or str
         Laws fitted to the optima; the one for a setting that the sweep did not vary is left aside. "auto" is the
@@ -127,7 +127,7 @@ class Entrant:
 
     Examples
     --------
-    >>> from scalefit.optima.parabola import Parabola
+    >>> from scalefit.optima.estimators import Parabola
     >>> from scalefit.simulation import simulate_sweep
     >>> runs = simulate_sweep(seed=1)
     >>> sweep = Sweep.from_frame(runs.assign(diverged=runs["loss"].isna()))
@@ -137,7 +137,7 @@ class Entrant:
     """
 
     name: str
-    method: Extractor | None = None
+    method: Estimator | None = None
     lr_law: Law | str = "lr_power"
     batch_law: Law | str = "batch_power_tokens"
     fitter: Callable[[Law, Optima], Rule] = fit
@@ -399,7 +399,7 @@ class EffectiveEntrant:
     Parameters
     ----------
     name : str
-    method : Extractor or None
+    method : Estimator or None
         How optima are read off; None is the default of `find_optima`.
     lr_law : Law or str
         For the effective rate, in params and tokens.
@@ -423,7 +423,7 @@ class EffectiveEntrant:
     """
 
     name: str
-    method: Extractor | None = None
+    method: Estimator | None = None
     lr_law: Law | str = "lr_power"
     batch_law: Law | str = "batch_power"
     norm_law: Law = NORM_LAW

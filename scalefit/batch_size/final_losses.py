@@ -23,10 +23,10 @@ from scalefit.batch_size.studies import (
     told_study,
 )
 from scalefit.errors import SweepError
-from scalefit.optima.basin import Basin, pooled_asymmetry
 from scalefit.optima.basin_shape import bend
-from scalefit.optima.cells import Block, Floats, average, pad, repeats
-from scalefit.optima.parabola import Quadratic, fit_quadratic, read_vertices
+from scalefit.optima.cells import Cells, Floats, average, pad, repeats
+from scalefit.optima.estimators import Basin
+from scalefit.optima.local_fit import Quadratic, fit_quadratic, read_vertices
 from scalefit.sweep import Sweep
 
 _FEW_CELLS = 3
@@ -71,7 +71,7 @@ def best_over_lr(
     """
     block = pad(np.asarray(cell, dtype=np.int64), log_lr[:, None], value, n_cells, rtol)
     basin = Basin(window=window)
-    k = pooled_asymmetry(block, basin)[0] if n_cells >= _FEW_CELLS else 0.5
+    k = basin.shared_asymmetry(block)[0] if n_cells >= _FEW_CELLS else 0.5
     fit = fit_quadratic(block, window, k)
     found = read_vertices(block, fit, basin.level, k)
     status, noise = found.status[:, 0], np.sqrt(fit.variance)
@@ -110,7 +110,7 @@ def _bottom_stderr(fit: Quadratic, place: Floats, k: float) -> Floats:
     return np.sqrt(np.maximum(np.einsum("ck,ckl,cl->c", row, fit.covariance, row), 0.0))
 
 
-def _finished(block: Block) -> NDArray[np.int64]:
+def _finished(block: Cells) -> NDArray[np.int64]:
     return np.asarray(block.finished.sum(axis=1), dtype=np.int64)
 
 

@@ -11,10 +11,8 @@ import typer
 
 from scalefit.errors import ScalefitError, ScalefitWarning
 from scalefit.loading.read_sweep import read_sweep
-from scalefit.optima.basin import Basin
-from scalefit.optima.cells import Extractor
-from scalefit.optima.grid_minimum import GridMinimum, NearMinimum
-from scalefit.optima.parabola import Parabola
+from scalefit.optima.cells import Estimator
+from scalefit.optima.estimators import Basin, GridMinimum, NearMinimum, Parabola
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import parse_number
 
@@ -91,12 +89,12 @@ def read_assignments(texts: list[str], read: Callable[[str], Any]) -> dict[str, 
     return pairs
 
 
-def read_method(text: str | None) -> Extractor | None:
+def read_method(text: str | None) -> Estimator | None:
     """Read how optima are to be found, such as ``near:0.005``."""
     if text is None:
         return None
     name, _, setting = text.partition(":")
-    known: dict[str, Callable[..., Extractor]] = {
+    known: dict[str, Callable[..., Estimator]] = {
         "grid": GridMinimum,
         "near": NearMinimum,
         "parabola": Parabola,

@@ -16,8 +16,7 @@ from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import check_level
 from scalefit.fitting.shrinkage import refits
 from scalefit.laws.formula import Law
-from scalefit.optima.basin_shape import BasinShape
-from scalefit.optima.parabola import pool_noise
+from scalefit.optima.basin_shape import BasinShape, pool_noise
 from scalefit.solvers.students_t import t_quantile
 from scalefit.surface.joint import Problem, State, equations, evaluate
 from scalefit.vocabulary import column_of, format_number
