@@ -125,8 +125,8 @@ def find_optima(
         cell, x, loss = average(cell, x, loss, place)
     found = method.estimate(pad(cell, x, loss, len(keys), sweep.rtol))
     result = _tabulate(keys, axes, found, n_runs)
-    notes = merge(sweep.notes, notes, found.notes, _status_notes(result, axes))
-    return Optima(result, axes, cells_by, method, notes, sweep.source, sweep.data_unit, sweep.rtol)
+    told = merge(sweep.notes, notes, found.notes, _status_notes(result, axes))
+    return Optima(result, axes, cells_by, method, told, sweep.source, sweep.data_unit, sweep.rtol)
 
 
 def _axes(over: str | Sequence[str]) -> tuple[str, ...]:

@@ -168,7 +168,7 @@ def _unpack(coef: Floats, axes: int, degree: int) -> Floats:
         return tensor
     for k, index in enumerate(combinations_with_replacement(range(axes), degree), start=start):
         for place in set(permutations(index)):
-            tensor[(slice(None), *place)] = coef[:, k]
+            tensor[(slice(None), *(axis for axis in place))] = coef[:, k]
     return tensor
 
 
@@ -265,14 +265,9 @@ def read_vertices(cells: Cells, fit: Quadratic, level: float, k: float = 0.0, ex
     lo = fit.centre + fit.scale * lo + np.minimum(fit.shift, 0.0) - 2 * extra
     hi = fit.centre + fit.scale * hi + np.maximum(fit.shift, 0.0) + 2 * extra
 
+    # An error that is unknown leaves the levels next to the vertex and next to the best run, which may differ.
     best, _ = cells.best()
-    low_edge, high_edge = edges(cells, value, best)
-    edge = low_edge | high_edge
-    first, last = cells.extent(cells.finished)
-    point = np.select([low_edge, high_edge, np.isfinite(value)], [first, last, value], best)
-    # Without an error the interval is the neighbouring levels, of the point and of the best run.
-    gaps = [cells.neighbours(point), cells.neighbours(np.where(edge, point, best))]
-    plain = edge | ~np.isfinite(stderr)
+    edge, point, lo, hi = bound(cells, np.where(np.isfinite(value), value, best), best, lo, hi, np.isfinite(stderr))
     # At the optimum the curvature of a bent basin is exp(k z) times that at the centre.
     growth = np.exp(np.nan_to_num(bent * place, neginf=0.0, posinf=0.0))
     noisy = is_noise(cells, np.sqrt(fit.variance))
@@ -281,8 +276,8 @@ def read_vertices(cells: Cells, fit: Quadratic, level: float, k: float = 0.0, ex
         ~basin[:, None] & (~edge | noisy),
         edge,
         value=point,
-        lo=np.where(plain, np.minimum(gaps[0][0], gaps[1][0]), lo),
-        hi=np.where(plain, np.maximum(gaps[0][1], gaps[1][1]), hi),
+        lo=lo,
+        hi=hi,
         stderr=stderr,
         curvature=np.diagonal(fit.hessian, axis1=1, axis2=2) / fit.scale**2 * growth,
         loss=np.where(edge.any(axis=1) | ~basin, cells.lowest, fit.constant + (fit.gradient * vertex).sum(axis=1) / 2),
@@ -318,15 +313,25 @@ def _is_basin(fit: Quadratic) -> Bools:
     return known & (values[:, 0] > np.where(np.isfinite(error), _SIGNIFICANT * error, 0.0))
 
 
-def edges(cells: Cells, value: Floats, best: Floats) -> tuple[Bools, Bools]:
-    """Say where the optimum is at or beyond the first and last level; where unknown (NaN), whether the best run is."""
-    first, last = cells.extent(cells.finished)
+def bound(
+    cells: Cells, value: Floats, near: Floats, lo: Floats, hi: Floats, known: Bools
+) -> tuple[Bools, Floats, Floats, Floats]:
+    """Say which optima are at or beyond the last level of an axis, and replace them by that level.
+
+    Return that, the values, and the intervals: those given where the error is known, else the gap between the levels
+    about the value and `near`.
+    """
+    extremes = cells.extent(cells.finished)
     # A diverged run beyond the last loss is a level: an optimum before it is bounded, not at the end of its grid.
-    below, above = cells.neighbours(first)[0], cells.neighbours(last)[1]
-    first, last = np.where(np.isinf(below), first, below), np.where(np.isinf(above), last, above)
-    known, beside = np.isfinite(value), cells.neighbours(best)
-    low = np.where(known, value <= first + cells.tolerance, np.isinf(beside[0]))
-    return low, np.where(known, value >= last - cells.tolerance, np.isinf(beside[1]))
+    outer = cells.neighbours(extremes[0])[0], cells.neighbours(extremes[1])[1]
+    first, last = (np.where(np.isinf(level), end, level) for level, end in zip(outer, extremes, strict=True))
+    low, high = value <= first + cells.tolerance, value >= last - cells.tolerance
+    edge = low | high
+    point = np.select([low, high], extremes, value)
+    gaps = cells.neighbours(point), cells.neighbours(np.where(edge, point, near))
+    plain = edge | ~known
+    lo = np.where(plain, np.minimum(gaps[0][0], gaps[1][0]), lo)
+    return edge, point, lo, np.where(plain, np.maximum(gaps[0][1], gaps[1][1]), hi)
 
 
 def _vertex(fit: Quadratic, basin: Bools) -> tuple[Floats, Floats]:

@@ -12,7 +12,7 @@ import numpy as np
 from scalefit._values import Note
 from scalefit.optima.basin_shape import BasinShape, pool_noise, widen_window
 from scalefit.optima.cells import MIN_LEVELS, Cells, Estimates, Floats, conclude, some
-from scalefit.optima.local_fit import edges, errors_within, is_noise, noise_scale, window_weights
+from scalefit.optima.local_fit import bound, errors_within, is_noise, noise_scale, window_weights
 from scalefit.solvers.linear import Arrow
 from scalefit.solvers.losses import SoftL1
 
@@ -272,16 +272,11 @@ def _read_centres(cells: Cells, problem: _Problem, state: _State, level: float, 
     variance, dof = _noise(problem, state)
     own_error, shape_error = _errors(problem, state, variance)
     stderr, low = own_error[:, 1:3], cells.lowest
-    best, _ = cells.best()
     value = np.where(some(cells.finished, axis=1)[:, None], state.own[:, 1:3], np.nan)
-    low_edge, high_edge = edges(cells, value, best)
-    edge = low_edge | high_edge
-    first, last = cells.extent(cells.finished)
-    point = np.select([low_edge, high_edge], [first, last], value)
     half = errors_within(level, dof)[:, None] * stderr
-    below, above = cells.neighbours(point)
-    plain = edge | ~np.isfinite(half)
+    first, last = cells.extent(cells.finished)
     lost = (value - half < first) & (value + half > last)
+    edge, point, lo, hi = bound(cells, value, value, value - half, value + half, np.isfinite(half))
     # Where another axis has too few levels, the place along the valley rests on other cells: that is no observation.
     lost |= some(cells.level_counts() < MIN_LEVELS, axis=1)[:, None]
     # Second derivatives at the centre of A_1 s**2/2 + A_2 t**2/2 with s = u - c v, t = v.
@@ -292,8 +287,8 @@ def _read_centres(cells: Cells, problem: _Problem, state: _State, level: float, 
         is_noise(cells, noise_scale(cells)) | lost,
         edge & ~lost,
         value=point,
-        lo=np.where(plain, below, value - half),
-        hi=np.where(plain, above, value + half),
+        lo=lo,
+        hi=hi,
         stderr=np.where(np.isfinite(half), stderr, np.nan),
         curvature=curved * np.abs(low)[:, None],
         loss=np.where(edge.any(axis=1), low, low + np.abs(low) * state.own[:, 0]),
