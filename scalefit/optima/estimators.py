@@ -219,7 +219,8 @@ class Parabola:
     >>> import pandas as pd
     >>> import scalefit as sf
     >>> lr = np.array([5e-4, 1e-3, 2e-3, 4e-3, 8e-3])
-    >>> sweep = sf.read_sweep(pd.DataFrame({"lr": lr, "params": [1e8] * 5, "loss": 3 + 0.02 * np.log(lr / 1.7e-3) ** 2}))
+    >>> loss = 3 + 0.02 * np.log(lr / 1.7e-3) ** 2
+    >>> sweep = sf.read_sweep(pd.DataFrame({"lr": lr, "params": 1e8, "loss": loss}))
     >>> sf.find_optima(sweep, method=sf.Parabola()).table[["lr", "curvature"]].round(6).values.tolist()
     [[0.0017, 0.04]]
     """

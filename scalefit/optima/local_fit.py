@@ -168,7 +168,8 @@ def _unpack(coef: Floats, axes: int, degree: int) -> Floats:
         return tensor
     for k, index in enumerate(combinations_with_replacement(range(axes), degree), start=start):
         for place in set(permutations(index)):
-            tensor[(slice(None), *(axis for axis in place))] = coef[:, k]
+            at: tuple[slice | int, ...] = (slice(None), *place)
+            tensor[at] = coef[:, k]
     return tensor
 
 
