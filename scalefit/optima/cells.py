@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from scalefit._values import Note
+from scalefit.display import Face
+from scalefit.vocabulary import format_number
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -18,6 +21,9 @@ STATUSES = ("interior", "edge", "flat", "too_few")
 
 MIN_LEVELS = 3
 """Levels of an axis, with a loss, below which no optimum is estimated: two runs fix no curvature."""
+
+# Rows that a result with one row a cell displays.
+_SHOWN = 12
 
 # Runs that are better than this by rounding alone are a tie.
 _TIE = 1e-12
@@ -180,6 +186,16 @@ def average(
     mean = np.divide(total, finished, out=np.full(len(count), np.nan), where=finished > 0)
     middle = np.column_stack([np.bincount(place, column) / count for column in x.T])
     return cell[np.unique(place, return_index=True)[1]], middle, mean
+
+
+def cells_face(title: str, facts: list[tuple[str, str]], table: pd.DataFrame, notes: tuple[Note, ...]) -> Face:
+    """Return what a result with one row a cell displays: its first rows, and how many more there are."""
+    text = table.iloc[:_SHOWN].map(
+        lambda value: format_number(float(value)) if isinstance(value, int | float | np.number) else str(value)
+    )
+    if (more := len(table) - _SHOWN) > 0:
+        notes = (*notes, Note("shown", f"{more} more cells in .table"))
+    return Face(title, tuple(facts), text, notes)
 
 
 def _finite_or_nan(values: Floats) -> Floats:

@@ -13,7 +13,7 @@ import pandas as pd
 from scalefit._values import Note, Observations, merge
 from scalefit.display import Face, Shown
 from scalefit.errors import SweepError
-from scalefit.optima.cells import STATUSES, Estimates, Estimator, average, pad, repeats
+from scalefit.optima.cells import STATUSES, Estimates, Estimator, average, cells_face, pad, repeats
 from scalefit.optima.estimators import Basin, Parabola
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import BY_COLUMN, column_of, format_number
@@ -24,9 +24,6 @@ _NO_SETTINGS = [*BY_COLUMN, "diverged", "source", "lr_nominal"]
 
 # Values, and the share of the rows, up to which a column looks like a setting rather than an outcome.
 _FEW_VALUES, _FEW_SHARE = 12, 1 / 4
-
-# Rows of the table that are displayed.
-_SHOWN = 12
 
 
 def find_optima(
@@ -81,11 +78,7 @@ def find_optima(
     disagreement in octaves is 0.50 and 0.50 for the grid minimum and for runs within 0.25 %, 0.08 and 0.20 for the
     parabola, 0.06 and 0.17 for the basin. The windows of the last two were chosen on these cells, which flatters them.
     In simulated sweeps with asymmetric basins the parabola is 0.15 to 0.26 octaves low, the basin within 0.03.
-
-    Over learning rate and batch, halves of 17 Step Law cells (every second run, as on a chessboard) disagree by 0.04
-    and 0.03 octaves, in the median, for the basin, 0.02 and 0.03 for the parabola, 0.10 and 0.17 for runs within
-    0.25 %. Predicting cells left out of two training sets of that sweep, power laws through the basin's optima have a
-    regret of 0.102 and 0.128 %, through the parabola's 0.144 and 0.168 %, through runs within 0.25 % 0.123 and 0.127 %.
+    Over learning rate and batch see docs/statistics.md.
 
     Examples
     --------
@@ -106,7 +99,7 @@ def find_optima(
     if seeds not in ("all", "mean"):
         raise SweepError(f"seeds should be 'all' or 'mean', found {seeds!r}")
     if method is None:
-        # Losses rise alike on both sides of the best batch, so the asymmetry would only cost precision there.
+        # Basins over the batch are close to symmetric: an asymmetry to estimate would cost precision and mend little.
         method = Parabola() if axes == ("batch",) else Basin()
     if not callable(getattr(method, "estimate", None)) or isinstance(method, type):
         raise SweepError(
@@ -186,13 +179,12 @@ def _mixed_notes(sweep: Sweep, axes: tuple[str, ...], by: tuple[str, ...], cell:
     if not names:
         return []
     labels = sweep.labels(names).groupby(cell).nunique(dropna=False)
-    text = "varies within {} of {} cells, whose optima mix its values; add it to by=, or select one value with where()"
-    mixed = {name: int((labels[name] > 1).sum()) for name in names}
-    return [
-        Note("mixed", f"{name} {text.format(count, len(labels))}", caution=True)
-        for name, count in mixed.items()
-        if count
-    ]
+    notes = []
+    for name in names:
+        if mixed := int((labels[name] > 1).sum()):
+            text = f"{name} varies within {mixed} of {len(labels)} cells, whose optima mix its values; add it to by="
+            notes.append(Note("mixed", f"{text}, or select one value with where()", caution=True))
+    return notes
 
 
 def _repeat_notes(
@@ -216,11 +208,10 @@ def _repeat_notes(
 
 
 def _status_notes(table: pd.DataFrame, axes: tuple[str, ...]) -> list[Note]:
+    lonely = ", or in a cell of too few levels of the other axis" if len(axes) > 1 else ""
     meaning = {
         "edge": "at or beyond the end of their grid: a bound, not a point",
-        "flat": "flat within the noise"
-        + (", or in a cell of too few levels of the other axis" if len(axes) > 1 else "")
-        + ": no optimum stands out",
+        "flat": f"flat within the noise{lonely}: no optimum stands out",
         "too_few": "fewer than three levels with a loss: no optimum is read off",
     }
     notes = []
@@ -353,24 +344,17 @@ class Optima(Shown):
         if bounds and (status == "edge").any():
             limit, side = self._limits(column)
             table = table.assign(**{column: np.where(side != 0, limit, table[column])})
-            notes = [_used(column, side, int((points | (side != 0)).sum()))]
-        else:
-            notes = []
         kept = points | (side != 0)
+        notes = [_used(column, side, int(kept.sum()))] if bounds and (status == "edge").any() else []
         if not kept.all():
             notes.append(_left_out(status[~kept], column, len(status)))
         others = [name for name in self.over if name != column]
         rows = table.loc[kept, [*self.by, column, *others]].reset_index(drop=True)
         weights = table.loc[kept, "weight"].to_numpy(dtype=float)
-        return Observations(
-            rows,
-            None if (weights == weights[0]).all() else weights,
-            merge(self.notes, notes),
-            self.source,
-            self.data_unit,
-            side[kept] if side.any() else None,
-            self.rtol,
-        )
+        counted = None if (weights == weights[0]).all() else weights
+        censored = side[kept] if side.any() else None
+        told = merge(self.notes, notes)
+        return Observations(rows, counted, told, self.source, self.data_unit, censored, self.rtol)
 
     def _limits(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Return beyond which value the optimum of an edge lies, and on which side (-1 below, +1 above)."""
@@ -398,16 +382,6 @@ class Optima(Shown):
         columns = [*self.by, *(f"{name}{end}" for name in self.over for end in ("", "_lo", "_hi"))]
         title = f"Optima over {', '.join(self.over)}"
         return cells_face(title, facts, self._table[[*columns, "loss", "n_runs", "status"]], self.notes)
-
-
-def cells_face(title: str, facts: list[tuple[str, str]], table: pd.DataFrame, notes: tuple[Note, ...]) -> Face:
-    """Return what a result with one row a cell displays: its first rows, and how many more there are."""
-    text = table.iloc[:_SHOWN].map(
-        lambda value: format_number(float(value)) if isinstance(value, int | float | np.number) else str(value)
-    )
-    if (more := len(table) - _SHOWN) > 0:
-        notes = (*notes, Note("shown", f"{more} more cells in .table"))
-    return Face(title, tuple(facts), text, notes)
 
 
 def _left_out(status: pd.Series, column: str, cells: int) -> Note:

@@ -22,14 +22,14 @@ _ENOUGH_DOF = 8.0
 # A cell says nothing of its noise below this; a small dof in the denominator would make it say anything.
 _LEAST_DOF = 0.02
 
-# Cells from which an asymmetry shared by all of them can be judged, and the z from which the shift is believed: among
-# a few cells of symmetric basins a shift of two or three standard errors is common.
+# Cells from which an asymmetry shared by all of them can be judged, and the standard errors by which the shift must
+# exceed zero: the error of a median over eight cells is itself rough.
 _MANY_CELLS, _CLEAR = 8, 4.0
 
 # Standard errors by which a curvature must exceed zero to be a basin.
 _SIGNIFICANT = 2.0
 
-# Runs, counted once for each asymmetry, that are fitted at once: more would not fit the cache.
+# Runs, counted once for each asymmetry, that are fitted at once, which bounds the memory.
 _CHUNK = 200_000
 
 # What the asymmetry is taken to be before the cells speak, with its spread: basins are somewhat steeper above the

@@ -17,9 +17,9 @@ from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
 from scalefit.laws.formula import Law
 from scalefit.optima.basin_shape import bend, window_weight
-from scalefit.optima.cells import Bools, Estimator, Floats, average, pad, repeats
+from scalefit.optima.cells import Bools, Estimator, Floats, average, cells_face, pad, repeats
 from scalefit.optima.estimators import Basin
-from scalefit.optima.find_optima import cells_face, find_optima
+from scalefit.optima.find_optima import find_optima
 from scalefit.optima.local_fit import fit_quadratic
 from scalefit.sweep import Sweep
 
