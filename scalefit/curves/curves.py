@@ -142,35 +142,28 @@ class Curves(Shown):
         try:
             asked = [column_of(name) for name in names(parse(condition, condition=True))]
             along = [name for name in asked if name in self._points and name not in self._runs]
-            columns = {name: self._column(name, bool(along)) for name in asked if name in self._runs or name in along}
+            columns = {name: self._runs[name].to_numpy() for name in asked if name in self._runs}
+            if along:
+                columns = {name: self._layout.spread(values) for name, values in columns.items()}
+                columns |= {name: self._points[name].to_numpy() for name in along}
             symbols = {symbol: columns[q.column] for symbol, q in BY_SYMBOL.items() if q.column in columns}
             found = evaluate_condition(condition, columns | symbols)
         except LawError as error:
             there = ", ".join(map(str, [*self._runs, *self._points]))
             raise SweepError(f"{error}; the columns of these curves are {there}") from None
-        size = len(self._points) if along else len(self)
+        size, what = (len(self._points), "points") if along else (len(self), "runs")
         keep = np.broadcast_to(np.asarray(found, dtype=bool), size)
         if not keep.any():
-            raise SweepError(f"none of the {size} {'points' if along else 'runs'} satisfies {condition!r}")
-        note = Note("where", f"{int(keep.sum())} of {size} {'points' if along else 'runs'} selected by {condition!r}")
-        return self._select(keep, None, note) if along else self._select(self._layout.spread(keep), keep, note)
-
-    def _column(self, name: str, along: bool) -> Array:
-        if name in self._points and name not in self._runs:
-            return self._points[name].to_numpy()
-        values = self._runs[name].to_numpy()
-        return self._layout.spread(values) if along else values
-
-    def _select(self, keep: Array, runs: Array | None, note: Note) -> Curves:
-        """Keep some points, and of the runs those asked for, else those that have a point left."""
-        layout = self._layout.select(keep)
-        has = layout.counts > 0 if runs is None else runs
-        offsets = np.concatenate([[0], np.cumsum(layout.counts[has])])
+            raise SweepError(f"none of the {size} {what} satisfies {condition!r}")
+        note = Note("where", f"{int(keep.sum())} of {size} {what} selected by {condition!r}")
+        points = keep if along else self._layout.spread(keep)
+        counts = self._layout.select(points).counts
+        runs = counts > 0 if along else keep  # a run selected whole stays, though it may have no point
         return replace(
             self,
-            _points=self._points[keep].reset_index(drop=True),
-            _runs=self._runs[has].reset_index(drop=True),
-            _layout=Layout(offsets),
+            _points=self._points[points].reset_index(drop=True),
+            _runs=self._runs[runs].reset_index(drop=True),
+            _layout=Layout(np.concatenate([[0], np.cumsum(counts[runs])])),
             notes=merge(self.notes, [note]),
         )
 
