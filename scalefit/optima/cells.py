@@ -29,11 +29,6 @@ _SHOWN = 12
 _TIE = 1e-12
 
 
-def every(mask: Bools, axis: int | tuple[int, ...]) -> Bools:
-    """Reduce a mask by "and"."""
-    return np.asarray(mask.all(axis=axis))
-
-
 def some(mask: Bools, axis: int) -> Bools:
     """Reduce a mask by "or"."""
     return np.asarray(mask.any(axis=axis))
@@ -54,7 +49,7 @@ class Cells:
     @property
     def present(self) -> Bools:
         """Where there is a run, shape (cells, runs)."""
-        return every(np.isfinite(self.x), axis=2)
+        return np.asarray(np.isfinite(self.x).all(axis=2))
 
     @property
     def finished(self) -> Bools:

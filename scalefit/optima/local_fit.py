@@ -13,7 +13,7 @@ import numpy as np
 
 from scalefit._values import Note
 from scalefit.optima.basin_shape import bend, pool_noise, window_weight
-from scalefit.optima.cells import MIN_LEVELS, Bools, Cells, Estimates, Floats, conclude, every
+from scalefit.optima.cells import MIN_LEVELS, Bools, Cells, Estimates, Floats, conclude
 from scalefit.solvers.students_t import t_quantile
 
 # Residual degrees of freedom over all cells from which the noise is judged about a cubic instead of the parabola.
@@ -77,7 +77,7 @@ class _Bottoms:
         # Runs at one place, but for jitter, have no scale of their own.
         scale = np.where(scale > cells.tolerance / 10, scale, 1.0)
         height = np.where(finished, cells.loss - np.nan_to_num(cells.lowest)[:, None], 0.0)
-        known = every(cells.level_counts() >= MIN_LEVELS, axis=1)
+        known = np.asarray((cells.level_counts() >= MIN_LEVELS).all(axis=1))
         return cls(weight, height, centre, scale, z / scale[:, None, :], known)
 
 
@@ -303,7 +303,7 @@ def errors_within(level: float, dof: Floats) -> Floats:
 
 def _is_basin(fit: Quadratic) -> Bools:
     """Say whether the least curvature is clearly positive; its error is that of v'Hv along its eigenvector v."""
-    known = every(np.isfinite(fit.hessian), axis=(1, 2))
+    known = np.asarray(np.isfinite(fit.hessian).all(axis=(1, 2)))
     values, vectors = np.linalg.eigh(np.where(known[:, None, None], fit.hessian, 0.0))
     axes = values.shape[1]
     first, second = np.triu_indices(axes)

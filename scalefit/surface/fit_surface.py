@@ -47,10 +47,10 @@ def fit_surface(
 
     A run's loss is the floor of its (params, tokens) cell plus a basin in ln lr and ln batch about the cell's centre
     (`scalefit.optima.basin_shape`). The basin's shape is shared by all cells, its curvatures (in units of the loss)
-    following power laws in params and tokens. Runs count by their excess e over the cell's best, :math:`(1 +
-    (e/w)^{3/2})^{-2}`, and residuals enter by a soft absolute value. The laws are fitted to the centres with
-    random-effects weights :math:`1/(v_c + \tau^2)`: a centre's own variance plus scatter between cells; cells whose
-    runs say little are held loosely to the laws, and the two are fitted in turn until they agree.
+    following power laws in params and tokens. Runs count by their excess e over the cell's best,
+    :math:`(1 + (e/w)^{3/2})^{-2}`, and residuals enter by a soft absolute value. The laws are fitted to the centres
+    with random-effects weights :math:`1/(v_c + \tau^2)`: a centre's own variance plus scatter between cells; cells
+    whose runs say little are held loosely to the laws, and the two are fitted in turn until they agree.
 
     Parameters
     ----------
