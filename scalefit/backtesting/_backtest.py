@@ -31,8 +31,8 @@ from scalefit.display import Face, Shown
 from scalefit.errors import SweepError
 from scalefit.laws.formula import Law
 from scalefit.optima.cells import Estimator
-from scalefit.optima.estimators import Basin, Parabola
 from scalefit.optima.find_optima import find_optima
+from scalefit.optima.optimum_estimators import Basin, Parabola
 from scalefit.selection.average_laws import average_laws
 from scalefit.surface.fit_surface import fit_surface
 from scalefit.sweep import Sweep

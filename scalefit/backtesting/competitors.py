@@ -127,7 +127,7 @@ class Entrant:
 
     Examples
     --------
-    >>> from scalefit.optima.estimators import Parabola
+    >>> from scalefit.optima.optimum_estimators import Parabola
     >>> from scalefit.simulation import simulate_sweep
     >>> runs = simulate_sweep(seed=1)
     >>> sweep = Sweep.from_frame(runs.assign(diverged=runs["loss"].isna()))

@@ -25,8 +25,8 @@ from scalefit.batch_size.studies import (
 from scalefit.errors import SweepError
 from scalefit.optima.basin_shape import bend
 from scalefit.optima.cells import Cells, Floats, average, pad, repeats
-from scalefit.optima.estimators import Basin
 from scalefit.optima.local_fit import Quadratic, fit_quadratic, read_vertices
+from scalefit.optima.optimum_estimators import Basin
 from scalefit.sweep import Sweep
 
 _FEW_CELLS = 3

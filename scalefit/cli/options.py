@@ -12,7 +12,7 @@ import typer
 from scalefit.errors import ScalefitError, ScalefitWarning
 from scalefit.loading.read_sweep import read_sweep
 from scalefit.optima.cells import Estimator
-from scalefit.optima.estimators import Basin, GridMinimum, NearMinimum, Parabola
+from scalefit.optima.optimum_estimators import Basin, GridMinimum, NearMinimum, Parabola
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import parse_number
 

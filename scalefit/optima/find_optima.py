@@ -14,7 +14,7 @@ from scalefit._values import Note, Observations, merge
 from scalefit.display import Face, Shown
 from scalefit.errors import SweepError
 from scalefit.optima.cells import STATUSES, Estimates, Estimator, average, cells_face, pad, repeats
-from scalefit.optima.estimators import Basin, Parabola
+from scalefit.optima.optimum_estimators import Basin, Parabola
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import BY_COLUMN, column_of, format_number
 

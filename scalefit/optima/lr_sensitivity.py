@@ -18,9 +18,9 @@ from scalefit.fitting.fit_result import Fit
 from scalefit.laws.formula import Law
 from scalefit.optima.basin_shape import bend, window_weight
 from scalefit.optima.cells import Bools, Estimator, Floats, average, cells_face, pad, repeats
-from scalefit.optima.estimators import Basin
 from scalefit.optima.find_optima import find_optima
 from scalefit.optima.local_fit import fit_quadratic
+from scalefit.optima.optimum_estimators import Basin
 from scalefit.sweep import Sweep
 
 # A range is whole up to rounding of its ends.

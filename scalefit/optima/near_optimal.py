@@ -10,9 +10,9 @@ import pandas as pd
 from scalefit.errors import SweepError
 from scalefit.optima.basin_shape import bend
 from scalefit.optima.cells import Cells, Floats, pad
-from scalefit.optima.estimators import Basin
 from scalefit.optima.find_optima import find_optima
 from scalefit.optima.local_fit import Quadratic, bent_design, fit_quadratic, read_vertices
+from scalefit.optima.optimum_estimators import Basin
 from scalefit.sweep import Sweep
 
 # Newton's steps on a convex curve from beyond its root: each end is exact long before.

@@ -10,8 +10,8 @@ import pandas as pd
 
 from scalefit.errors import SweepError
 from scalefit.optima.basin_shape import bend
-from scalefit.optima.estimators import Basin, Parabola
 from scalefit.optima.find_optima import Optima, find_optima
+from scalefit.optima.optimum_estimators import Basin, Parabola
 from scalefit.plots._style import QUIET, ROLES, Look, draw_marks, family, star
 from scalefit.plots.axes import axes_of, expect, key, label_ends
 from scalefit.plots.scales import label_of, letter_of, linear_axis, log_axis, widen, write_value

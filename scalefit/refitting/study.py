@@ -26,8 +26,8 @@ from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
 from scalefit.laws.formula import Law
 from scalefit.optima.cells import Cells, Estimates
-from scalefit.optima.estimators import Basin
 from scalefit.optima.find_optima import Optima, find_optima
+from scalefit.optima.optimum_estimators import Basin
 from scalefit.refitting.records import Finding
 from scalefit.refitting.settings import Analysis
 from scalefit.selection.choose_law import Choice, choose_law, usual_laws

@@ -12,7 +12,7 @@ from scalefit.backtesting._backtest import backtest
 from scalefit.backtesting.competitors import REFERENCES, Baseline, Custom, Entrant, published_entrant
 from scalefit.backtesting.folds import check_holdout
 from scalefit.errors import LawError, SweepError
-from scalefit.optima.estimators import Basin, NearMinimum, Parabola
+from scalefit.optima.optimum_estimators import Basin, NearMinimum, Parabola
 from scalefit.simulation import Design, Truth, simulate_sweep
 from scalefit.sweep import Sweep
 

@@ -15,8 +15,8 @@ from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
 from scalefit.laws.published import get_published
 from scalefit.loading.read_sweep import read_sweep
-from scalefit.optima.estimators import NearMinimum
 from scalefit.optima.find_optima import find_optima
+from scalefit.optima.optimum_estimators import NearMinimum
 from scalefit.sweep import Sweep
 
 

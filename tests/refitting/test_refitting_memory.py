@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from scalefit.optima.cells import Cells
-from scalefit.optima.estimators import Basin
+from scalefit.optima.optimum_estimators import Basin
 from scalefit.refitting.study import Remembered
 
 

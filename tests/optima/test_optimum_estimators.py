@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from scalefit.errors import SweepError
 from scalefit.optima.cells import Cells, average, pad, repeats
-from scalefit.optima.estimators import GridMinimum, NearMinimum, Parabola
+from scalefit.optima.optimum_estimators import GridMinimum, NearMinimum, Parabola
 
 LR = 2.0 ** np.arange(-13, -6)
 METHODS = (GridMinimum(), NearMinimum(), Parabola())
