@@ -138,6 +138,13 @@ class Curves(Shown):
         ------
         SweepError
             If the text is not a condition on these columns, or nothing satisfies it.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> rows = [{"run": r, "lr": 0.1, "tokens": t, "loss": 2 + t**-0.5} for r in "ab" for t in (1, 4, 16, 64)]
+        >>> sf.read_curves(rows).where("tokens > 4").runs[["run", "points"]].values.tolist()
+        [['a', 2], ['b', 2]]
         """
         try:
             asked = [column_of(name) for name in names(parse(condition, condition=True))]
@@ -179,11 +186,23 @@ class Curves(Shown):
         Returns
         -------
         Curves
+            The same runs and points.
 
         Raises
         ------
         SweepError
             If it is no such method.
+
+        See Also
+        --------
+        LocalLine, MovingAverage, Gaussian, Exponential : The methods.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> rows = [{"run": r, "lr": 0.1, "tokens": t, "loss": 2 + t**-0.5} for r in "ab" for t in (1, 4, 16, 64)]
+        >>> sf.read_curves(rows).smooth(sf.MovingAverage(3)).table["loss"].round(3).tolist()[:4]
+        [3.0, 2.583, 2.292, 2.125]
         """
         if not callable(getattr(method, "smooth", None)) or isinstance(method, type):
             raise SweepError(f"method should be one such as LocalLine(0.2) or MovingAverage(11), found {method!r}")
@@ -213,7 +232,14 @@ class Curves(Shown):
         Raises
         ------
         SweepError
-            If the runs have nothing that tells where they sit in a sweep: no lr, batch, params or tokens.
+            If `share` has no meaning, or nothing tells where the runs sit in a sweep: no lr, batch, params or tokens.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> rows = [{"run": r, "lr": 0.1, "tokens": t, "loss": 2 + t**-0.5} for r in "ab" for t in (1, 4, 16, 64)]
+        >>> sf.read_curves(rows).final(0.8).table["loss"].round(4).tolist()
+        [2.1875, 2.1875]
         """
         if share is not None and not 0 < share <= 1:
             raise SweepError(f"share should be above 0 and at most 1, found {share!r}")
@@ -267,6 +293,10 @@ class Curves(Shown):
         ------
         SweepError
             If a target is not a positive number, or `crossing` is none of these.
+
+        See Also
+        --------
+        tradeoff_points : Turns the crossings of several batch sizes into points for a trade-off.
 
         Notes
         -----
