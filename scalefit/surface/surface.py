@@ -133,6 +133,19 @@ class Surface(Shown):
         ------
         LawError
             If an input is missing, or one is given that the laws do not take.
+
+        See Also
+        --------
+        extrapolate : The same with its reach, the error last measured there and every caveat.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> from scalefit.simulation import simulate_sweep
+        >>> runs = sf.read_sweep(simulate_sweep(seed=1), batch_unit="tokens", nonfinite="diverged")
+        >>> surface = sf.fit_surface(runs)
+        >>> surface.optimum(params=[1e8, 2e8], tokens=1.6e10)[["lr", "reach"]].round(4).values.tolist()
+        [[0.0032, 1.0], [0.0021, 1.0]]
         """
         given = {column_of(name): value for name, value in inputs.items()}
         wanted = {column_of(name) for fitted in self.laws.values() for name in fitted.law.inputs}
@@ -170,7 +183,16 @@ class Surface(Shown):
         Raises
         ------
         FitError
-            If there were too few cells for a loss law.
+            If there were too few cells for a loss law, or the batch is missing.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> from scalefit.simulation import simulate_sweep
+        >>> runs = sf.read_sweep(simulate_sweep(seed=1), batch_unit="tokens", nonfinite="diverged")
+        >>> surface = sf.fit_surface(runs)
+        >>> surface.loss(lr=[1e-3, 2e-3], batch=2.0**19, params=2e8, tokens=1.6e10).round(2).tolist()
+        [2.76, 2.75]
         """
         floor_fit = self._floor_law()
         place, shape = self._places(lr, batch, params, tokens)
@@ -201,7 +223,17 @@ class Surface(Shown):
         Raises
         ------
         FitError
-            If there were too few cells for a loss law.
+            If there were too few cells for a loss law, or the batch is missing.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> from scalefit.simulation import simulate_sweep
+        >>> runs = sf.read_sweep(simulate_sweep(seed=1), batch_unit="tokens", nonfinite="diverged")
+        >>> surface = sf.fit_surface(runs)
+        >>> run = surface.predict_loss(lr=2e-3, batch=2.0**19, params=2e8, tokens=1.6e10)
+        >>> run[["loss", "loss_lo", "loss_hi"]].round(2).values.tolist()
+        [[2.75, 2.74, 2.76]]
         """
         floor_fit = self._floor_law()
         place, _ = self._places(lr, batch, params, tokens)
