@@ -223,8 +223,8 @@ def pooled_asymmetry(cells: Cells, window: float) -> tuple[float, float, tuple[N
     at_once = max(1, _CHUNK // max(bottoms.weight.size, 1))
     misfit = np.concatenate(
         [
-            _regress(bent_design(bottoms.z, some[:, None, None] * bottoms.scale[:, :1]), bottoms).rss
-            for some in np.split(_ASYMMETRIES, range(at_once, len(_ASYMMETRIES), at_once))
+            _regress(bent_design(bottoms.z, ks[:, None, None] * bottoms.scale[:, :1]), bottoms).rss
+            for ks in np.split(_ASYMMETRIES, range(at_once, len(_ASYMMETRIES), at_once))
         ]
     )
     k, error = _ASYMMETRY, _ASYMMETRY_SPREAD
@@ -255,7 +255,7 @@ def read_vertices(cells: Cells, fit: Quadratic, level: float, k: float = 0.0, ex
     """
     bent, basin = k * fit.scale, _is_basin(fit)
     vertex, raw = _vertex(fit, basin)
-    lo, hi = (_unbend(bound, bent) for bound in _interval(fit, vertex, raw, errors_within(level, fit.dof)))
+    lo, hi = (_unbend(end, bent) for end in _interval(fit, vertex, raw, errors_within(level, fit.dof)))
     place = _unbend(vertex, bent)
     step = 1e-4
     with np.errstate(invalid="ignore"):  # a vertex beyond the reach of the basin's flat side has no place

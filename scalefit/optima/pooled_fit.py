@@ -64,6 +64,26 @@ _HELD = 1e-6
 _CURVATURES = [0, 2]
 
 
+def estimate_centres(cells: Cells, window: float, level: float, asymmetry: float | None) -> Estimates:
+    """Estimate the centres of all cells' basins together, the asymmetry of the first axis held if one is given.
+
+    Heights are relative to the lowest loss of the cell. A cell has a floor, a centre and log curvatures of its own;
+    the latter are normal about shared ones that may follow the lowest loss of the cell. Asymmetries, cross term and
+    bends are shared. Runs count by their excess, see `Parabola`, and residuals enter by a soft absolute value.
+    """
+    wide = widen_window(cells.excess, cells.finished, window, _WIDEST, _ENOUGH)
+    problem = _pose(cells, wide, asymmetry)
+    own = np.zeros((len(cells.loss), 5))
+    own[:, 1:3] = problem.middle
+    total = np.maximum(problem.weight.sum(axis=1), 1e-300)
+    own[:, 0] = (problem.weight * problem.at(own, problem.mean).residual).sum(axis=1) / total
+    state = problem.at(own, problem.mean)
+    for _ in range(_ROUNDS):
+        state = _descend(problem, state)
+        problem = _judge(problem, state)
+    return _read_centres(cells, problem, _descend(problem, state), level, wide if wide > window else None)
+
+
 @dataclass(frozen=True, eq=False)
 class _State:
     own: Floats  # (cells, 5): floor, centre, departures of the log curvatures from the shared ones
@@ -132,26 +152,6 @@ class _Problem:
         downhill = np.einsum("cmr,cr->cm", own, weight * state.residual) - prior_own * away_own
         across = np.einsum("cqr,cr->q", shared, weight * state.residual) - prior_shared * away_shared
         return Arrow.of(own, shared, weight).plus(prior_own, prior_shared), (downhill, across)
-
-
-def estimate_centres(cells: Cells, window: float, level: float, asymmetry: float | None) -> Estimates:
-    """Estimate the centres of all cells' basins together, the asymmetry of the first axis held if one is given.
-
-    Heights are relative to the lowest loss of the cell. A cell has a floor, a centre and log curvatures of its own;
-    the latter are normal about shared ones that may follow the lowest loss of the cell. Asymmetries, cross term and
-    bends are shared. Runs count by their excess, see `Parabola`, and residuals enter by a soft absolute value.
-    """
-    wide = widen_window(cells.excess, cells.finished, window, _WIDEST, _ENOUGH)
-    problem = _pose(cells, wide, asymmetry)
-    own = np.zeros((len(cells.loss), 5))
-    own[:, 1:3] = problem.middle
-    total = np.maximum(problem.weight.sum(axis=1), 1e-300)
-    own[:, 0] = (problem.weight * problem.at(own, problem.mean).residual).sum(axis=1) / total
-    state = problem.at(own, problem.mean)
-    for _ in range(_ROUNDS):
-        state = _descend(problem, state)
-        problem = _judge(problem, state)
-    return _read_centres(cells, problem, _descend(problem, state), level, wide if wide > window else None)
 
 
 def _pose(cells: Cells, window: float, asymmetry: float | None) -> _Problem:
