@@ -110,14 +110,14 @@ def window_weight(excess: Array, window: float) -> Array:
 def widen_window(excess: Array, there: Array, narrow: float, wide: float, enough: float) -> float:
     """Return the narrowest window that leaves the typical cell enough runs, counted by weight."""
     counts = there.sum(axis=1)
-    told = counts > 0
-    if not told.any():
+    known = counts > 0
+    if not known.any():
         return narrow
     # A cell with few runs cannot keep more than it has; half of them is as far as a window should go.
-    enough = min(enough, 0.5 * float(np.median(counts[told])))
+    enough = min(enough, 0.5 * float(np.median(counts[known])))
     for window in np.geomspace(narrow, max(narrow, wide), 20):
         kept = np.where(there, window_weight(np.where(there, excess, 0.0), window), 0.0).sum(axis=1)
-        if np.median(kept[told]) >= enough:
+        if np.median(kept[known]) >= enough:
             return float(window)
     return max(narrow, wide)
 

@@ -118,8 +118,8 @@ def find_optima(
         cell, x, loss = average(cell, x, loss, place)
     found = method.estimate(pad(cell, x, loss, len(keys), sweep.rtol))
     result = _tabulate(keys, axes, found, n_runs)
-    told = merge(sweep.notes, notes, found.notes, _status_notes(result, axes))
-    return Optima(result, axes, cells_by, method, told, sweep.source, sweep.data_unit, sweep.rtol)
+    all_notes = merge(sweep.notes, notes, found.notes, _status_notes(result, axes))
+    return Optima(result, axes, cells_by, method, all_notes, sweep.source, sweep.data_unit, sweep.rtol)
 
 
 def _axes(over: str | Sequence[str]) -> tuple[str, ...]:
@@ -208,10 +208,10 @@ def _repeat_notes(
 
 
 def _status_notes(table: pd.DataFrame, axes: tuple[str, ...]) -> list[Note]:
-    lonely = ", or in a cell of too few levels of the other axis" if len(axes) > 1 else ""
+    or_alone = ", or in a cell of too few levels of the other axis" if len(axes) > 1 else ""
     meaning = {
         "edge": "at or beyond the end of their grid: a bound, not a point",
-        "flat": f"flat within the noise{lonely}: no optimum stands out",
+        "flat": f"flat within the noise{or_alone}: no optimum stands out",
         "too_few": "fewer than three levels with a loss: no optimum is read off",
     }
     notes = []
@@ -353,8 +353,8 @@ class Optima(Shown):
         weights = table.loc[kept, "weight"].to_numpy(dtype=float)
         counted = None if (weights == weights[0]).all() else weights
         censored = side[kept] if side.any() else None
-        told = merge(self.notes, notes)
-        return Observations(rows, counted, told, self.source, self.data_unit, censored, self.rtol)
+        all_notes = merge(self.notes, notes)
+        return Observations(rows, counted, all_notes, self.source, self.data_unit, censored, self.rtol)
 
     def _limits(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Return beyond which value the optimum of an edge lies, and on which side (-1 below, +1 above)."""
@@ -373,10 +373,10 @@ class Optima(Shown):
         for name in self.over:
             status = self._status(name)
             counts = status.value_counts()
-            told = ", ".join(f"{counts[key]} {key}" for key in STATUSES if key in counts)
+            listed = ", ".join(f"{counts[key]} {key}" for key in STATUSES if key in counts)
             points = self._table.loc[(status == "interior").to_numpy(), name]
             span = f", {format_number(points.min())} .. {format_number(points.max())}" if len(points) else ""
-            facts.append((name, told + span))
+            facts.append((name, listed + span))
         facts += [("data in", self.data_unit)] if self.data_unit != "tokens" else []
         facts.append(("source", self.source))
         columns = [*self.by, *(f"{name}{end}" for name in self.over for end in ("", "_lo", "_hi"))]
@@ -387,8 +387,8 @@ class Optima(Shown):
 def _left_out(status: pd.Series, column: str, cells: int) -> Note:
     kinds = {"edge": "bounds (edge)", "flat": "flat", "too_few": "short of levels (too_few)"}
     counts = status.value_counts()
-    told = ", ".join(f"{counts[key]} {text}" for key, text in kinds.items() if key in counts)
-    return Note("left_out", f"{column}: of {cells} cells {told}; left out of the fit", caution=True)
+    listed = ", ".join(f"{counts[key]} {text}" for key, text in kinds.items() if key in counts)
+    return Note("left_out", f"{column}: of {cells} cells {listed}; left out of the fit", caution=True)
 
 
 def _used(column: str, side: np.ndarray, usable: int) -> Note:

@@ -369,13 +369,13 @@ def _interval(fit: Quadratic, vertex: Floats, stderr: Floats, quantile: Floats) 
 
 def _shift_note(shift: Floats) -> tuple[Note, ...]:
     octaves = shift / np.log(2)
-    told = [
+    moves = [
         f"{abs(o):.2f} octaves {'low' if o > 0 else 'high'}" + (f" in axis {k}" if len(octaves) > 1 else "")
         for k, o in enumerate(octaves, start=1)
         if o
     ]
     text = (
-        f"the basins are not symmetric: judged by a cubic, the parabola reads the optimum about {' and '.join(told)}, "
+        f"the basins are not symmetric: judged by a cubic, the parabola reads the optimum about {' and '.join(moves)}, "
         "median over cells; the points are left as they are, the intervals reach that much further"
     )
-    return (Note("asymmetry", text, caution=True),) if told else ()
+    return (Note("asymmetry", text, caution=True),) if moves else ()

@@ -20,7 +20,7 @@ class GridMinimum:
 
     Quantised to the grid and lucky by construction; the interval is the gap between the neighbouring levels and
     no standard error is given. A tie gives the middle of the tied runs, in logs, and a note. With repeated runs
-    the luckiest repeat wins, unless `find_optima` is told ``seeds="mean"``.
+    the luckiest repeat wins, unless `find_optima` gets ``seeds="mean"``.
 
     See Also
     --------

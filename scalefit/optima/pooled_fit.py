@@ -172,13 +172,13 @@ def _trait(cells: Cells) -> Floats:
     It falls with the size of model and data, which an estimator is not told. Curvatures drawn towards one value
     whatever the loss of the cell put the exponent of N off by half to one standard error.
     """
-    told = np.isfinite(cells.lowest)
-    if not told.any():
-        return np.zeros(len(told))
-    log_loss = np.log(np.maximum(np.abs(np.where(told, cells.lowest, 1.0)), 1e-300))
-    away = np.where(told, log_loss - log_loss[told].mean(), 0.0)
-    spread = away[told].std()
-    return away / spread if spread > _ALIKE else np.zeros(len(told))
+    known = np.isfinite(cells.lowest)
+    if not known.any():
+        return np.zeros(len(known))
+    log_loss = np.log(np.maximum(np.abs(np.where(known, cells.lowest, 1.0)), 1e-300))
+    away = np.where(known, log_loss - log_loss[known].mean(), 0.0)
+    spread = away[known].std()
+    return away / spread if spread > _ALIKE else np.zeros(len(known))
 
 
 def _descend(problem: _Problem, state: _State) -> _State:
@@ -222,15 +222,15 @@ def _judge(problem: _Problem, state: _State) -> _Problem:
     """Judge the noise from the residuals, and the scatter of curvatures from their departures and errors (EM)."""
     variance, _ = _noise(problem, state)
     noise = float(np.sqrt(np.median(variance))) if np.isfinite(variance).all() else problem.noise
-    told = problem.weight.sum(axis=1) > 0
-    if not told.any():
+    known = problem.weight.sum(axis=1) > 0
+    if not known.any():
         return problem
     inverse = np.linalg.inv(problem.system(state)[0].own)
     spread = np.einsum("cmm->cm", inverse)[:, 3:] * problem.noise**2
     expected = _expected(problem, state.own[:, 3:], spread)
     # The expected square of a departure is its best value's square and its own variance; without the latter the scatter
     # would shrink round by round to nothing.
-    square = ((state.own[:, 3:] - expected) ** 2 + spread)[told].mean(axis=0)
+    square = ((state.own[:, 3:] - expected) ** 2 + spread)[known].mean(axis=0)
     scatter = np.clip(np.sqrt(square), _SCATTER_FROM, _SCATTER_TO)
     return replace(problem, noise=max(noise, _QUIET), scatter=scatter, expected=expected)
 

@@ -269,6 +269,6 @@ def _notes(runs: Runs, cells: pd.DataFrame, pooled: Pooled) -> list[Note]:
         notes.append(Note("unfinished", text, caution=True))
     for fitted in pooled.fits:
         if fitted.status is not FitStatus.CONVERGED:
-            told = f"{fitted.status}: {fitted.status.sentence}; {fitted.status.remedy}"
-            notes.append(Note("law", f"the law of {fitted.law.target} is {told}", caution=True))
+            status = f"{fitted.status}: {fitted.status.sentence}; {fitted.status.remedy}"
+            notes.append(Note("law", f"the law of {fitted.law.target} is {status}", caution=True))
     return notes
