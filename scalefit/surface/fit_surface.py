@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scalefit._values import Note, merge
+from scalefit._values import Note
 from scalefit.errors import FitError, SweepError
 from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
@@ -122,7 +122,7 @@ def fit_surface(
         noise=pooled.centres.noise,
         between={column_of(law.target): tau for law, tau in zip(laws, pooled.between, strict=True)},
         window=runs.window,
-        notes=merge(sweep.notes, _notes(runs, cells, pooled)),
+        notes=(*sweep.notes, *_notes(runs, cells, pooled)),
         source=sweep.source,
         pooled=pooled,
     )
