@@ -17,8 +17,9 @@ from scalefit.errors import FitError
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import check_level
 from scalefit.fitting.shrinkage import refits
+from scalefit.surface.fit_surface import refit_law
 from scalefit.surface.joint import State, descend
-from scalefit.surface.surface import Pooled, Surface, refit_law
+from scalefit.surface.surface import Pooled, Surface
 from scalefit.vocabulary import format_error, format_number
 
 Array = np.ndarray

@@ -18,7 +18,7 @@ from scalefit.sweep import Sweep
 from scalefit.vocabulary import column_of
 
 if TYPE_CHECKING:
-    from scalefit.optima.cells import Extractor
+    from scalefit.optima.cells import Estimator
     from scalefit.solvers.losses import Loss
 
 
@@ -45,7 +45,7 @@ def fit_sweep(
     law: Law | str,
     sweep: Sweep,
     *,
-    method: Extractor | None = None,
+    method: Estimator | None = None,
     loss: Loss | None = None,
     space: str = "auto",
     bounds: str = "auto",
@@ -61,7 +61,7 @@ def fit_sweep(
     ----------
     law : Law or str
     sweep : Sweep
-    method : Extractor, optional
+    method : Estimator, optional
         How optima are read off; see `find_optima`.
     loss, space, bounds, shrink
         As in `fit`.

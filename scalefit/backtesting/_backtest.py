@@ -19,9 +19,9 @@ from scalefit.backtesting.usual_competitors import usual_competitors
 from scalefit.display import Face, Shown
 from scalefit.errors import SweepError
 from scalefit.laws.formula import Law
-from scalefit.optima.basin import Basin
-from scalefit.optima.cells import Extractor, Floats
+from scalefit.optima.cells import Estimator, Floats
 from scalefit.optima.find_optima import find_optima
+from scalefit.optima.optimum_estimators import Basin
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import format_error, format_number
 
@@ -183,10 +183,10 @@ def backtest(
     *,
     laws: Sequence[Law | str] = ("lr_power",),
     batch_law: Law | str = "batch_power",
-    methods: Sequence[Extractor] | None = None,
+    methods: Sequence[Estimator] | None = None,
     published: Sequence[str] = (),
     entrants: Sequence[Competitor] | None = None,
-    observed: Extractor | None = None,
+    observed: Estimator | None = None,
     level: float = 0.95,
 ) -> Backtest:
     """Hold cells out, learn from the rest, and score the predictions for the cells held out.

@@ -21,7 +21,7 @@ from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
 from scalefit.laws import get_law
 from scalefit.laws.formula import Law
-from scalefit.optima.cells import Extractor
+from scalefit.optima.cells import Estimator
 from scalefit.optima.effective_lr import effective_lr, from_effective
 from scalefit.optima.find_optima import Optima, find_optima
 from scalefit.selection.average_laws import average_laws
@@ -201,7 +201,7 @@ class Entrant:
     """
 
     name: str
-    method: Extractor | None = None
+    method: Estimator | None = None
     lr_law: Law | str = "lr_power"
     batch_law: Law | str = "batch_power_tokens"
     fitter: Callable[[Law, Optima], Rule] = fit
@@ -307,7 +307,7 @@ class EffectiveEntrant:
     """
 
     name: str
-    method: Extractor | None = None
+    method: Estimator | None = None
     lr_law: Law | str = "lr_power"
     batch_law: Law | str = "batch_power"
     norm_law: Law = NORM_LAW

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scalefit._levels import count_levels
 from scalefit.errors import SweepError
 from scalefit.optima.cells import Floats, pad, repeats, some
-from scalefit.optima.parabola import noise_scale
+from scalefit.optima.local_fit import noise_scale
 from scalefit.sweep import Sweep
 
 Bools = NDArray[np.bool_]

@@ -18,9 +18,8 @@ from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.laws import get_law
 from scalefit.laws.formula import Law
 from scalefit.laws.published import PUBLISHED, PublishedLaw, get_published
-from scalefit.optima.basin import Basin
-from scalefit.optima.cells import Extractor
-from scalefit.optima.parabola import Parabola
+from scalefit.optima.cells import Estimator
+from scalefit.optima.optimum_estimators import Basin, Parabola
 from scalefit.selection.average_laws import average_laws
 from scalefit.surface.fit_surface import fit_surface
 from scalefit.surface.surface import Surface
@@ -163,7 +162,7 @@ REFERENCES: tuple[Competitor, ...] = (
 def usual_competitors(
     laws: str | Sequence[Law | str],
     batch_law: Law | str,
-    methods: Sequence[Extractor] | None,
+    methods: Sequence[Estimator] | None,
     published: Sequence[str],
 ) -> tuple[Competitor, ...]:
     """Return references, a joint surface with every law, every method with every law, and published laws asked for.

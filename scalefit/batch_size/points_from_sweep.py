@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scalefit._levels import lowest_of
 from scalefit._values import Note
 from scalefit.errors import SweepError
-from scalefit.optima.basin import Basin, pooled_asymmetry
 from scalefit.optima.basin_shape import bend
 from scalefit.optima.cells import Floats, average, pad, repeats
-from scalefit.optima.parabola import Quadratic, fit_quadratic, read_vertices
+from scalefit.optima.local_fit import Quadratic, fit_quadratic, read_vertices
+from scalefit.optima.optimum_estimators import Basin
 from scalefit.sweep import Sweep
 
 Ints = NDArray[np.int64]
@@ -69,7 +69,7 @@ def best_over_lr(
     cell = np.asarray(cell, dtype=np.int64)
     block = pad(cell, log_lr[:, None], value, n_cells, rtol)
     basin = Basin(window=window)
-    k = pooled_asymmetry(block, basin)[0] if n_cells >= _FEW_CELLS else 0.5
+    k = basin.shared_asymmetry(block)[0] if n_cells >= _FEW_CELLS else 0.5
     fit = fit_quadratic(block, window, k)
     found = read_vertices(block, fit, basin.level, k)
     status = found.status[:, 0]

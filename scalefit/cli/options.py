@@ -12,10 +12,8 @@ import typer
 
 from scalefit.errors import ScalefitError, ScalefitWarning
 from scalefit.loading.read_sweep import read_sweep
-from scalefit.optima.basin import Basin
-from scalefit.optima.cells import Extractor
-from scalefit.optima.grid_minimum import GridMinimum, NearMinimum
-from scalefit.optima.parabola import Parabola
+from scalefit.optima.cells import Estimator
+from scalefit.optima.optimum_estimators import Basin, GridMinimum, NearMinimum, Parabola
 from scalefit.solvers.losses import Huber, Loss, SoftL1, Squared
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import parse_number
@@ -74,7 +72,7 @@ def read_assignments(texts: list[str], read: Callable[[str], Any]) -> dict[str, 
     return pairs
 
 
-METHODS: Mapping[str, Callable[..., Extractor]] = MappingProxyType(
+METHODS: Mapping[str, Callable[..., Estimator]] = MappingProxyType(
     {"grid": GridMinimum, "near": NearMinimum, "parabola": Parabola, "basin": Basin}
 )
 LOSSES: Mapping[str, Callable[..., Loss]] = MappingProxyType({"squared": Squared, "huber": Huber, "softl1": SoftL1})

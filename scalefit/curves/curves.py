@@ -1,7 +1,4 @@
-"""Where loss curves cross a target: which estimator of the crossing, and how to interpolate inside its bracket.
-
-`Curves`: the loss curves of many runs as one frozen value, and what may be asked of them.
-"""
+"""The loss curves of many runs as one frozen value, and what may be asked of them."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit._values import Note, merge
+from scalefit.curves.crossings import CROSSINGS, count_above, locate
 from scalefit.curves.smoothing import Layout, Smoother
 from scalefit.display import Face, Shown
 from scalefit.errors import LawError, SweepError
@@ -23,102 +21,8 @@ from scalefit.vocabulary import AXES, BY_COLUMN, BY_SYMBOL, QUANTITIES, column_o
 
 Array = np.ndarray
 
-CROSSINGS = ("monotone", "first", "last")
-
-
-def count_above(layout: Layout, loss: Array, target: float, crossing: str) -> tuple[Array, Array]:
-    r"""Return how many of its points every run spends above the target.
-
-    A run that spends k of its n points above crosses between point k and point k + 1; with k = 0 it is below from the
-    start, with k = n it never reaches the target.
-
-    Parameters
-    ----------
-    layout : Layout
-    loss : numpy.ndarray
-        Losses of all points.
-    target : float
-    crossing : {"monotone", "first", "last"}
-        "first" ends at the first point at or below the target, "last" after the last one above. "monotone" takes the
-        k that puts most points on the right side: it maximises :math:`\sum_{i \le k} \mathrm{sign}(L_i - target)`.
-
-    Returns
-    -------
-    tuple of numpy.ndarray of int, each of shape (n_runs,)
-        The smallest and the largest k; they differ where several k of "monotone" are equally good. Point k is above the
-        target and point k + 1 is not.
-
-    Notes
-    -----
-    The k of "monotone" is where the falling step function nearest to the curve in absolute deviation (isotonic median
-    regression) passes the target. Where no crossing is as good as one, there is none.
-    """
-    above = loss > target
-    if crossing == "monotone":
-        return _majority(layout, above)
-    k = _first(layout, ~above) if crossing == "first" else _last(layout, above)
-    return k, k
-
-
-def _first(layout: Layout, mask: Array) -> Array:
-    """Return the number of points before the first that a mask marks; all points where it marks none."""
-    hits = np.append(np.flatnonzero(mask), np.iinfo(np.int64).max)
-    return np.minimum(hits[np.searchsorted(hits, layout.starts)], layout.ends) - layout.starts
-
-
-def _last(layout: Layout, mask: Array) -> Array:
-    """Return the number of points up to the last that a mask marks; none where it marks none."""
-    hits = np.concatenate([[-1], np.flatnonzero(mask)])
-    return np.maximum(hits[np.searchsorted(hits, layout.ends) - 1] + 1, layout.starts) - layout.starts
-
-
-def _majority(layout: Layout, above: Array) -> tuple[Array, Array]:
-    balance = np.cumsum(np.where(above, 1, -1))
-    balance -= layout.spread(np.concatenate([[0], balance])[layout.starts])
-    best = np.maximum(layout.largest(balance, 0), 0).astype(int)  # k = 0 has balance 0
-    hit = balance == layout.spread(best)
-    low, high = _first(layout, hit) + 1, _last(layout, hit)
-    none = np.where(best == 0, 0, layout.counts)
-    crosses = (best > 0) & (high < layout.counts)
-    return np.where(crosses, low, none), np.where(crosses, high, none)
-
-
-def locate(layout: Layout, x: Array, loss: Array, target: float, above: tuple[Array, Array]) -> Array:
-    r"""Return where every run crosses the target: on a straight line in (ln x, ln L) inside the bracket.
-
-    Parameters
-    ----------
-    layout : Layout
-    x, loss : numpy.ndarray
-        Positions and losses of all points.
-    target : float
-    above : tuple of numpy.ndarray
-        See `count_above`; where the two differ, the geometric mean of their crossings is taken.
-
-    Returns
-    -------
-    numpy.ndarray, shape (n_runs,)
-        NaN for runs that do not cross. A bracket that begins at zero is crossed on a straight line in (x, ln L).
-    """
-    low, high = (_cross(layout, x, loss, target, k) for k in above)
-    with np.errstate(invalid="ignore"):
-        return np.where(low == high, low, np.sqrt(low) * np.sqrt(high))
-
-
-def _cross(layout: Layout, x: Array, loss: Array, target: float, above: Array) -> Array:
-    crosses = (above > 0) & (above < layout.counts)
-    right = (layout.starts + above)[crosses]
-    x0, x1, y0, y1 = x[right - 1], x[right], loss[right - 1], loss[right]
-    share = np.log(y0 / target) / np.log(y0 / y1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        curved = x0 * (x1 / x0) ** share
-    result = np.full(len(layout), np.nan)
-    result[crosses] = np.clip(np.where(x0 > 0, curved, share * x1), x0, x1)
-    return result
-
-
+# Columns of which the last point is the value of the finished run.
 _ALONG = ("steps", "tokens", "loss", "flops", "weight_norm")
-"""Columns of which the last point is the value of the finished run."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -143,6 +47,21 @@ class Curves(Shown):
         What `tokens` and `batch` count.
     params_convention : str or None
         What `params` counts, when it is known.
+
+    See Also
+    --------
+    read_curves : Makes them.
+    plots.curves : Draws them.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> rows = [{"run": r, "lr": 0.1, "tokens": t, "loss": 2 + t**-0.5} for r in "ab" for t in (1, 4, 16, 64)]
+    >>> curves = sf.read_curves(rows)
+    >>> len(curves), len(curves.where("tokens > 1").table)
+    (2, 6)
+    >>> curves.final().table["loss"].tolist()
+    [2.125, 2.125]
     """
 
     _points: pd.DataFrame
@@ -210,43 +129,48 @@ class Curves(Shown):
             one with columns that change along the runs, such as ``"lr_share == 1"`` or ``"tokens > 1e8"``, which
             selects points, and leaves out runs without any. `lr` is the peak.
 
+        Returns
+        -------
+        Curves
+            With a note of what was selected.
+
         Raises
         ------
         SweepError
             If the text is not a condition on these columns, or nothing satisfies it.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> rows = [{"run": r, "lr": 0.1, "tokens": t, "loss": 2 + t**-0.5} for r in "ab" for t in (1, 4, 16, 64)]
+        >>> sf.read_curves(rows).where("tokens > 4").runs[["run", "points"]].values.tolist()
+        [['a', 2], ['b', 2]]
         """
         try:
             asked = [column_of(name) for name in names(parse(condition, condition=True))]
             along = [name for name in asked if name in self._points and name not in self._runs]
-            columns = {name: self._column(name, bool(along)) for name in asked if name in self._runs or name in along}
+            columns = {name: self._runs[name].to_numpy() for name in asked if name in self._runs}
+            if along:
+                columns = {name: self._layout.spread(values) for name, values in columns.items()}
+                columns |= {name: self._points[name].to_numpy() for name in along}
             symbols = {symbol: columns[q.column] for symbol, q in BY_SYMBOL.items() if q.column in columns}
             found = evaluate_condition(condition, columns | symbols)
         except LawError as error:
             there = ", ".join(map(str, [*self._runs, *self._points]))
             raise SweepError(f"{error}; the columns of these curves are {there}") from None
-        size = len(self._points) if along else len(self)
+        size, what = (len(self._points), "points") if along else (len(self), "runs")
         keep = np.broadcast_to(np.asarray(found, dtype=bool), size)
         if not keep.any():
-            raise SweepError(f"none of the {size} {'points' if along else 'runs'} satisfies {condition!r}")
-        note = Note("where", f"{int(keep.sum())} of {size} {'points' if along else 'runs'} selected by {condition!r}")
-        return self._select(keep, None, note) if along else self._select(self._layout.spread(keep), keep, note)
-
-    def _column(self, name: str, along: bool) -> Array:
-        if name in self._points and name not in self._runs:
-            return self._points[name].to_numpy()
-        values = self._runs[name].to_numpy()
-        return self._layout.spread(values) if along else values
-
-    def _select(self, keep: Array, runs: Array | None, note: Note) -> Curves:
-        """Keep some points, and of the runs those asked for, else those that have a point left."""
-        layout = self._layout.select(keep)
-        has = layout.counts > 0 if runs is None else runs
-        offsets = np.concatenate([[0], np.cumsum(layout.counts[has])])
+            raise SweepError(f"none of the {size} {what} satisfies {condition!r}")
+        note = Note("where", f"{int(keep.sum())} of {size} {what} selected by {condition!r}")
+        points = keep if along else self._layout.spread(keep)
+        counts = self._layout.select(points).counts
+        runs = counts > 0 if along else keep  # a run selected whole stays, though it may have no point
         return replace(
             self,
-            _points=self._points[keep].reset_index(drop=True),
-            _runs=self._runs[has].reset_index(drop=True),
-            _layout=Layout(offsets),
+            _points=self._points[points].reset_index(drop=True),
+            _runs=self._runs[runs].reset_index(drop=True),
+            _layout=Layout(np.concatenate([[0], np.cumsum(counts[runs])])),
             notes=merge(self.notes, [note]),
         )
 
@@ -259,10 +183,26 @@ class Curves(Shown):
             ``LocalLine(0.2)``, ``MovingAverage(11)``, ``Gaussian(5)``, ``Exponential(5)``: see each for what it does to
             a falling curve. No method reaches across the border of a run.
 
+        Returns
+        -------
+        Curves
+            The same runs and points.
+
         Raises
         ------
         SweepError
             If it is no such method.
+
+        See Also
+        --------
+        LocalLine, MovingAverage, Gaussian, Exponential : The methods.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> rows = [{"run": r, "lr": 0.1, "tokens": t, "loss": 2 + t**-0.5} for r in "ab" for t in (1, 4, 16, 64)]
+        >>> sf.read_curves(rows).smooth(sf.MovingAverage(3)).table["loss"].round(3).tolist()[:4]
+        [3.0, 2.583, 2.292, 2.125]
         """
         if not callable(getattr(method, "smooth", None)) or isinstance(method, type):
             raise SweepError(f"method should be one such as LocalLine(0.2) or MovingAverage(11), found {method!r}")
@@ -292,7 +232,14 @@ class Curves(Shown):
         Raises
         ------
         SweepError
-            If the runs have nothing that tells where they sit in a sweep: no lr, batch, params or tokens.
+            If `share` has no meaning, or nothing tells where the runs sit in a sweep: no lr, batch, params or tokens.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> rows = [{"run": r, "lr": 0.1, "tokens": t, "loss": 2 + t**-0.5} for r in "ab" for t in (1, 4, 16, 64)]
+        >>> sf.read_curves(rows).final(0.8).table["loss"].round(4).tolist()
+        [2.1875, 2.1875]
         """
         if share is not None and not 0 < share <= 1:
             raise SweepError(f"share should be above 0 and at most 1, found {share!r}")
@@ -347,6 +294,10 @@ class Curves(Shown):
         SweepError
             If a target is not a positive number, or `crossing` is none of these.
 
+        See Also
+        --------
+        tradeoff_points : Turns the crossings of several batch sizes into points for a trade-off.
+
         Notes
         -----
         On a noisy curve the first point below the target comes early and the last one above late, the more so the more
@@ -360,10 +311,11 @@ class Curves(Shown):
 
         Examples
         --------
-        >>> from scalefit.loading.read_curves import read_curves
+        >>> import scalefit as sf
         >>> rows = [{"run": "a", "tokens": t, "lr": 0.1, "loss": 2 + t**-0.5} for t in (1, 4, 16, 64)]
-        >>> read_curves(rows).tokens_to_target([2.2, 2.1])[["target", "tokens", "status"]].round(1).to_dict("records")
-        [{'target': 2.2, 'tokens': 27.6, 'status': 'reached'}, {'target': 2.1, 'tokens': 64.0, 'status': 'bound'}]
+        >>> found = sf.read_curves(rows).tokens_to_target([2.2, 2.1])
+        >>> found[["target", "tokens", "status"]].round(1).values.tolist()
+        [[2.2, 27.6, 'reached'], [2.1, 64.0, 'bound']]
         """
         try:
             wanted = np.atleast_1d(np.asarray(targets, dtype=float))

@@ -1,10 +1,8 @@
-"""Where each run's points lie in arrays that hold all runs, one after the other.
-
-Ways to smooth loss curves: what is averaged with what, and what that does to a falling curve.
-"""
+"""Ways to smooth loss curves, on arrays that hold the points of all runs, one run after the other."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -18,21 +16,9 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The points of all runs in one array, run after run.
+    """Where the points of every run lie: run i holds the points ``offsets[i]:offsets[i + 1]``, which may be none."""
 
-    Parameters
-    ----------
-    offsets : numpy.ndarray of int, shape (n_runs + 1,)
-        Run i holds the points ``offsets[i]:offsets[i + 1]``; a run may have none.
-
-    Examples
-    --------
-    >>> layout = Layout.of(np.array([0, 0, 2]), 3)
-    >>> layout.counts.tolist(), layout.code.tolist()
-    ([2, 0, 1], [0, 0, 2])
-    """
-
-    offsets: Array
+    offsets: Array  # (n_runs + 1,)
 
     @classmethod
     def of(cls, code: Array, n_runs: int) -> Layout:
@@ -94,10 +80,9 @@ class Layout:
         return Layout(np.concatenate([[0], np.cumsum(keep)])[self.offsets])
 
 
-_REACH = 4.0
-"""Standard deviations at which a Gaussian kernel is cut."""
-_LIVES = 20
-"""Half-lives after which an exponential kernel is cut: it has fallen to a millionth."""
+# Standard deviations at which a Gaussian kernel is cut, and half-lives after which an exponential one is: it has fallen
+# to a millionth.
+_REACH, _LIVES = 4.0, 20
 
 
 class Smoother(Protocol):
@@ -119,11 +104,28 @@ class MovingAverage:
     trailing : bool
         False for a window around the point (an odd number of points), True for one that ends at it.
 
+    Raises
+    ------
+    SweepError
+        If `points` is no positive whole number, or an even one of a centred window.
+
+    See Also
+    --------
+    Curves.smooth : Applies it.
+    LocalLine : Does not bend a falling curve.
+
     Notes
     -----
     At the ends of a run a centred window shrinks on both sides alike, so that it stays centred: the first and the last
     point are kept as they are. A trailing window is cut where the run begins. A trailing mean of n points shows the
     loss of (n - 1)/2 points ago: it lags, and crosses a target late.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> rows = [{"run": "a", "lr": 0.1, "tokens": t, "loss": 2 + 1 / t} for t in (1, 2, 4, 8, 16)]
+    >>> sf.read_curves(rows).smooth(sf.MovingAverage(3)).table["loss"].round(3).tolist()
+    [3.0, 2.583, 2.292, 2.146, 2.062]
     """
 
     points: int
@@ -156,10 +158,27 @@ class Gaussian:
     width : float
         Standard deviation, in points.
 
+    Raises
+    ------
+    SweepError
+        If `width` is not a positive number.
+
+    See Also
+    --------
+    Curves.smooth : Applies it.
+    LocalLine : Does not bend a falling curve.
+
     Notes
     -----
     The kernel is cut at four standard deviations, and at the ends of a run, where its weights are divided by their
     sum: the mean is then one-sided, too low at the beginning of a falling curve and too high at its end.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> rows = [{"run": "a", "lr": 0.1, "tokens": t, "loss": 2 + 1 / t} for t in (1, 2, 4, 8, 16)]
+    >>> sf.read_curves(rows).smooth(sf.Gaussian(1)).table["loss"].round(3).tolist()
+    [2.763, 2.541, 2.311, 2.167, 2.102]
     """
 
     width: float
@@ -169,9 +188,7 @@ class Gaussian:
 
     def smooth(self, layout: Layout, x: Array, loss: Array) -> Array:
         """Return the means; see `Smoother`."""
-        reach = min(int(np.ceil(_REACH * self.width)), int(layout.counts.max(initial=1)))
-        lag = np.arange(-reach, reach + 1)
-        return _convolve(layout, loss, np.exp(-0.5 * (lag / self.width) ** 2), reach)
+        return _convolve(layout, loss, lambda lag: np.exp(-0.5 * (lag / self.width) ** 2), _REACH * self.width)
 
 
 @dataclass(frozen=True)
@@ -183,10 +200,27 @@ class Exponential:
     halflife : float
         In points.
 
+    Raises
+    ------
+    SweepError
+        If `halflife` is not a positive number.
+
+    See Also
+    --------
+    Curves.smooth : Applies it.
+    LocalLine : Has no lag.
+
     Notes
     -----
     What trackers call exponential moving average, with the weights divided by their sum at the beginning of a run. It
     lags by about 1.44 half-lives, and crosses a target that much late. The kernel is cut after twenty half-lives.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> rows = [{"run": "a", "lr": 0.1, "tokens": t, "loss": 2 + 1 / t} for t in (1, 2, 4, 8, 16)]
+    >>> sf.read_curves(rows).smooth(sf.Exponential(1)).table["loss"].round(3).tolist()
+    [3.0, 2.667, 2.429, 2.267, 2.161]
     """
 
     halflife: float
@@ -196,9 +230,11 @@ class Exponential:
 
     def smooth(self, layout: Layout, x: Array, loss: Array) -> Array:
         """Return the means; see `Smoother`."""
-        reach = min(int(np.ceil(_LIVES * self.halflife)), int(layout.counts.max(initial=1)))
-        kernel = np.concatenate([np.zeros(reach), 0.5 ** (np.arange(reach + 1) / self.halflife)])
-        return _convolve(layout, loss, kernel, reach)
+
+        def weight(lag: Array) -> Array:
+            return np.where(lag >= 0, 0.5 ** (np.maximum(lag, 0) / self.halflife), 0.0)
+
+        return _convolve(layout, loss, weight, _LIVES * self.halflife)
 
 
 @dataclass(frozen=True)
@@ -210,10 +246,27 @@ class LocalLine:
     share : float
         The window reaches from x/(1 + share) to x (1 + share), in data (in steps where data are not known).
 
+    Raises
+    ------
+    SweepError
+        If `share` is not a positive number.
+
+    See Also
+    --------
+    Curves.smooth : Applies it.
+    MovingAverage, Gaussian, Exponential : Simpler, and biased where the curve bends.
+
     Notes
     -----
     A line has no lag, and a power law is a line in these coordinates, so a falling curve is bent little, also at its
     ends. Windows with fewer than three points, or all at one x, leave the point as it is, and so does x = 0.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> rows = [{"run": "a", "lr": 0.1, "tokens": t, "loss": 2 + 1 / t} for t in (1, 2, 4, 8, 16)]
+    >>> sf.read_curves(rows).smooth(sf.LocalLine(1.5)).table["loss"].round(3).tolist()
+    [3.0, 2.565, 2.286, 2.144, 2.062]
     """
 
     share: float = 0.2
@@ -262,12 +315,16 @@ def _window(layout: Layout, u: Array, half: float) -> tuple[Array, Array]:
     return low, high
 
 
-def _convolve(layout: Layout, loss: Array, kernel: Array, reach: int) -> Array:
-    """Return weighted means over each run's own points: runs are laid out with gaps that no kernel bridges."""
+def _convolve(layout: Layout, loss: Array, weight: Callable[[Array], Array], reach: float) -> Array:
+    """Return means weighted by the lag in points, over each run's own points."""
     from scipy.signal import oaconvolve
 
+    most = min(int(np.ceil(reach)), int(layout.counts.max(initial=1)))
+    kernel = weight(np.arange(-most, most + 1))
+    # Runs are laid out with gaps that no kernel bridges; sums are of departures from each run's first loss, which keeps
+    # the rounding of the transform small.
     level = layout.spread(layout.at_start(loss))
-    place = np.arange(len(loss)) + reach * layout.code
-    padded, there = np.zeros((2, len(loss) + reach * len(layout)))
+    place = np.arange(len(loss)) + most * layout.code
+    padded, there = np.zeros((2, len(loss) + most * len(layout)))
     padded[place], there[place] = loss - level, 1.0
     return level + oaconvolve(padded, kernel, "same")[place] / oaconvolve(there, kernel, "same")[place]

@@ -18,8 +18,13 @@ Floats = NDArray[np.float64]
 
 NORMS = ("weight_norm", "equilibrium")
 
-_STEP = 1e-4  # nats over which the slope of a norm law in ln lr is taken
+# Nats over which the slope of a norm law in ln lr is taken: rounding and curvature both stay below 1e-8.
+_STEP = 1e-4
+
 _ROUNDS = 200
+
+# Columns of a prediction that are rates.
+_PREDICTED = ("prediction", "lo", "hi")
 
 
 def effective_lr(sweep: Sweep, *, norm: str = "weight_norm") -> Sweep:
@@ -46,6 +51,10 @@ def effective_lr(sweep: Sweep, *, norm: str = "weight_norm") -> Sweep:
     SweepError
         If a column is missing, or a run that finished has no positive norm or decay; if lr is already effective.
 
+    See Also
+    --------
+    from_effective : The way back.
+
     Notes
     -----
     The step of an Adam-like optimizer has a size of its own, so the rate relative to the weights is eta over their
@@ -61,8 +70,10 @@ def effective_lr(sweep: Sweep, *, norm: str = "weight_norm") -> Sweep:
 
     Examples
     --------
+    >>> import pandas as pd
+    >>> import scalefit as sf
     >>> runs = pd.DataFrame({"lr": [1e-3, 4e-3], "weight_decay": 0.1, "params": 1e8, "loss": [3.1, 3.0]})
-    >>> effective_lr(Sweep.from_frame(runs), norm="equilibrium").table["lr"].tolist()
+    >>> sf.effective_lr(sf.read_sweep(runs), norm="equilibrium").table["lr"].round(9).tolist()
     [0.01, 0.02]
     """
     if not isinstance(sweep, Sweep):
@@ -84,7 +95,7 @@ def effective_lr(sweep: Sweep, *, norm: str = "weight_norm") -> Sweep:
     effective = rate / by if norm == "weight_norm" else np.sqrt(rate * by)
     return Sweep.from_frame(
         kept.assign(lr=effective, lr_nominal=rate),
-        notes=(*sweep.notes, *_remarks(kept, norm, int((~known).sum()))),
+        notes=(*sweep.notes, *_notes(kept, norm, int((~known).sum()))),
         source=sweep.source,
         rtol=sweep.rtol,
         params_convention=sweep.params_convention,
@@ -131,20 +142,32 @@ def from_effective(
     FitError
         If the norm law is not one for `weight_norm`, or grows with lr so fast that no rate fits.
 
+    See Also
+    --------
+    effective_lr : The way there.
+
     Examples
     --------
-    >>> from_effective([0.01, 0.02], weight_decay=0.1).round(6).tolist()
+    >>> import scalefit as sf
+    >>> sf.from_effective([0.01, 0.02], weight_decay=0.1).round(6).tolist()
     [0.001, 0.004]
     """
     if (weight_decay is None) == (weight_norm is None):
         raise SweepError("give one way back: weight_decay= (equilibrium) or weight_norm= (measured norm)")
-    if isinstance(effective, pd.DataFrame):
-        return _convert_prediction(effective, weight_decay, weight_norm, level, inputs)
-    rates = _positive("the effective learning rate", effective)
     if isinstance(weight_norm, Fit):
-        return _solve(rates, weight_norm, _norm_inputs(weight_norm, {}, inputs))
-    _check_no_inputs(inputs)
-    return _convert(rates, weight_decay, weight_norm)
+        return _convert_by_law(effective, weight_norm, level, inputs)
+    if inputs:
+        raise SweepError(f"only a norm law takes inputs, found {', '.join(inputs)}")
+    name, divided = ("weight_decay", True) if weight_decay is not None else ("weight_norm", False)
+    by = _positive(name, weight_decay if divided else weight_norm)
+
+    def convert(rates: Floats) -> Floats:
+        return np.asarray(rates**2 / by if divided else rates * by)
+
+    if isinstance(effective, pd.DataFrame):
+        _check_prediction(effective)
+        return effective.assign(**{name: convert(effective[name].to_numpy(float)) for name in _PREDICTED})
+    return convert(_positive("the effective learning rate", effective))
 
 
 def _check_known(sweep: Sweep, column: str, given: Floats, known: NDArray[np.bool_]) -> None:
@@ -160,7 +183,7 @@ def _check_known(sweep: Sweep, column: str, given: Floats, known: NDArray[np.boo
         raise SweepError(f"no run of {sweep.source} has a positive {column}")
 
 
-def _remarks(kept: pd.DataFrame, norm: str, dropped: int) -> list[Note]:
+def _notes(kept: pd.DataFrame, norm: str, dropped: int) -> list[Note]:
     formula = "lr / weight_norm" if norm == "weight_norm" else "sqrt(lr * weight_decay), up to a constant factor"
     notes = [Note("effective_lr", f"lr is the effective learning rate {formula}; as set it is in lr_nominal")]
     if dropped:
@@ -182,37 +205,29 @@ def _positive(what: str, given: Any) -> Floats:
     return numbers
 
 
-def _convert(rates: Floats, weight_decay: Any, weight_norm: Any) -> Floats:
-    if weight_decay is not None:
-        return np.asarray(rates**2 / _positive("weight_decay", weight_decay))
-    return np.asarray(rates * _positive("weight_norm", weight_norm))
-
-
-def _check_no_inputs(inputs: dict[str, Any]) -> None:
-    if inputs:
-        raise SweepError(f"only a norm law takes inputs, found {', '.join(inputs)}")
-
-
-def _convert_prediction(
-    table: pd.DataFrame, weight_decay: Any, weight_norm: Any, level: float, inputs: dict[str, Any]
-) -> pd.DataFrame:
-    columns = ["prediction", "lo", "hi"]
-    if missing := [name for name in columns if name not in table]:
+def _check_prediction(table: pd.DataFrame) -> None:
+    if missing := [name for name in _PREDICTED if name not in table]:
         raise SweepError(f"expected a prediction by Fit.predict, found a table without {', '.join(missing)}")
-    rates = _positive("prediction", table["prediction"])
-    if not isinstance(weight_norm, Fit):
-        _check_no_inputs(inputs)
-        return table.assign(**{n: _convert(table[n].to_numpy(float), weight_decay, weight_norm) for n in columns})
-    given = _norm_inputs(weight_norm, table, inputs)
-    eta = _solve(rates, weight_norm, given)
-    slope = _slope(weight_norm, given, eta)
-    norm = _predict_norm(weight_norm, given, eta, level)
+    _positive("prediction", table["prediction"])
+
+
+def _convert_by_law(effective: Any, law: Fit, level: float, inputs: dict[str, Any]) -> Any:
+    """Convert rates, or a prediction of them, by a law for the norm."""
+    if not isinstance(effective, pd.DataFrame):
+        rates = _positive("the effective learning rate", effective)
+        return _solve(rates, law, _norm_inputs(law, {}, inputs))
+    _check_prediction(effective)
+    rates, given = effective["prediction"].to_numpy(float), _norm_inputs(law, effective, inputs)
+    eta = _solve(rates, law, given)
+    names = [column_of(name) for name in law.law.inputs]
+    norm = law.predict(pd.DataFrame({name: eta if name == "lr" else given[name] for name in names}), level=level)
     spread = {}
     for name in ("lo", "hi"):
-        own = np.log(table[name].to_numpy(float) / rates)
+        own = np.log(effective[name].to_numpy(float) / rates)
         shared = np.log(norm[name].to_numpy(float) / norm["prediction"].to_numpy(float))
-        spread[name] = eta * np.exp(np.sign(own) * np.hypot(own, shared) / (1 - slope))
-    return table.assign(prediction=eta, **spread)
+        # ln lr = ln rate + ln norm(lr): an error on the right is magnified by 1 / (1 - slope of the norm in lr).
+        spread[name] = eta * np.exp(np.sign(own) * np.hypot(own, shared) / (1 - _slope(law, given, np.log(eta))))
+    return effective.assign(prediction=eta, **spread)
 
 
 def _norm_inputs(law: Fit, table: Any, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -234,9 +249,8 @@ def _log_norm(law: Fit, given: dict[str, Any], log_lr: Floats) -> Floats:
         return np.log(law.law(law.values, given | {"lr": np.exp(log_lr)}))
 
 
-def _slope(law: Fit, given: dict[str, Any], lr: Floats) -> Floats:
-    """Return d ln norm / d ln lr."""
-    at = np.log(lr)
+def _slope(law: Fit, given: dict[str, Any], at: Floats) -> Floats:
+    """Return d ln norm / d ln lr at a log learning rate."""
     return (_log_norm(law, given, at + _STEP) - _log_norm(law, given, at - _STEP)) / (2 * _STEP)
 
 
@@ -247,7 +261,7 @@ def _solve(rates: Floats, law: Fit, given: dict[str, Any]) -> Floats:
     at = np.array(target)
     for _ in range(_ROUNDS):
         gap = target + _log_norm(law, given, at) - at
-        steep = 1 - _slope(law, given, np.exp(at))
+        steep = 1 - _slope(law, given, at)
         if not (np.isfinite(gap) & (steep > 0)).all():
             raise FitError(f"{law.law.formula!r} grows as fast as lr, or is not positive: no rate fits it")
         at = at + np.clip(gap / steep, -5.0, 5.0)
@@ -255,8 +269,3 @@ def _solve(rates: Floats, law: Fit, given: dict[str, Any]) -> Floats:
             return np.exp(at)
     worst = format_number(float(np.exp(np.ravel(at)[np.argmax(np.abs(gap))])))
     raise FitError(f"no lr satisfies lr = effective lr * norm(lr); the search stopped near {worst}")
-
-
-def _predict_norm(law: Fit, given: dict[str, Any], lr: Floats, level: float) -> pd.DataFrame:
-    names = [column_of(name) for name in law.law.inputs]
-    return law.predict(pd.DataFrame({name: lr if name == "lr" else given[name] for name in names}), level=level)

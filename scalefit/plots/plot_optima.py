@@ -11,10 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from scalefit.errors import SweepError
-from scalefit.optima.basin import Basin
 from scalefit.optima.basin_shape import bend
 from scalefit.optima.find_optima import Optima, find_optima
-from scalefit.optima.parabola import Parabola
+from scalefit.optima.optimum_estimators import Basin, Parabola
 from scalefit.plots._style import QUIET, ROLES, Look, draw_marks, family, star
 from scalefit.plots.axes import expect, key, label_ends, panel
 from scalefit.plots.scales import name_rows, name_value, rows_at, widen, write_value

@@ -25,9 +25,9 @@ from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
 from scalefit.laws.formula import Law
-from scalefit.optima.basin import Basin
-from scalefit.optima.cells import Block, Extraction
+from scalefit.optima.cells import Cells, Estimates
 from scalefit.optima.find_optima import Optima, find_optima
+from scalefit.optima.optimum_estimators import Basin
 from scalefit.refitting.records import Finding
 from scalefit.refitting.settings import Analysis
 from scalefit.selection.choose_law import Choice, choose_law, usual_laws
@@ -47,19 +47,19 @@ class Remembered:
     """
 
     method: Basin
-    _known: list[tuple[Block, Extraction]] = field(default_factory=list, compare=False)
+    _known: list[tuple[Cells, Estimates]] = field(default_factory=list, compare=False)
 
     @property
     def level(self) -> float:
         """Coverage of the intervals."""
         return self.method.level
 
-    def extract(self, block: Block) -> Extraction:
+    def estimate(self, block: Cells) -> Estimates:
         """Return what the method says of these cells."""
         for asked, answer in self._known:
             if _same(asked, block):
                 return answer
-        answer = self.method.extract(block)
+        answer = self.method.estimate(block)
         self._known.append((block, answer))
         return answer
 
@@ -67,7 +67,7 @@ class Remembered:
         return repr(self.method)
 
 
-def _same(one: Block, other: Block) -> bool:
+def _same(one: Cells, other: Cells) -> bool:
     if one.tolerance != other.tolerance:
         return False
     pairs = ((getattr(block, name) for block in (one, other)) for name in ("x", "loss"))

@@ -13,9 +13,7 @@ from scalefit.backtesting.competitors import Custom, Entrant
 from scalefit.backtesting.folds import check_holdout
 from scalefit.backtesting.usual_competitors import REFERENCES, Baseline, published_entrant
 from scalefit.errors import LawError, SweepError
-from scalefit.optima.basin import Basin
-from scalefit.optima.grid_minimum import NearMinimum
-from scalefit.optima.parabola import Parabola
+from scalefit.optima.optimum_estimators import Basin, NearMinimum, Parabola
 from scalefit.simulation import Design, Truth, simulate_sweep
 from scalefit.sweep import Sweep
 

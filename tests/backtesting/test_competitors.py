@@ -21,8 +21,7 @@ from scalefit.errors import FitError, LawError, ScalefitError, SweepError
 from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.laws.published import get_published
 from scalefit.optima.find_optima import find_optima
-from scalefit.optima.grid_minimum import GridMinimum, NearMinimum
-from scalefit.optima.parabola import Parabola
+from scalefit.optima.optimum_estimators import GridMinimum, NearMinimum, Parabola
 from scalefit.simulation import Design, Truth, simulate_sweep
 from scalefit.sweep import Sweep
 

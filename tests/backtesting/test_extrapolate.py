@@ -18,7 +18,7 @@ from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
 from scalefit.optima.find_optima import find_optima
-from scalefit.optima.parabola import Parabola
+from scalefit.optima.optimum_estimators import Parabola
 from scalefit.selection.average_laws import average_laws
 from scalefit.simulation import simulate_sweep
 from scalefit.surface.fit_surface import fit_surface

@@ -16,9 +16,8 @@ from scalefit.errors import FitError, SweepError
 from scalefit.fitting.censoring import estimate, log_likelihood
 from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
-from scalefit.optima.basin import Basin
 from scalefit.optima.find_optima import find_optima
-from scalefit.optima.grid_minimum import GridMinimum, NearMinimum
+from scalefit.optima.optimum_estimators import Basin, GridMinimum, NearMinimum
 from scalefit.selection.compare import compare
 from scalefit.solvers.losses import Huber
 from scalefit.sweep import Sweep

@@ -16,7 +16,7 @@ from scalefit.fitting.fit_result import Fit
 from scalefit.laws.published import get_published
 from scalefit.loading.read_sweep import read_sweep
 from scalefit.optima.find_optima import find_optima
-from scalefit.optima.grid_minimum import NearMinimum
+from scalefit.optima.optimum_estimators import NearMinimum
 from scalefit.sweep import Sweep
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from scalefit.optima.basin import Basin
-from scalefit.optima.cells import Block
+from scalefit.optima.cells import Cells
+from scalefit.optima.optimum_estimators import Basin
 from scalefit.refitting.study import Remembered
 
 
@@ -17,11 +17,11 @@ from scalefit.refitting.study import Remembered
 class Counted(Basin):
     """A `Basin` that notes what it is asked."""
 
-    asked: list[Block] = field(default_factory=list)
+    asked: list[Cells] = field(default_factory=list)
 
-    def extract(self, block):
+    def estimate(self, block):
         self.asked.append(block)
-        return super().extract(block)
+        return super().estimate(block)
 
 
 @pytest.fixture
@@ -31,11 +31,11 @@ def block():
     loss = 3 + 0.02 * (x - np.array([[-6.2], [-5.9], [-5.5]])) ** 2
     loss += 1e-4 * np.random.default_rng(0).standard_normal(loss.shape)
     loss[2, 5] = loss[2, 6] = x[2, 6] = np.nan
-    return Block(x[:, :, None], loss)
+    return Cells(x[:, :, None], loss)
 
 
 def copied(block):
-    return Block(block.x.copy(), block.loss.copy(), block.rtol)
+    return Cells(block.x.copy(), block.loss.copy(), block.rtol)
 
 
 def check_same(found, expected):
@@ -46,9 +46,9 @@ def check_same(found, expected):
 def test_the_same_cells_are_read_once(block):
     method = Counted()
     memory = Remembered(method)
-    first = memory.extract(block)
-    check_same(first, Basin().extract(block))
-    assert memory.extract(copied(block)) is first
+    first = memory.estimate(block)
+    check_same(first, Basin().estimate(block))
+    assert memory.estimate(copied(block)) is first
     assert len(method.asked) == 1
 
 
@@ -69,18 +69,18 @@ def moved(block):
 
 
 def fewer(block):
-    return Block(block.x[:2], block.loss[:2], block.rtol)
+    return Cells(block.x[:2], block.loss[:2], block.rtol)
 
 
 @pytest.mark.parametrize("change", [lower, diverged, moved, fewer])
 def test_other_cells_have_their_own_answer(block, change):
     method = Counted()
     memory = Remembered(method)
-    first, other = memory.extract(block), memory.extract(change(block))
-    check_same(other, Basin().extract(change(block)))
+    first, other = memory.estimate(block), memory.estimate(change(block))
+    check_same(other, Basin().estimate(change(block)))
     assert len(method.asked) == 2
-    assert memory.extract(copied(block)) is first, "the first are forgotten when others are asked for"
-    assert memory.extract(change(block)) is other
+    assert memory.estimate(copied(block)) is first, "the first are forgotten when others are asked for"
+    assert memory.estimate(change(block)) is other
 
 
 def test_it_passes_for_the_method_it_remembers_for():

@@ -14,7 +14,7 @@ from browsing import browser, drive, visit
 from refitting_samples import QUICK, runs, write_sweeps
 
 from scalefit.errors import FitError
-from scalefit.optima.basin import Basin
+from scalefit.optima.optimum_estimators import Basin
 from scalefit.plots.plot_optima import basins
 from scalefit.refitting._refit import refit
 from scalefit.refitting.figures import draw, inline

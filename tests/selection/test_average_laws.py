@@ -11,9 +11,8 @@ from scalefit.backtesting.competitors import Entrant, label
 from scalefit.backtesting.usual_competitors import surface_or_average, usual_competitors
 from scalefit.errors import ExtrapolationWarning, FitError, LawError
 from scalefit.fitting.fit_result import Fit
-from scalefit.optima.basin import Basin
 from scalefit.optima.find_optima import find_optima
-from scalefit.optima.grid_minimum import GridMinimum, NearMinimum
+from scalefit.optima.optimum_estimators import Basin, GridMinimum, NearMinimum
 from scalefit.selection.average_laws import Average, average_laws
 from scalefit.simulation import Design, Truth, simulate_sweep
 from scalefit.surface.fit_surface import fit_surface

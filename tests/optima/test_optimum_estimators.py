@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalefit.errors import SweepError
-from scalefit.optima.cells import Block, average, pad, repeats
-from scalefit.optima.grid_minimum import GridMinimum, NearMinimum
-from scalefit.optima.parabola import Parabola
+from scalefit.optima.cells import Cells, average, pad, repeats
+from scalefit.optima.optimum_estimators import GridMinimum, NearMinimum, Parabola
 
 LR = 2.0 ** np.arange(-13, -6)
 METHODS = (GridMinimum(), NearMinimum(), Parabola())
@@ -21,7 +20,7 @@ def one_cell(lr, loss):
 
 
 def basins(cells, levels, step, asymmetry, noise, seed, curvature=0.041, floor=3.0):
-    """Simulate cells of one axis; the optima lie away from the ends. Returns the optima (ln) and the block."""
+    """Simulate cells of one axis; the optima lie away from the ends. Returns the optima (ln) and the cells."""
     rng = np.random.default_rng(seed)
     x = np.arange(levels) * step * np.log(2)
     margin = step * np.log(2) * (2 if levels > 7 else 1.2)
@@ -29,17 +28,17 @@ def basins(cells, levels, step, asymmetry, noise, seed, curvature=0.041, floor=3
     u = x - optimum[:, None]
     shape = (np.expm1(asymmetry * u) - asymmetry * u) / asymmetry**2 if asymmetry else u**2 / 2
     loss = floor + curvature * shape + floor * noise * rng.standard_normal(u.shape)
-    return optimum, Block(np.broadcast_to(x[None, :, None], (*u.shape, 1)).copy(), loss)
+    return optimum, Cells(np.broadcast_to(x[None, :, None], (*u.shape, 1)).copy(), loss)
 
 
 def status(method, lr, loss):
-    return method.extract(one_cell(lr, loss)).status[0, 0]
+    return method.estimate(one_cell(lr, loss)).status[0, 0]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_clean_basin_is_interior_and_found_within_a_level(method):
     best = 1.3e-3
-    found = method.extract(one_cell(LR, 3 + 0.02 * np.log(LR / best) ** 2))
+    found = method.estimate(one_cell(LR, 3 + 0.02 * np.log(LR / best) ** 2))
     assert found.status[0, 0] == "interior"
     assert abs(found.value[0, 0] - np.log(best)) < np.log(2)
     assert found.lo[0, 0] <= found.value[0, 0] <= found.hi[0, 0]
@@ -47,7 +46,7 @@ def test_a_clean_basin_is_interior_and_found_within_a_level(method):
 
 def test_the_parabola_is_exact_on_a_parabola():
     best, h = 1.3e-3, 0.04
-    found = Parabola().extract(one_cell(LR, 3 + h / 2 * np.log(LR / best) ** 2))
+    found = Parabola().estimate(one_cell(LR, 3 + h / 2 * np.log(LR / best) ** 2))
     assert found.value[0, 0] == pytest.approx(np.log(best), abs=1e-9)
     assert found.curvature[0, 0] == pytest.approx(h, rel=1e-9)
     assert found.loss[0] == pytest.approx(3, abs=1e-10)
@@ -56,7 +55,7 @@ def test_the_parabola_is_exact_on_a_parabola():
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_monotone_basin_is_an_edge_with_the_open_side_open(method, sign):
-    found = method.extract(one_cell(LR, 3 - sign * 0.05 * np.log(LR)))
+    found = method.estimate(one_cell(LR, 3 - sign * 0.05 * np.log(LR)))
     assert found.status[0, 0] == "edge"
     assert np.exp(found.value[0, 0]) == pytest.approx(LR[-1] if sign > 0 else LR[0])
     assert (found.hi if sign > 0 else found.lo)[0, 0] == sign * np.inf
@@ -67,21 +66,21 @@ def test_a_monotone_basin_is_an_edge_with_the_open_side_open(method, sign):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_concave_cell_never_reports_its_maximum(method):
     top = LR[2]
-    found = method.extract(one_cell(LR, 3 - 0.02 * np.log(LR / top) ** 2))
+    found = method.estimate(one_cell(LR, 3 - 0.02 * np.log(LR / top) ** 2))
     assert found.status[0, 0] == "edge"
     assert np.exp(found.value[0, 0]) == pytest.approx(LR[-1])
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_optimum_beyond_the_grid_is_a_bound_at_its_end(method):
-    found = method.extract(one_cell(LR, 3 + 0.02 * np.log(LR / (6 * LR[-1])) ** 2))
+    found = method.estimate(one_cell(LR, 3 + 0.02 * np.log(LR / (6 * LR[-1])) ** 2))
     assert found.status[0, 0] == "edge"
     assert (np.exp(found.value[0, 0]), found.hi[0, 0]) == (pytest.approx(LR[-1]), np.inf)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_equal_losses_are_flat_and_have_no_value(method):
-    found = method.extract(one_cell(LR, np.full(7, 3.0)))
+    found = method.estimate(one_cell(LR, np.full(7, 3.0)))
     assert found.status[0, 0] == "flat"
     assert np.isnan(found.value[0, 0])
     assert (found.lo[0, 0], found.hi[0, 0]) == (-np.inf, np.inf)
@@ -90,8 +89,8 @@ def test_equal_losses_are_flat_and_have_no_value(method):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("noise", [1e-4, 3e-3])
 def test_noise_alone_is_hardly_ever_an_optimum(method, noise):
-    _, block = basins(200, 8, 0.5, 0.0, noise, seed=3, curvature=0.0)
-    assert (method.extract(block).status == "interior").mean() < 0.1
+    _, cells = basins(200, 8, 0.5, 0.0, noise, seed=3, curvature=0.0)
+    assert (method.estimate(cells).status == "interior").mean() < 0.1
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -109,7 +108,7 @@ def test_three_blown_up_runs_of_twelve_do_not_drag_the_optimum(method):
     loss[-3:] = [7.5, 9.0, 10.5]
     naive = np.polyfit(np.log(lr), loss, 2)
     assert np.exp(-naive[1] / 2 / naive[0]) < 1.3e-3
-    found = method.extract(one_cell(lr, loss))
+    found = method.estimate(one_cell(lr, loss))
     assert found.status[0, 0] == "interior"
     assert abs(np.log2(np.exp(found.value[0, 0]) / 2e-3)) < (0.01 if isinstance(method, Parabola) else 0.3)
 
@@ -125,21 +124,21 @@ def test_a_diverged_neighbour_bounds_the_axis(method):
 def test_a_vertex_beyond_a_diverged_run_is_bounded_by_it():
     loss = 3 + 0.02 * np.log(LR / LR[6]) ** 2
     loss[4:] = np.nan
-    found = Parabola().extract(one_cell(LR, loss))
+    found = Parabola().estimate(one_cell(LR, loss))
     assert found.status[0, 0] == "edge"
     assert np.exp([found.value[0, 0], found.lo[0, 0], found.hi[0, 0]]) == pytest.approx([LR[3], LR[2], LR[4]])
 
 
 def test_a_tie_gives_the_middle_not_the_first_row():
     loss = [3.2, 3.0, 3.1, 3.0, 3.2]
-    found = GridMinimum().extract(one_cell(LR[:5], loss))
+    found = GridMinimum().estimate(one_cell(LR[:5], loss))
     assert np.exp(found.value[0, 0]) == pytest.approx(LR[2])
     assert np.exp([found.lo[0, 0], found.hi[0, 0]]) == pytest.approx([LR[0], LR[4]])
     assert [note.code for note in found.notes] == ["ties"]
 
 
 def test_the_near_minimum_set_keeps_exactly_the_runs_within_its_excess():
-    found = NearMinimum(0.01).extract(one_cell(LR[:5], [3.5, 3.029, 3.0, 3.0301, 3.5]))
+    found = NearMinimum(0.01).estimate(one_cell(LR[:5], [3.5, 3.029, 3.0, 3.0301, 3.5]))
     assert found.weight[0] == 2
     assert found.value[0, 0] == pytest.approx(np.log(LR[1:3]).mean())
     assert np.exp([found.lo[0, 0], found.hi[0, 0]]) == pytest.approx(LR[1:3])
@@ -147,13 +146,13 @@ def test_the_near_minimum_set_keeps_exactly_the_runs_within_its_excess():
 
 
 def test_a_near_minimum_set_that_touches_the_end_is_a_point_with_an_open_side():
-    found = NearMinimum(0.01).extract(one_cell(LR[:5], [3.5, 3.4, 3.2, 3.0, 3.01]))
+    found = NearMinimum(0.01).estimate(one_cell(LR[:5], [3.5, 3.4, 3.2, 3.0, 3.01]))
     assert (found.status[0, 0], found.hi[0, 0]) == ("interior", np.inf)
     assert [note.code for note in found.notes] == ["touching"]
 
 
 def test_three_runs_have_a_vertex_but_no_error():
-    found = Parabola().extract(one_cell(LR[:3], [3.02, 3.0, 3.01]))
+    found = Parabola().estimate(one_cell(LR[:3], [3.02, 3.0, 3.01]))
     assert found.status[0, 0] == "interior"
     assert np.isnan(found.stderr[0, 0])
     assert np.exp([found.lo[0, 0], found.hi[0, 0]]) == pytest.approx([LR[0], LR[2]])
@@ -161,14 +160,14 @@ def test_three_runs_have_a_vertex_but_no_error():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_units_and_row_order_change_nothing(method):
-    _, block = basins(30, 7, 1.0, 0.8, 1e-3, seed=5)
+    _, cells = basins(30, 7, 1.0, 0.8, 1e-3, seed=5)
     cell = np.repeat(np.arange(30), 7)
-    x, loss = block.x.reshape(-1, 1), block.loss.ravel()
-    base = method.extract(pad(cell, x, loss, 30))
+    x, loss = cells.x.reshape(-1, 1), cells.loss.ravel()
+    base = method.estimate(pad(cell, x, loss, 30))
     order = np.random.default_rng(0).permutation(len(cell))
-    mixed = method.extract(pad(cell[order], x[order], loss[order], 30))
-    moved = method.extract(pad(cell, x + np.log(1000.0), loss, 30))
-    scaled = method.extract(pad(cell, x, loss * 1.4427, 30))
+    mixed = method.estimate(pad(cell[order], x[order], loss[order], 30))
+    moved = method.estimate(pad(cell, x + np.log(1000.0), loss, 30))
+    scaled = method.estimate(pad(cell, x, loss * 1.4427, 30))
     for name in ("value", "lo", "hi", "stderr", "curvature", "loss", "weight"):
         assert np.array_equal(getattr(base, name), getattr(mixed, name), equal_nan=True)
     np.testing.assert_allclose(moved.value, base.value + np.log(1000.0), rtol=0, atol=1e-9)
@@ -184,9 +183,9 @@ def test_ragged_cells_are_as_if_alone_for_methods_that_pool_nothing():
     cell = np.repeat(np.arange(4), sizes)
     x = np.concatenate([np.arange(n) * 0.7 for n in sizes])[:, None]
     loss = 3 + 0.05 * (x[:, 0] - 0.8) ** 2 + 0.001 * rng.standard_normal(len(x))
-    together = NearMinimum().extract(pad(cell, x, loss, 4))
+    together = NearMinimum().estimate(pad(cell, x, loss, 4))
     for k in range(4):
-        alone = NearMinimum().extract(pad(np.zeros(sizes[k], dtype=int), x[cell == k], loss[cell == k], 1))
+        alone = NearMinimum().estimate(pad(np.zeros(sizes[k], dtype=int), x[cell == k], loss[cell == k], 1))
         assert np.array_equal(alone.value[0], together.value[k], equal_nan=True)
     assert together.status[:, 0].tolist() == ["interior", "interior", "interior", "too_few"]
 
@@ -220,7 +219,7 @@ def test_a_tilted_basin_over_two_axes_is_found_also_without_a_corner():
     cell, x, loss = grid_2d()
     kept = ~((x[:, 0] > -4.5) & (x[:, 1] > 13))
     for rows in (slice(None), kept):
-        found = Parabola().extract(pad(cell[rows], x[rows], loss[rows], 1))
+        found = Parabola().estimate(pad(cell[rows], x[rows], loss[rows], 1))
         np.testing.assert_allclose(found.value[0], [-6.3, 12.2], atol=1e-8)
         assert found.status.tolist() == [["interior", "interior"]]
     assert found.curvature[0, 0] == pytest.approx(0.04, rel=1e-6)
@@ -229,13 +228,13 @@ def test_a_tilted_basin_over_two_axes_is_found_also_without_a_corner():
 def test_over_two_axes_each_has_its_own_status():
     cell, x, loss = grid_2d(best=(-2.0, 12.2), tilt=0.0)
     for method in METHODS:
-        found = method.extract(pad(cell, x, loss, 1))
+        found = method.estimate(pad(cell, x, loss, 1))
         assert found.status.tolist() == [["edge", "interior"]]
 
 
 def test_the_two_axis_interval_covers():
     cell, x, loss = grid_2d(noise=0.003, cells=300, seed=4)
-    found = Parabola().extract(pad(cell, x, loss, 300))
+    found = Parabola().estimate(pad(cell, x, loss, 300))
     inside = (found.lo <= [-6.3, 12.2]) & (found.hi >= [-6.3, 12.2])
     assert (found.status == "interior").all()
     assert 0.92 < inside.mean() < 0.99
@@ -246,8 +245,8 @@ def test_the_two_axis_interval_covers():
 def coverage(levels, step, asymmetry, noise, sweeps, cells=16):
     inside, shift = [], []
     for seed in range(sweeps):
-        optimum, block = basins(cells, levels, step, asymmetry, noise, seed=1000 + seed)
-        found = Parabola().extract(block)
+        optimum, simulated = basins(cells, levels, step, asymmetry, noise, seed=1000 + seed)
+        found = Parabola().estimate(simulated)
         point = found.status[:, 0] == "interior"
         inside.append(((found.lo[:, 0] <= optimum) & (optimum <= found.hi[:, 0]))[point])
         shift.append((found.value[:, 0] - optimum)[point])
@@ -264,10 +263,10 @@ def test_asymmetry_shifts_the_parabola_low_and_the_interval_reaches_for_it():
     covered, shift = coverage(7, 1.0, 0.8, 0.0012, sweeps=40)
     assert -0.30 < shift < -0.15
     assert covered > 0.94
-    _, block = basins(30, 7, 1.0, 0.8, 0.0012, seed=1)
-    assert [note.code for note in Parabola().extract(block).notes] == ["asymmetry"]
-    _, block = basins(30, 7, 1.0, 0.0, 0.0012, seed=1)
-    assert Parabola().extract(block).notes == ()
+    _, cells = basins(30, 7, 1.0, 0.8, 0.0012, seed=1)
+    assert [note.code for note in Parabola().estimate(cells).notes] == ["asymmetry"]
+    _, cells = basins(30, 7, 1.0, 0.0, 0.0012, seed=1)
+    assert Parabola().estimate(cells).notes == ()
 
 
 @pytest.mark.slow
@@ -290,7 +289,7 @@ def test_any_cells_give_consistent_answers(method, seed):
     x = np.round(rng.normal(-7, rng.choice([1e-6, 0.1, 1, 10]), (len(cell), axes)), rng.integers(0, 4))
     loss = np.exp(rng.normal(1, rng.choice([0, 1e-12, 1e-3, 0.1, 2]), len(cell)))
     loss[rng.random(len(cell)) < rng.choice([0, 0.2, 0.9])] = np.nan
-    found = method.extract(pad(cell, x, loss, cells))
+    found = method.estimate(pad(cell, x, loss, cells))
     interior, bound = found.status == "interior", found.status == "edge"
     assert np.isfinite(found.value[interior | bound]).all()
     assert np.isnan(found.value[~(interior | bound)]).all()

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from scalefit.curves.curves import CROSSINGS, Curves, count_above, locate
+from scalefit.curves.crossings import CROSSINGS, count_above, locate
+from scalefit.curves.curves import Curves
 from scalefit.curves.smoothing import Layout, LocalLine
 from scalefit.errors import SweepError
 from scalefit.loading.read_curves import read_curves

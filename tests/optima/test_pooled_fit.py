@@ -32,7 +32,7 @@ def test_noiseless_basin_gives_the_optimum_and_the_asymmetry(k):
     cell = np.repeat(np.arange(6), 12)
     u = x - np.log(4e-3 * (1 + 0.3 * cell))
     loss = 3 + 0.03 * (np.expm1(k * u) - k * u) / k**2 if k else 3 + 0.015 * u**2
-    found = sf.Basin().extract(pad(cell, x[:, None], loss, 6))
+    found = sf.Basin().estimate(pad(cell, x[:, None], loss, 6))
     np.testing.assert_allclose(np.exp(found.value[:, 0]), 4e-3 * (1 + 0.3 * np.arange(6)), rtol=5e-3)
     assert any(f"k = {k:.2f}" in note.text for note in found.notes)
     np.testing.assert_allclose(found.curvature[:, 0], 0.03, rtol=0.02)  # at the optimum, not where the runs are centred
@@ -76,7 +76,7 @@ def test_runs_that_blew_up_pull_nothing():
     u = x - np.log(2e-3)
     loss = 3 + 0.03 * (np.expm1(0.8 * u) - 0.8 * u) / 0.64
     loss[-3:] = [7.0, 9.0, 6.5]
-    found = sf.Basin(asymmetry=0.8).extract(pad(np.zeros(12, dtype=int), x[:, None], loss, 1))
+    found = sf.Basin(asymmetry=0.8).estimate(pad(np.zeros(12, dtype=int), x[:, None], loss, 1))
     assert np.exp(found.value[0, 0]) == pytest.approx(2e-3, rel=0.02)
 
 
@@ -105,7 +105,7 @@ HEIGHTS = np.column_stack([0.01 * 1.15 ** np.arange(-3, 3), 0.008 * 0.9 ** np.ar
 
 @pytest.mark.parametrize("shape", [(0.8, 0.1, 0.3, 0.0, 0.0), (0.5, 0.0, 0.6, -0.1, -0.08), (0.0, 0.0, 0.0, 0.0, 0.0)])
 def test_noiseless_basins_over_two_axes_give_centre_and_curvatures(shape):
-    found = sf.Basin().extract(planes(CENTRES, HEIGHTS, shape))
+    found = sf.Basin().estimate(planes(CENTRES, HEIGHTS, shape))
     np.testing.assert_allclose(found.value, CENTRES, atol=0.01)
     assert (found.status == "interior").all()
     np.testing.assert_allclose(found.loss, 3.0, rtol=1e-4)
@@ -115,7 +115,7 @@ def test_noiseless_basins_over_two_axes_give_centre_and_curvatures(shape):
 
 def test_given_asymmetry_is_kept_over_two_axes():
     free, held = (
-        sf.Basin(asymmetry=k).extract(planes(CENTRES, HEIGHTS, (0.8, 0.1, 0.3, 0.0, 0.0))) for k in (None, 0.0)
+        sf.Basin(asymmetry=k).estimate(planes(CENTRES, HEIGHTS, (0.8, 0.1, 0.3, 0.0, 0.0))) for k in (None, 0.0)
     )
     assert "k = 0.00 +/- 0.00" in held.notes[0].text
     assert (held.value[:, 0] < free.value[:, 0] - 0.05).all()  # a parabola reads these basins low
@@ -151,7 +151,7 @@ def test_curvatures_that_differ_tenfold_do_not_pull_the_centres():
     off, inside = [], []
     for seed in range(8):
         centres = np.log([8e-3, 1.1e5]) + rng.uniform(-0.7, 0.7, (count, 2))
-        found = sf.Basin().extract(planes(centres, heights, shape, noise=3e-3, seed=seed))
+        found = sf.Basin().estimate(planes(centres, heights, shape, noise=3e-3, seed=seed))
         off.append(found.value - centres)
         inside.append((found.lo <= centres) & (centres <= found.hi))
     thirds = np.array(off)[:, :15].reshape(8, 3, 5, 2).mean(axis=(0, 2))
@@ -163,7 +163,7 @@ def test_centre_beyond_the_grid_is_a_bound_on_its_axis_alone():
     centres = CENTRES.copy()
     centres[0, 1] = BATCH[-1] + 1.0
     centres[1, 0] = LR[0] - 1.0
-    found = sf.Basin().extract(planes(centres, HEIGHTS, (0.5, 0.1, 0.3, 0.0, 0.0), noise=1e-3))
+    found = sf.Basin().estimate(planes(centres, HEIGHTS, (0.5, 0.1, 0.3, 0.0, 0.0), noise=1e-3))
     assert found.status[0].tolist() == ["interior", "edge"]
     assert found.status[1].tolist() == ["edge", "interior"]
     assert (found.status[2:] == "interior").all()
@@ -175,14 +175,14 @@ def test_centre_beyond_the_grid_is_a_bound_on_its_axis_alone():
 
 def test_a_sparse_cell_borrows_the_shape_of_the_others():
     """Five runs cannot show a basin of six numbers; the others' shape leaves a centre and a floor to find."""
-    block = planes(CENTRES, HEIGHTS, (0.5, 0.1, 0.3, 0.0, 0.0), noise=2e-3, seed=3)
-    loss = block.loss.copy()
-    few = np.zeros(block.loss.shape[1], dtype=bool)
+    cells = planes(CENTRES, HEIGHTS, (0.5, 0.1, 0.3, 0.0, 0.0), noise=2e-3, seed=3)
+    loss = cells.loss.copy()
+    few = np.zeros(cells.loss.shape[1], dtype=bool)
     few[[2 * 6 + 2, 3 * 6 + 1, 3 * 6 + 2, 3 * 6 + 3, 4 * 6 + 2]] = True
     loss[2, ~few] = np.nan
-    x = block.x.copy()
+    x = cells.x.copy()
     x[2, ~few] = np.nan
-    found = sf.Basin().extract(replace(block, x=x, loss=loss))
+    found = sf.Basin().estimate(replace(cells, x=x, loss=loss))
     assert found.status[2].tolist() == ["interior", "interior"]
     off = (found.value[2] - CENTRES[2]) / found.stderr[2]
     assert (np.abs(off) < 3).all()
@@ -200,12 +200,12 @@ def test_the_order_of_axes_rows_and_units_change_nothing(order):
 
 
 def test_noise_alone_is_flat_and_empty_cells_are_too_few():
-    block = planes(CENTRES, np.full((6, 2), 1e-9), (0.5, 0.1, 0.3, 0.0, 0.0), noise=0.01)
-    assert set(sf.Basin().extract(block).status.ravel()) == {"flat"}
+    cells = planes(CENTRES, np.full((6, 2), 1e-9), (0.5, 0.1, 0.3, 0.0, 0.0), noise=0.01)
+    assert set(sf.Basin().estimate(cells).status.ravel()) == {"flat"}
     good = planes(CENTRES, HEIGHTS, (0.5, 0.1, 0.3, 0.0, 0.0), noise=1e-3)
     loss = good.loss.copy()
     loss[4] = np.nan
-    found = sf.Basin().extract(replace(good, loss=loss))
+    found = sf.Basin().estimate(replace(good, loss=loss))
     assert found.status[4].tolist() == ["too_few", "too_few"]
     assert np.isnan(found.value[4]).all()
     np.testing.assert_allclose(found.value[:4], CENTRES[:4], atol=0.15)

@@ -12,10 +12,8 @@ from scalefit.errors import SweepError
 from scalefit.fitting.rows import collect
 from scalefit.laws import get_law
 from scalefit.loading.read_sweep import read_sweep
-from scalefit.optima.basin import Basin
 from scalefit.optima.find_optima import find_optima
-from scalefit.optima.grid_minimum import GridMinimum, NearMinimum
-from scalefit.optima.parabola import Parabola
+from scalefit.optima.optimum_estimators import Basin, GridMinimum, NearMinimum, Parabola
 from scalefit.simulation import Design, Truth, simulate_sweep
 from scalefit.sweep import Sweep
 

@@ -13,8 +13,8 @@ from scipy.interpolate import LinearNDInterpolator
 import scalefit as sf
 from scalefit.optima.basin_shape import BasinShape, bend
 from scalefit.simulation import Design, Truth, simulate_sweep
+from scalefit.surface.fit_surface import between_cells, refit_law
 from scalefit.surface.joint import evaluate
-from scalefit.surface.surface import between_cells, refit_law
 
 TRUTH = Truth()
 
@@ -215,7 +215,7 @@ def test_the_derivatives_of_the_joint_fit_are_exact(axes):
     sweep = sweep_of() if axes == 2 else sweep_of().where("batch > 2e5 and batch < 3e5")
     surface = sf.fit_surface(sweep)
     problem, state = surface.pooled.problem, surface.pooled.state
-    own, shared = state.slopes
+    own, shared = state.in_own, state.in_shape
     for j in range(own.shape[2]):
         move = 1e-6 * np.eye(own.shape[2])[j]
         up, down = (evaluate(problem, state.own + s * move, state.shape).residual for s in (1, -1))
