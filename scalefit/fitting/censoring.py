@@ -12,7 +12,6 @@ from scalefit.fitting.covariance import Errors, invert, judge
 from scalefit.fitting.parameters import Settings
 from scalefit.fitting.problem import Problem
 from scalefit.fitting.search import refine, solve
-from scalefit.laws.formula import Law
 from scalefit.solvers.distributions import hazard, hazard_slope, log_tail
 from scalefit.solvers.levenberg import Solution
 
@@ -39,7 +38,7 @@ def check_points(problem: Problem) -> None:
     )
 
 
-def solve_censored(problem: Problem, law: Law, settings: Settings) -> tuple[Problem, Solution]:
+def solve_censored(problem: Problem, settings: Settings) -> tuple[Problem, Solution]:
     r"""Find law and scatter together; a bound counts with the probability of lying beyond it.
 
     The scatter s solves :math:`\sum_{points} e^2 - \sum_{bounds} \lambda(z)\,z = n_{points} (1 - p/m)`, where m counts
@@ -51,7 +50,7 @@ def solve_censored(problem: Problem, law: Law, settings: Settings) -> tuple[Prob
     Problem, Solution
         The problem with its scatter set, and its minimum.
     """
-    taken, first = solve(replace(problem, censored=None), law, settings)
+    taken, first = solve(replace(problem, censored=None), settings)
     taken = replace(taken, censored=problem.censored)
     points, free = int(((taken.weights > 0) & ~taken.bounds).sum()), int((taken.lower < taken.upper).sum())
     phi = first.phi

@@ -114,7 +114,7 @@ def fit_law(
         problem = _pose(bound, rows, settings, loss, space)
         _check_count(problem)
         find = solve if problem.censored is None else solve_censored
-        problem, solution = find(problem.take(rows.canonical_order()), bound, settings)
+        problem, solution = find(problem.take(rows.canonical_order()), settings)
         found = _conclude(problem, solution, rows, ties)
     return shrunk(found, prior_scale(shrink)) if shrink else found
 
@@ -146,11 +146,10 @@ def _pose(law: Law, rows: Rows, settings: Settings, loss: Loss, space: str) -> P
         )
     if not law.parameters:
         raise FitError(f"{law.formula!r} has no parameter to fit; evaluate it with law({{}}, table)")
-    derivation = law.derivation
     _check_start(law, settings.start)
-    inputs = derivation.enter(law.read_inputs(rows.table))
+    inputs = law.derivation.enter(law.read_inputs(rows.table))
     lower, upper = fit_bounds(law, settings.bounds, settings.fixed)
-    return Problem(derivation, inputs, target, rows.weights, space, loss, lower, upper, rows.censored)
+    return Problem(law, inputs, target, rows.weights, space, loss, lower, upper, rows.censored)
 
 
 def _check_start(law: Law, start: Mapping[str, float]) -> None:
@@ -191,7 +190,7 @@ def _ends(problem: Problem, phi: Array) -> _Ends:
 
 def _conclude(problem: Problem, solution: Solution, rows: Rows, ties: Mapping[str, str]) -> Fit:
     """Judge the solution and put the result together."""
-    law, phi = problem.derivation.law, solution.phi[0]
+    law, phi = problem.law, solution.phi[0]
     ends = _ends(problem, phi)
     held = ends.fixed | ends.at_bound | ends.vanished
     estimate = covariance.estimate if problem.censored is None else estimate_censored

@@ -239,10 +239,9 @@ class FitValues:
     @cached_property
     def problem(self) -> Problem:
         """The arrays the solvers saw."""
-        derivation = self.law.derivation
         target = self._rows[column_of(self.law.target)].to_numpy(dtype=float)
-        entered = derivation.enter(self.law.read_inputs(self._rows))
-        arrays = (derivation, entered, target, self.weights, self.space, self.loss, self.lower, self.upper)
+        entered = self.law.derivation.enter(self.law.read_inputs(self._rows))
+        arrays = (self.law, entered, target, self.weights, self.space, self.loss, self.lower, self.upper)
         return Problem(*arrays, self.censored, self.scale)
 
     @property

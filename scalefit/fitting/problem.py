@@ -26,8 +26,7 @@ class Problem:
 
     Parameters
     ----------
-    derivation : Derivation
-        The compiled law.
+    law : Law
     inputs : list of ndarray (n,)
         Entered inputs (logs where positive).
     target : ndarray (n,)
@@ -44,7 +43,7 @@ class Problem:
         Scatter of a row of weight one, by which a bound is soft.
     """
 
-    derivation: Derivation
+    law: Law
     inputs: list[Array]
     target: Array
     weights: Array
@@ -54,6 +53,11 @@ class Problem:
     upper: Array
     censored: Array | None = None
     scale: float = np.nan
+
+    @property
+    def derivation(self) -> Derivation:
+        """What follows from the law."""
+        return self.law.derivation
 
     @property
     def parameters(self) -> tuple[str, ...]:

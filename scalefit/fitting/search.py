@@ -11,7 +11,6 @@ import numpy as np
 from scalefit.errors import FitError
 from scalefit.fitting.parameters import Settings
 from scalefit.fitting.problem import Problem, fit_bounds
-from scalefit.laws.formula import Law
 from scalefit.solvers.levenberg import Solution, minimize
 from scalefit.solvers.linear import least_squares, project
 
@@ -148,7 +147,7 @@ _SCOUTS, _MOST_SCOUTS, _SCOUT_STEPS, _FINALISTS, _STEPS = 8, 64, 12, 3, 1000
 _THIN = 2000
 
 
-def solve(problem: Problem, law: Law, settings: Settings) -> tuple[Problem, Solution]:
+def solve(problem: Problem, settings: Settings) -> tuple[Problem, Solution]:
     """Return the lowest minimum found, and the problem it solves (some coefficients may have turned into logs).
 
     When there are very many rows the search runs on an even sample of them, and only its winner sees all.
@@ -165,10 +164,10 @@ def solve(problem: Problem, law: Law, settings: Settings) -> tuple[Problem, Solu
     scouts = scouts[np.isfinite(thin.objective(scouts))]
     if len(scouts) == 0:
         raise FitError(
-            f"no starting point gives {law.target} finite values on these rows; "
+            f"no starting point gives {problem.law.target} finite values on these rows; "
             f"pass start={{...}} near the answer, or check the units of the inputs"
         )
-    problem, scouts = _log_positive_coefficients(problem, law, settings, scouts)
+    problem, scouts = _log_positive_coefficients(problem, settings, scouts)
     tried = _run(_thinned(problem), scouts, _SCOUT_STEPS)
     finalists = tried.phi[np.argsort(tried.objective, kind="stable")[:_FINALISTS]]
     if settings.start.keys() | settings.fixed.keys() >= set(problem.parameters):
@@ -236,7 +235,7 @@ def _thinned(problem: Problem) -> Problem:
     return problem.take(counted[np.linspace(0, len(counted) - 1, _THIN).astype(int)])
 
 
-def _log_positive_coefficients(problem: Problem, law: Law, settings: Settings, scouts: Array) -> tuple[Problem, Array]:
+def _log_positive_coefficients(problem: Problem, settings: Settings, scouts: Array) -> tuple[Problem, Array]:
     """Fit linear coefficients that start positive in logs, where the valley of a sum of powers is nearly straight.
 
     Only for positive targets, and not for coefficients whose bounds the user chose. A coefficient that wants to
@@ -251,9 +250,9 @@ def _log_positive_coefficients(problem: Problem, law: Law, settings: Settings, s
     chosen -= derivation.positive
     if not chosen:
         return problem, scouts
-    logged = replace(law, positive=frozenset(law.positive) | chosen)
+    logged = replace(problem.law, positive=problem.law.positive | chosen)
     lower, upper = fit_bounds(logged, settings.bounds, settings.fixed)
-    posed = replace(problem, derivation=logged.derivation, lower=lower, upper=upper)
+    posed = replace(problem, law=logged, lower=lower, upper=upper)
     columns = [problem.parameters.index(n) for n in chosen]
     same_sign = (natural[:, columns] > 0).all(axis=1)
     return posed, logged.derivation.to_fit(natural[same_sign])

@@ -186,7 +186,7 @@ class Law:
         """What sympy derives from the formula; computed once for each formula and process."""
         from scalefit.laws.derivation import derive
 
-        return derive(self)
+        return derive(*self.key)
 
     def __call__(self, values: Mapping[str, Any], table: Mapping[str, Any] | pd.DataFrame) -> np.ndarray:
         """Evaluate the law.
