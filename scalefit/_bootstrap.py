@@ -14,7 +14,7 @@ import pandas as pd
 from scalefit._values import Note
 from scalefit.display import Face, Shown
 from scalefit.errors import FitError
-from scalefit.fitting.fit_result import Fit
+from scalefit.fitting.fit_result import Fit, predict
 from scalefit.fitting.fit_values import check_level
 from scalefit.fitting.shrinkage import refits
 from scalefit.surface.joint import State, descend
@@ -212,8 +212,6 @@ class Draws(Shown):
 
         To each refit's prediction one normal residual of the fit's scatter is added; lo and hi are percentiles.
         """
-        from scalefit.fitting.predict import predict
-
         table = predict(self.fit, None, inputs, level)
         law = self.fit.law
         entered = law.derivation.enter(law.read_inputs(table))

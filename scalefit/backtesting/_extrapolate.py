@@ -15,9 +15,8 @@ from scalefit.backtesting._backtest import Backtest
 from scalefit.backtesting.competitors import AUTO, label
 from scalefit.display import Face, Shown
 from scalefit.errors import FitError, LawError, ScalefitWarning
-from scalefit.fitting.fit_result import Fit
+from scalefit.fitting.fit_result import Fit, reach_of
 from scalefit.fitting.fit_values import FitStatus, check_level
-from scalefit.fitting.predict import reach_of
 from scalefit.selection.average_laws import Average
 from scalefit.surface.surface import Surface
 from scalefit.vocabulary import column_of, format_number

@@ -16,8 +16,7 @@ from scalefit.fitting.censoring import estimate as estimate_censored
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
 from scalefit.fitting.parameters import Settings, read_settings, write_ties
-from scalefit.fitting.problem import Problem, fit_bounds
-from scalefit.fitting.rows import Rows, collect
+from scalefit.fitting.problem import Problem, Rows, collect, fit_bounds
 from scalefit.fitting.search import solve
 from scalefit.fitting.shrinkage import prior_scale, shrunk
 from scalefit.laws import get_law
@@ -106,8 +105,8 @@ def fit_law(
     -0.0969
     """
     declared = get_law(law)
-    settings = read_settings(params, start, declared)
-    tied, ties = write_ties(declared, settings.ties)
+    settings = read_settings(params, start, declared) if params or start else Settings(bounds=declared.bounds)
+    tied, ties = write_ties(declared, settings.ties) if settings.ties else (declared, {})
     loss = Squared() if loss is None else loss
     bound, rows = collect(tied, data, weights, _bounds_rule(bounds, loss))
     with np.errstate(all="ignore"):  # far from the answer a law may overflow; what it returns is checked instead

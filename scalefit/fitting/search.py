@@ -12,7 +12,7 @@ from scalefit.errors import FitError
 from scalefit.fitting.parameters import Settings
 from scalefit.fitting.problem import Problem, fit_bounds
 from scalefit.solvers.levenberg import Solution, minimize
-from scalefit.solvers.linear import least_squares, project
+from scalefit.solvers.linear import project
 
 if TYPE_CHECKING:
     from scalefit.laws.derivation import Derivation, Scale
@@ -33,16 +33,6 @@ def starting_points(problem: Problem, start: Mapping[str, float], keep: int) -> 
     comes before them, as given and as projected (its nonlinear values with the best linear ones); a partial one adds a
     grid in which its parameters are held.
 
-    Parameters
-    ----------
-    problem : Problem
-    start : mapping of str to float
-        Values, in natural units, the user gave.
-    keep : int
-
-    Returns
-    -------
-    ndarray (k, p), the user's first, then best first
     """
     held, given = _held(problem), _given(problem, start)
     whole = np.empty((0, len(problem.parameters)))
@@ -113,15 +103,7 @@ def _grid(problem: Problem, fixed: Mapping[str, float], linear: Array) -> Array:
 
 
 def candidates(derivation: Derivation, name: str, inputs: Sequence[Array]) -> Array:
-    """Return values worth trying for one nonlinear parameter, in its fit coordinate.
-
-    Parameters
-    ----------
-    derivation : Derivation
-    name : str
-    inputs : sequence of ndarray (n,)
-        Entered inputs.
-    """
+    """Return values worth trying for one nonlinear parameter, in its fit coordinate."""
     logged = bool(derivation.logged[derivation.parameters.index(name)])
     found = [_from_scale(scale, inputs, logged) for scale in derivation.scales[name]]
     found = [values[np.isfinite(values)] for values in found]
@@ -151,11 +133,6 @@ def solve(problem: Problem, settings: Settings) -> tuple[Problem, Solution]:
     """Return the lowest minimum found, and the problem it solves (some coefficients may have turned into logs).
 
     When there are very many rows the search runs on an even sample of them, and only its winner sees all.
-
-    Raises
-    ------
-    FitError
-        If no starting point gives finite values.
     """
     if problem.is_linear() and not problem.loss.robust:
         return problem, _solve_linear(problem)
@@ -225,6 +202,16 @@ def _solve_linear(problem: Problem) -> Solution:
     if free.any():
         phi[0, free] = least_squares(jacobian[0, free].T, -residual[0], problem.weights)
     return Solution(phi, problem.objective(phi), np.array([True]), 1)
+
+
+def least_squares(design: Array, target: Array, weights: Array | None = None) -> Array:
+    """Solve one weighted problem; the solution of least scaled norm when the columns are dependent."""
+    root = np.ones(len(target)) if weights is None else np.sqrt(weights)
+    weighted = design * root[:, None]
+    # Columns of length one: prefactors and curvatures differ by orders of magnitude, and lstsq cuts by relative size.
+    scale = np.linalg.norm(weighted, axis=0)
+    scale[scale == 0] = 1.0
+    return np.linalg.lstsq(weighted / scale, target * root, rcond=None)[0] / scale
 
 
 def _thinned(problem: Problem) -> Problem:
