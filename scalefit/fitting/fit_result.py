@@ -69,10 +69,26 @@ class Fit(FitValues, Shown):
         Where the truth of a row lies: at its target (0), at or below it (-1), at or above it (+1). None: all points.
     shrinkage : float
         Prior scale towards the straight law, see `scalefit.fitting.shrinkage`; 0 for none.
+
+    See Also
+    --------
+    fit : makes one
+    bootstrap : refits to resampled data
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import scalefit as sf
+    >>> table = pd.DataFrame({"params": [1e7, 3e7, 1e8, 3e8, 1e9], "loss": [4.0, 3.6, 3.22, 2.9, 2.56]})
+    >>> fit = sf.fit("L = c * N**a", table)
+    >>> fit.status.name, round(fit.values["a"], 3)
+    ('CONVERGED', -0.096)
+    >>> float(fit.predict(params=5e8)["prediction"][0].round(2))
+    2.75
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.to_json(),)
+        return Fit.from_json, (self.to_json(),)
 
     @property
     def params(self) -> lmfit.Parameters:
@@ -160,11 +176,7 @@ class Fit(FitValues, Shown):
         return super().to_latex(caption=caption, label=label)
 
 
-def _rebuild(text: str) -> Fit:
-    return Fit.from_json(text)
-
-
-def _told(fit: Fit) -> str:
+def _data(fit: Fit) -> str:
     bounds = f", {int(fit.is_bound.sum())} of them bounds," if fit.is_bound.any() else ""
     return f"{fit.n} rows{bounds} from {fit.source}" + (f", in {fit.data_unit}" if fit.data_unit != "tokens" else "")
 
@@ -191,7 +203,7 @@ def describe(fit: Fit) -> Face:
     facts = [
         ("law", fit.law.written(fit.values) if np.isfinite(fit.phi).all() else fit.law.formula),
         ("status", f"{fit.status}: {fit.status.sentence}"),
-        ("data", _told(fit)),
+        ("data", _data(fit)),
         ("loss", f"{fit.loss!r} in {fit.space} space, sum {fit.objective:.6g}"),
         ("scatter", f"{format_number(fit.scatter, 3)} {unit}"),
         (
@@ -218,7 +230,7 @@ def predict(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any], leve
     center = np.broadcast_to(value[0], len(inputs)).astype(float)
     slopes = np.broadcast_to(jacobian[0], (len(fit.phi), len(inputs)))
     half = quantile * np.sqrt(_variance(slopes, fit.covariance) + fit.scatter**2)
-    half = np.where(np.isnan(half), np.inf, half)
+    half = np.where(np.isnan(half), np.inf, half)  # t is infinite and the scatter NaN without degrees of freedom
     low, high = center - half, center + half
     if fit.space == "log":
         with np.errstate(over="ignore"):

@@ -172,6 +172,7 @@ def _duplicates(rows: pd.DataFrame, table: pd.DataFrame) -> tuple[Note, ...]:
     target = np.sort(rows.iloc[:, -1].to_numpy())
     if (np.diff(target) > 0).all():  # rows that repeat each other share a target: spares most fits the slow search
         return ()
+    # Another seed makes another observation of the loss, yet the same loss to the last digit is the same run.
     known = [q.column for q in QUANTITIES if q.numeric and q.column != "seed"]
     others = {name: table[name] for name in known if name in table and name not in rows}
     count = int(rows.assign(**others).duplicated().sum())
@@ -204,6 +205,7 @@ def _cells(rows: pd.DataFrame, table: pd.DataFrame, rtol: float) -> Array:
         elif name in table:
             values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
             levels[name] = group_levels(values, rtol)
+    # Laws in other inputs: a repeat of the same inputs shares its luck as runs of a cell do.
     if not levels:
         levels = {name: _clusters(rows[name].to_numpy()) for name in rows.columns[:-1]}
     if not levels:
@@ -328,6 +330,7 @@ class Problem:
 
     def projection_target(self) -> tuple[Array, Array]:
         """Return target and weights for projection; relative errors stand in for differences of logs."""
+        # d ln y = dy/y: weights 1/y**2 make plain differences relative ones, close to logs near the answer.
         if self.space == "log" and self.projection_space == "plain":
             return self.target, self.weights / self.target**2
         return self.observed, self.weights

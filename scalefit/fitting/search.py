@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
+# A slope s multiplies a function g of the inputs inside exp or a power. Where s times the spread of g is far below one
+# the term is a constant, far above one a cliff. A location lies among the inputs, or a few spreads outside them.
 _MAGNITUDES = np.geomspace(0.15, 12.0, 8)
 _QUANTILES = np.linspace(0.02, 0.98, 7)
 _MARGINS = np.array([0.3, 1.0, 3.0])
 _FALLBACK = np.array([0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
-_LIMIT = 600
+_LIMIT = 600  # points of the grid that are projected: few enough to cost milliseconds
 
 
 def starting_points(problem: Problem, start: Mapping[str, float], keep: int) -> Array:
@@ -125,8 +127,9 @@ def _from_scale(scale: Scale, inputs: Sequence[Array], logged: bool) -> Array:
     return np.log(sizes) if logged else np.concatenate([-sizes, sizes])
 
 
+# Many starts are followed for a few steps, the best few to their end: most starts lead to the same minimum.
 _SCOUTS, _MOST_SCOUTS, _SCOUT_STEPS, _FINALISTS, _STEPS = 8, 64, 12, 3, 1000
-_THIN = 2000
+_THIN = 2000  # rows beyond which the search runs on an even sample
 
 
 def solve(problem: Problem, settings: Settings) -> tuple[Problem, Solution]:
@@ -145,14 +148,14 @@ def solve(problem: Problem, settings: Settings) -> tuple[Problem, Solution]:
             f"pass start={{...}} near the answer, or check the units of the inputs"
         )
     problem, scouts = _log_positive_coefficients(problem, settings, scouts)
-    tried = _run(_thinned(problem), scouts, _SCOUT_STEPS)
+    tried = refine(_thinned(problem), scouts, _SCOUT_STEPS)
     finalists = tried.phi[np.argsort(tried.objective, kind="stable")[:_FINALISTS]]
     if settings.start.keys() | settings.fixed.keys() >= set(problem.parameters):
         finalists = np.concatenate([scouts[:2], finalists])  # a start the user gave is followed to its end
     if len(thin.target) < len(problem.target):  # most of the way on the sample, the last of it on all rows
-        ended = _run(_thinned(problem), finalists, _STEPS)
+        ended = refine(_thinned(problem), finalists, _STEPS)
         finalists = ended.phi[np.argsort(ended.objective, kind="stable")[:1]]
-    solution = _run(problem, finalists, _STEPS)
+    solution = refine(problem, finalists, _STEPS)
     best = solution.take(np.array([_pick(problem, solution, scouts[0])]))
     # Rounding ends the descent of an exact fit before the solver's own test, relative to an objective near zero, can.
     return problem, replace(best, converged=best.converged | (best.objective <= problem.rounding()))
@@ -173,20 +176,17 @@ def _pick(problem: Problem, solution: Solution, near: Array) -> int:
     best = solution.best()
     residual = problem.model()(solution.phi[best : best + 1])[0][0]
     rounding = 8 * np.finfo(float).eps * float(problem.weights @ np.abs(residual * problem.observed))
+    # Sums of equal terms have several equal minima; without this rule the last digit would choose among them.
     equal = np.flatnonzero(solution.objective <= solution.objective[best] * (1 + 1e-9) + rounding)
     distance = (((solution.phi[equal] - near) / np.maximum(np.abs(near), 1e-3)) ** 2).sum(axis=1)
     return int(equal[np.argmin(distance)])
 
 
-def refine(problem: Problem, phi: Array) -> Solution:
-    """Follow one start (1, p) to its minimum."""
-    return _run(problem, phi, _STEPS)
-
-
-def _run(problem: Problem, scouts: Array, steps: int) -> Solution:
+def refine(problem: Problem, starts: Array, steps: int) -> Solution:
+    """Follow starts (K, p) downhill to their minima, or for a number of steps."""
     return minimize(
         problem.model(),
-        scouts,
+        starts,
         loss=problem.loss,
         weights=problem.weights,
         lower=problem.lower,
@@ -241,5 +241,6 @@ def _log_positive_coefficients(problem: Problem, settings: Settings, scouts: Arr
     lower, upper = fit_bounds(logged, settings.bounds, settings.fixed)
     posed = replace(problem, law=logged, lower=lower, upper=upper)
     columns = [problem.parameters.index(n) for n in chosen]
+    # A start in which a coefficient has the other sign has no logarithm: it is left out, the best start never is.
     same_sign = (natural[:, columns] > 0).all(axis=1)
     return posed, logged.derivation.to_fit(natural[same_sign])

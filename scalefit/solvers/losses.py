@@ -135,7 +135,7 @@ class SoftL1:
     >>> import numpy as np
     >>> import scalefit as sf
     >>> sf.SoftL1(0.1).value(np.array([0.001, 1.0])).round(9)
-    array([5.00000000e-07, 9.04987562e-02])
+    array([5.0000000e-07, 9.0498756e-02])
     """
 
     scale: float = 1e-3
