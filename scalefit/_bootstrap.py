@@ -44,6 +44,20 @@ class SurfaceDraws(Shown):
     seed : int
         Replays the same draws.
     notes : tuple of Note
+
+    See Also
+    --------
+    bootstrap : makes them
+    fit_surface : the surface that is resampled
+    Draws : the same for one law
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> runs = sf.simulation.simulate_sweep(seed=1)
+    >>> surface = sf.fit_surface(sf.Sweep.from_frame(runs.assign(diverged=runs["loss"].isna())))
+    >>> sf.bootstrap(surface, n=20).table.shape[1]
+    6
     """
 
     surface: Surface
@@ -65,7 +79,18 @@ class SurfaceDraws(Shown):
         return self.table.std(ddof=1)
 
     def intervals(self, level: float = 0.95) -> pd.DataFrame:
-        """Return setting, parameter, value, stderr, lo and hi (percentiles), and the surface's own stderr beside."""
+        """Return the parameters with percentiles of the refits, and the surface's own errors beside them.
+
+        Parameters
+        ----------
+        level : float
+            Coverage of the intervals, between 0 and 1.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns setting, parameter, value, stderr, lo, hi and surface_stderr.
+        """
         low, high = _percentiles(self.table, level)
         own = {name: fit.table.set_index("parameter") for name, fit in self.surface.laws.items()}
         pairs: list[Any] = list(self.table.columns)
@@ -84,6 +109,18 @@ class SurfaceDraws(Shown):
         """Predict as `Surface.optimum` does, with percentiles of the refits in place of the covariances.
 
         Each refit's prediction strays by its own scatter between cells: the interval is for the optimum of a new cell.
+
+        Parameters
+        ----------
+        level : float
+            Coverage of the intervals.
+        **inputs : float or array_like
+            Inputs by column (``params=7e9``) or symbol (``N=7e9``).
+
+        Returns
+        -------
+        pandas.DataFrame
+            As from `Surface.optimum`.
         """
         check_level(level)
         table = self.surface.optimum(level=level, **inputs)
@@ -106,20 +143,13 @@ class SurfaceDraws(Shown):
 
 
 def resample_surface(surface: Surface, n: int, seed: int) -> SurfaceDraws:
-    """Refit shape, centres and laws to cells drawn with replacement; each refit starts at the surface.
-
-    A cell drawn m times counts m times. The scatter of the runs, the window, and what each cell's runs say of its own
-    error are those of the surface; the scatter between cells is judged anew in every refit.
-
-    Raises
-    ------
-    FitError
-        If fewer than two refits identify the laws.
-    """
+    """Refit shape, centres and laws to cells drawn with replacement; each refit starts at the surface."""
     pooled = surface.pooled
     if pooled is None:
         raise FitError("this surface does not hold its runs; fit it again with sf.fit_surface")
     cells = len(surface.cells)
+    # A cell drawn m times counts m times. The scatter of the runs, the window, and what each cell's runs say of its own
+    # error are those of the surface; the scatter between cells is judged anew in every refit.
     count = np.random.default_rng(seed).multinomial(cells, np.full(cells, 1 / cells), size=n).astype(float)
     state = pooled.state
     blocks = [_refit(pooled, state, count[start : start + _BLOCK]) for start in range(0, n, _BLOCK)]
@@ -144,7 +174,7 @@ _CHUNK = 30_000
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Draws(Shown):
-    """Refits of a law to resampled data.
+    """Refits of a law to resampled data; made by `scalefit.bootstrap`.
 
     Parameters
     ----------
@@ -157,6 +187,20 @@ class Draws(Shown):
     seed : int
         Replays the same draws.
     notes : tuple of Note
+
+    See Also
+    --------
+    bootstrap : makes them
+    SurfaceDraws : the same for a whole surface
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import scalefit as sf
+    >>> table = pd.DataFrame({"params": [1e7, 3e7, 1e8, 3e8, 1e9], "loss": [4.0, 3.6, 3.22, 2.9, 2.56]})
+    >>> draws = sf.bootstrap(sf.fit("L = c * N**a", table), n=200, by="parametric")
+    >>> draws.intervals()["parameter"].tolist(), len(draws.table)
+    (['c', 'a'], 200)
     """
 
     fit: Fit

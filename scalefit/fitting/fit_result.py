@@ -131,6 +131,14 @@ class Fit(FitValues, Shown):
     def to_json(self, path: str | Path | None = None) -> str:
         """Return the fit as JSON text, and write it to `path` if given (whole or not at all).
 
+        Parameters
+        ----------
+        path : str or Path, optional
+
+        Returns
+        -------
+        str
+
         Raises
         ------
         FitError
@@ -142,6 +150,15 @@ class Fit(FitValues, Shown):
     def from_json(cls, source: str | Path) -> Fit:
         """Read a fit back from a file or from JSON text.
 
+        Parameters
+        ----------
+        source : str or Path
+            A path, or text that starts with a brace.
+
+        Returns
+        -------
+        Fit
+
         Raises
         ------
         FitError
@@ -150,7 +167,18 @@ class Fit(FitValues, Shown):
         return cls(**read_record(source))
 
     def to_lmfit(self) -> lmfit.model.ModelResult:
-        """Return the same fit as an lmfit ModelResult, for conf_interval, eval_uncertainty and plots."""
+        """Return the same fit as an lmfit ModelResult, for conf_interval, eval_uncertainty and plots.
+
+        Returns
+        -------
+        lmfit.model.ModelResult
+            Its model maps the columns of `rows` to the target, or to its log for a fit in log space.
+
+        Raises
+        ------
+        FitError
+            If rows are bounds or the fit is shrunk, which lmfit cannot express.
+        """
         return to_model_result(self)
 
     def with_notes(self, *notes: Note) -> Fit:

@@ -38,9 +38,14 @@ class PublishedLaw:
     data_unit : str
         What its batch and data are counted in.
 
+    See Also
+    --------
+    scalefit.laws.get_published : a published law by its name
+
     Examples
     --------
-    >>> law = get_published("steplaw2025_lr")
+    >>> import scalefit as sf
+    >>> law = sf.laws.get_published("steplaw2025_lr")
     >>> round(float(law(params=1e9, tokens=1e11)), 5)
     0.00163
     """
@@ -62,6 +67,11 @@ class PublishedLaw:
 
     def check_data_unit(self, data_unit: str) -> None:
         """Raise unless a table counts its data as this law does.
+
+        Parameters
+        ----------
+        data_unit : str
+            What the table counts, such as "tokens" or "images".
 
         Raises
         ------
