@@ -201,11 +201,7 @@ def _powers_of_ten(latex: str) -> str:
 
 
 def _compile(arguments: list[Symbol], outputs: Sequence[sympy.Expr]) -> Callable[..., Any]:
-    modules = [
-        COMPILED,
-        *(["scipy"] if any(o.has(sympy.erf) for o in outputs) else []),
-        "numpy",
-    ]
+    modules = [COMPILED, *(["scipy"] if any(o.has(sympy.erf) for o in outputs) else []), "numpy"]
     exact = {number for output in outputs for number in output.atoms(sympy.Rational)}
     long = {number: sympy.Float(number) for number in exact if max(abs(number.p), number.q) > _LONGEST}
     written = [output.xreplace(long) for output in outputs]
