@@ -14,7 +14,7 @@ import pandas as pd
 from scalefit._values import Note
 from scalefit.display import Face, Shown
 from scalefit.errors import FitError
-from scalefit.fitting.fit_result import Fit
+from scalefit.fitting.fit_result import Fit, predict
 from scalefit.fitting.fit_values import check_level
 from scalefit.fitting.shrinkage import refits
 from scalefit.surface.fit_surface import refit_law
@@ -45,6 +45,20 @@ class SurfaceDraws(Shown):
     seed : int
         Replays the same draws.
     notes : tuple of Note
+
+    See Also
+    --------
+    bootstrap : makes them
+    fit_surface : the surface that is resampled
+    Draws : the same for one law
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> runs = sf.simulation.simulate_sweep(seed=1)
+    >>> surface = sf.fit_surface(sf.Sweep.from_frame(runs.assign(diverged=runs["loss"].isna())))
+    >>> sf.bootstrap(surface, n=20).table.shape[1]
+    6
     """
 
     surface: Surface
@@ -66,9 +80,19 @@ class SurfaceDraws(Shown):
         return self.table.std(ddof=1)
 
     def intervals(self, level: float = 0.95) -> pd.DataFrame:
-        """Return setting, parameter, value, stderr, lo and hi (percentiles), and the surface's own stderr beside."""
-        check_level(level)
-        low, high = self.table.quantile([0.5 - level / 2, 0.5 + level / 2]).to_numpy()
+        """Return the parameters with percentiles of the refits, and the surface's own errors beside them.
+
+        Parameters
+        ----------
+        level : float
+            Coverage of the intervals, between 0 and 1.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns setting, parameter, value, stderr, lo, hi and surface_stderr.
+        """
+        low, high = _percentiles(self.table, level)
         own = {name: fit.table.set_index("parameter") for name, fit in self.surface.laws.items()}
         pairs: list[Any] = list(self.table.columns)
         columns = {
@@ -86,6 +110,18 @@ class SurfaceDraws(Shown):
         """Predict as `Surface.optimum` does, with percentiles of the refits in place of the covariances.
 
         Each refit's prediction strays by its own scatter between cells: the interval is for the optimum of a new cell.
+
+        Parameters
+        ----------
+        level : float
+            Coverage of the intervals.
+        **inputs : float or array_like
+            Inputs by column (``params=7e9``) or symbol (``N=7e9``).
+
+        Returns
+        -------
+        pandas.DataFrame
+            As from `Surface.optimum`.
         """
         check_level(level)
         table = self.surface.optimum(level=level, **inputs)
@@ -101,33 +137,20 @@ class SurfaceDraws(Shown):
 
     def _face(self) -> Face:
         table = self.intervals()
-        shown = pd.DataFrame(
-            {
-                "setting": table["setting"],
-                "parameter": table["parameter"],
-                "value": [format_error(v, e) for v, e in zip(table["value"], table["stderr"], strict=True)],
-                "lo 95%": table["lo"].map(format_number),
-                "hi 95%": table["hi"].map(format_number),
-                "stderr of the surface": table["surface_stderr"].map(lambda v: format_number(v, 2)),
-            }
-        )
+        own = table["surface_stderr"].map(lambda v: format_number(v, 2))
+        shown = pd.DataFrame({"setting": table["setting"], **_shown(table), "stderr of the surface": own})
         facts = (("refits", f"{len(self.shape)} by cell, seed {self.seed}"), ("source", self.surface.source))
         return Face("Bootstrap of a surface", facts, shown, self.notes)
 
 
 def resample_surface(surface: Surface, n: int, seed: int) -> SurfaceDraws:
-    """Refit shape, centres and laws to cells drawn with replacement; each refit starts at the surface.
-
-    A cell drawn m times counts m times. The scatter of the runs, the window, and what each cell's runs say of its own
-    error are those of the surface; the scatter between cells is judged anew in every refit.
-
-    Raises
-    ------
-    FitError
-        If fewer than two refits identify the laws.
-    """
-    pooled = _pooled(surface)
+    """Refit shape, centres and laws to cells drawn with replacement; each refit starts at the surface."""
+    pooled = surface.pooled
+    if pooled is None:
+        raise FitError("this surface does not hold its runs; fit it again with sf.fit_surface")
     cells = len(surface.cells)
+    # A cell drawn m times counts m times. The scatter of the runs, the window, and what each cell's runs say of its own
+    # error are those of the surface; the scatter between cells is judged anew in every refit.
     count = np.random.default_rng(seed).multinomial(cells, np.full(cells, 1 / cells), size=n).astype(float)
     state = pooled.state
     blocks = [_refit(pooled, state, count[start : start + _BLOCK]) for start in range(0, n, _BLOCK)]
@@ -136,20 +159,9 @@ def resample_surface(surface: Surface, n: int, seed: int) -> SurfaceDraws:
     for axis, (name, fit) in enumerate(surface.laws.items()):
         phi[name], tau, good = refit_law(fit, centre[..., axis], pooled.centres.variance[axis], count)
         between[name], usable = tau, usable & good
-    if usable.sum() < 2:
-        raise FitError(f"{n - int(usable.sum())} of {n} resamples did not identify the laws; there are too few cells")
-    notes = []
-    if not usable.all():
-        text = f"{int((~usable).sum())} of {n} resamples did not identify the laws and were left out"
-        notes.append(Note("lost refits", text, caution=True))
+    notes = _lost_refits(usable, "the laws", "there are too few cells")
     phi, between = ({name: values[usable] for name, values in parts.items()} for parts in (phi, between))
-    return SurfaceDraws(surface, phi, shape[usable], between, seed, tuple(notes))
-
-
-def _pooled(surface: Surface) -> Pooled:
-    if surface.pooled is None:
-        raise FitError("this surface does not hold its runs; fit it again with sf.fit_surface")
-    return surface.pooled
+    return SurfaceDraws(surface, phi, shape[usable], between, seed, notes)
 
 
 def _refit(pooled: Pooled, start: State, count: Array) -> tuple[Array, Array, Array]:
@@ -163,7 +175,7 @@ _CHUNK = 30_000
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Draws(Shown):
-    """Refits of a law to resampled data.
+    """Refits of a law to resampled data; made by `scalefit.bootstrap`.
 
     Parameters
     ----------
@@ -176,6 +188,20 @@ class Draws(Shown):
     seed : int
         Replays the same draws.
     notes : tuple of Note
+
+    See Also
+    --------
+    bootstrap : makes them
+    SurfaceDraws : the same for a whole surface
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import scalefit as sf
+    >>> table = pd.DataFrame({"params": [1e7, 3e7, 1e8, 3e8, 1e9], "loss": [4.0, 3.6, 3.22, 2.9, 2.56]})
+    >>> draws = sf.bootstrap(sf.fit("L = c * N**a", table), n=200, by="parametric")
+    >>> draws.intervals()["parameter"].tolist(), len(draws.table)
+    (['c', 'a'], 200)
     """
 
     fit: Fit
@@ -195,26 +221,40 @@ class Draws(Shown):
         return self.table.std(ddof=1)
 
     def intervals(self, level: float = 0.95) -> pd.DataFrame:
-        """Return parameter, value, stderr, lo and hi, where lo and hi are percentiles of the refits."""
-        check_level(level)
-        low, high = self.table.quantile([0.5 - level / 2, 0.5 + level / 2]).to_numpy()
+        """Return the parameters with percentiles of the refits.
+
+        Parameters
+        ----------
+        level : float
+            Coverage of the intervals, between 0 and 1.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns parameter, value, stderr, lo and hi.
+        """
+        low, high = _percentiles(self.table, level)
         values = [self.fit.values[str(name)] for name in self.table]
-        columns = {
-            "parameter": list(self.table),
-            "value": values,
-            "stderr": self.stderr.to_numpy(),
-            "lo": low,
-            "hi": high,
-        }
-        return pd.DataFrame(columns)
+        names, stderr = list(self.table), self.stderr.to_numpy()
+        return pd.DataFrame({"parameter": names, "value": values, "stderr": stderr, "lo": low, "hi": high})
 
     def predict(self, *, level: float = 0.95, **inputs: Any) -> pd.DataFrame:
         """Predict as `Fit.predict` does, with the spread of the refits in place of the covariance.
 
         To each refit's prediction one normal residual of the fit's scatter is added; lo and hi are percentiles.
-        """
-        from scalefit.fitting.predict import predict
 
+        Parameters
+        ----------
+        level : float
+            Coverage of the interval.
+        **inputs : float or array_like
+            Inputs by column (``params=7e9``) or symbol (``N=7e9``).
+
+        Returns
+        -------
+        pandas.DataFrame
+            As from `Fit.predict`.
+        """
         table = predict(self.fit, None, inputs, level)
         law = self.fit.law
         entered = law.derivation.enter(law.read_inputs(table))
@@ -226,16 +266,8 @@ class Draws(Shown):
         return table.assign(lo=low, hi=high)
 
     def _face(self) -> Face:
-        table = self.intervals()
-        shown = pd.DataFrame(
-            {
-                "parameter": table["parameter"],
-                "value": [format_error(v, e) for v, e in zip(table["value"], table["stderr"], strict=True)],
-                "lo 95%": table["lo"].map(format_number),
-                "hi 95%": table["hi"].map(format_number),
-            }
-        )
         facts = (("refits", f"{len(self.phi)} by {self.by}, seed {self.seed}"),)
+        shown = pd.DataFrame(_shown(self.intervals()))
         return Face(f"Bootstrap of {self.fit.law.formula}", facts, shown, self.notes)
 
 
@@ -272,6 +304,11 @@ def bootstrap(fit: Fit | Surface, n: int | None = None, by: str = "cell", seed: 
     FitError
         If the fit itself did not converge, or there are too few cells to draw from.
 
+    See Also
+    --------
+    Fit.intervals : intervals from the covariance, without refits
+    Draws.predict, SurfaceDraws.optimum : predictions with percentiles of the refits
+
     References
     ----------
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 6 and 9.
@@ -279,9 +316,9 @@ def bootstrap(fit: Fit | Surface, n: int | None = None, by: str = "cell", seed: 
     Examples
     --------
     >>> import pandas as pd
-    >>> from scalefit.fitting.fit_law import fit_law as fit
+    >>> import scalefit as sf
     >>> table = pd.DataFrame({"params": [1e7, 3e7, 1e8, 3e8, 1e9], "loss": [4.0, 3.6, 3.22, 2.9, 2.56]})
-    >>> draws = bootstrap(fit("L = c * N**a", table), n=200, by="parametric")
+    >>> draws = sf.bootstrap(sf.fit("L = c * N**a", table), n=200, by="parametric")
     >>> bool(abs(draws.table["a"].mean() + 0.096) < 0.01)
     True
     """
@@ -306,13 +343,30 @@ def bootstrap(fit: Fit | Surface, n: int | None = None, by: str = "cell", seed: 
         solve = refits(fit)
         parts = [solve(weights, observed) for weights, observed in _resamples(fit, n, by, seed)]
     phi, good = np.concatenate([p for p, _ in parts]), np.concatenate([g for _, g in parts])
-    if good.sum() < 2:
-        raise FitError(f"{n - int(good.sum())} of {n} resamples did not identify the law; there is too little data")
-    notes = []
-    if not good.all():
-        text = f"{int((~good).sum())} of {n} resamples did not identify the law and were left out"
-        notes.append(Note("lost refits", text, caution=True))
-    return Draws(fit, phi[good], by, seed, tuple(notes))
+    return Draws(fit, phi[good], by, seed, _lost_refits(good, "the law", "there is too little data"))
+
+
+def _lost_refits(usable: Array, what: str, why: str) -> tuple[Note, ...]:
+    """Note how many refits are left out; raise FitError when fewer than two are left."""
+    lost = f"{int((~usable).sum())} of {len(usable)} resamples did not identify {what}"
+    if usable.sum() < 2:
+        raise FitError(f"{lost}; {why}")
+    return () if usable.all() else (Note("lost refits", f"{lost} and were left out", caution=True),)
+
+
+def _percentiles(table: pd.DataFrame, level: float) -> tuple[Array, Array]:
+    check_level(level)
+    return table.quantile([0.5 - level / 2, 0.5 + level / 2]).to_numpy()  # type: ignore[return-value]
+
+
+def _shown(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the columns that both kinds of draws show, as text."""
+    return {
+        "parameter": table["parameter"],
+        "value": [format_error(v, e) for v, e in zip(table["value"], table["stderr"], strict=True)],
+        "lo 95%": table["lo"].map(format_number),
+        "hi 95%": table["hi"].map(format_number),
+    }
 
 
 def _check_settings(n: Any, by: Any, seed: Any) -> None:

@@ -56,19 +56,6 @@ def fit_sweep(
     A law for the learning rate or the batch is fitted to the optima of the cells, searched over learning rate and
     batch together unless the law has the other one as an input. A law for the loss is fitted to the best run of each
     cell when the sweep searched a setting, and to the runs otherwise.
-
-    Parameters
-    ----------
-    law : Law or str
-    sweep : Sweep
-    method : Estimator, optional
-        How optima are read off; see `find_optima`.
-    loss, space, bounds, shrink
-        As in `fit`.
-
-    Returns
-    -------
-    Answer
     """
     law = get_law(law)
     target = column_of(law.target)

@@ -14,7 +14,7 @@ from scalefit.batch_size.critical_batch import NoiseScale, positive, read_critic
 from scalefit.display import Face, Shown
 from scalefit.errors import FitError
 from scalefit.fitting.fit_values import check_level
-from scalefit.fitting.rows import Rows, collect
+from scalefit.fitting.problem import Rows, collect
 from scalefit.laws import get_law
 from scalefit.solvers.students_t import t_quantile
 from scalefit.vocabulary import format_error, format_number

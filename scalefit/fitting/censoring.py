@@ -12,12 +12,13 @@ from scalefit.fitting.covariance import Errors, invert, judge
 from scalefit.fitting.parameters import Settings
 from scalefit.fitting.problem import Problem
 from scalefit.fitting.search import refine, solve
-from scalefit.laws.formula import Law
-from scalefit.solvers.distributions import hazard, hazard_slope, log_tail
 from scalefit.solvers.levenberg import Solution
+from scalefit.solvers.normal_tail import hazard, hazard_slope, log_tail
 
 Array = np.ndarray
 
+_REFITS = 1000
+"""Steps the solver may take at each scatter."""
 _STEP, _WIDEST = 1.5, 40.0
 """Steps, in logs, in which the scatter is bracketed, and how far from the first guess."""
 
@@ -31,43 +32,39 @@ def check_points(problem: Problem) -> None:
     if not bounds.any() or points > free:
         return
     sides = len(np.unique(problem.censored[bounds]))  # type: ignore[index]
-    told = "all on the same side" if sides == 1 else "on both sides"
+    where = "all on the same side" if sides == 1 else "on both sides"
     raise FitError(
-        f"{int(bounds.sum())} of {int(counted.sum())} rows are bounds, {told}; {points} point(s) cannot give "
+        f"{int(bounds.sum())} of {int(counted.sum())} rows are bounds, {where}; {points} point(s) cannot give "
         f"{free} parameters and the scatter about them. Widen the grids of those cells until the best lies inside, or "
         "fit a law with fewer parameters"
     )
 
 
-def solve_censored(problem: Problem, law: Law, settings: Settings) -> tuple[Problem, Solution]:
+def solve_censored(problem: Problem, settings: Settings) -> tuple[Problem, Solution]:
     r"""Find law and scatter together; a bound counts with the probability of lying beyond it.
 
     The scatter s solves :math:`\sum_{points} e^2 - \sum_{bounds} \lambda(z)\,z = n_{points} (1 - p/m)`, where m counts
     points and the shares of a point that bounds are worth (`estimate`). Without bounds that is the usual estimate;
     without p it is the score of the censored normal likelihood (Tobin 1958).
-
-    Returns
-    -------
-    Problem, Solution
-        The problem with its scatter set, and its minimum.
     """
-    taken, first = solve(replace(problem, censored=None), law, settings)
+    taken, first = solve(replace(problem, censored=None), settings)
     taken = replace(taken, censored=problem.censored)
     points, free = int(((taken.weights > 0) & ~taken.bounds).sum()), int((taken.lower < taken.upper).sum())
     phi = first.phi
 
     def at(log_scale: float) -> tuple[Problem, Solution]:
         posed = replace(taken, scale=float(np.exp(log_scale)))
-        return posed, refine(posed, phi)
+        return posed, refine(posed, phi, _REFITS)
 
     def excess(log_scale: float) -> float:
         nonlocal phi
         posed, solution = at(log_scale)
-        phi = solution.phi
+        phi = solution.phi  # the next scatter starts where this one ended
         e, z = standardized(posed, phi[0])
         worth = points + float(hazard_slope(z).sum())
         return float((e**2).sum() - (hazard(z) * z).sum()) - points * (1 - free / worth)
 
+    # An exact fit to the points has no scatter to start from; a billionth of the target stands in for it.
     typical = np.sqrt(max(2 * float(first.objective[0]) / points, (1e-9 * np.abs(taken.observed).max()) ** 2))
     return at(_root(excess, float(np.log(typical))))
 

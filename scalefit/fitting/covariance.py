@@ -21,26 +21,13 @@ in it: the prefactor of a power law lies far outside the data and is loose witho
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """Second-order facts about a solution.
+    """Second-order facts about a solution."""
 
-    Parameters
-    ----------
-    covariance : ndarray (p, p)
-        In fit coordinates; zero for held parameters, infinite variance for those in a direction the rows do not see.
-    scale : float
-        Residual scatter of a row of weight one, in the units of the residual; NaN without degrees of freedom.
-    dof : int
-        Rows that count minus free parameters.
-    condition : float
-        Condition number of the Jacobian with columns scaled to length one.
-    unidentified : ndarray of bool (p,)
-    """
-
-    covariance: Array
-    scale: float
-    dof: int
-    condition: float
-    unidentified: Array
+    covariance: Array  # (p, p); zero for held parameters, infinite variance in directions the rows do not see
+    scale: float  # residual scatter of a row of weight one; NaN without degrees of freedom
+    dof: int  # rows that count minus free parameters
+    condition: float  # condition number of the Jacobian with columns scaled to length one
+    unidentified: Array  # (p,)
 
 
 def estimate(problem: Problem, phi: Array, free: Array) -> Errors:
@@ -50,13 +37,6 @@ def estimate(problem: Problem, phi: Array, free: Array) -> Errors:
     loss is chosen when errors are not of one normal kind, so its covariance is the sandwich
     :math:`H^{-1} M H^{-1}` with :math:`M = \frac{n}{n-p}\sum w^2\psi^2 J J^T` and
     :math:`H = \sum w\,\bar\psi' J J^T`.
-
-    Parameters
-    ----------
-    problem : Problem
-    phi : ndarray (p,)
-    free : ndarray of bool (p,)
-        Parameters that were fitted.
 
     Notes
     -----
@@ -133,6 +113,7 @@ def _sandwich(problem: Problem, r: Array, weights: Array, design: Array, scale: 
     def psi(shifted: Array) -> Array:
         return problem.loss.weight(shifted) * shifted
 
+    # Never zero: where more than half of the residuals vanish the scatter does, and the slope would be 0/0.
     window = max(2 * int((weights > 0).sum()) ** -0.2 * scale, 1e-9 * np.abs(r).max(), np.finfo(float).tiny)
     slope = np.maximum(psi(r + window) - psi(r - window), 0.0) / (2 * window)  # rounding can fall below zero
     bread, _, _ = invert(design * np.sqrt(weights * slope)[:, None])
@@ -156,9 +137,11 @@ def invert(design: Array) -> tuple[Array, float, Array]:
         return np.empty((0, 0)), 1.0, np.empty(0, dtype=bool)
     length = np.linalg.norm(design, axis=0)
     length = np.where(length > 0, length, 1.0)
+    # QR first: the factor R has the singular values of the design at p rows in place of n.
     _, singular, right = np.linalg.svd(np.linalg.qr(design / length, mode="r"))
     known = singular > RANK_TOLERANCE * singular[0]
     inverse = (right[known].T / singular[known] ** 2) @ right[known]
+    # Rounding leaves traces of every parameter in a null direction; those above a thousandth take part in it.
     loose = (np.abs(right[~known]) > 1e-3).any(axis=0)
     condition = singular[0] / singular[-1] if singular[-1] > 0 else np.inf
     return inverse / np.outer(length, length), float(condition), loose

@@ -26,6 +26,10 @@ SCHEMA = 2
 """Version of the file format; files of a newer version are refused."""
 
 
+_ARRAYS = ("phi", "covariance", "lower", "upper", "weights")
+_NUMBERS = ("objective", "scale", "condition")
+
+
 def to_json(fit: FitValues, path: str | Path | None) -> str:
     """Do the work of `Fit.to_json`."""
     text = json.dumps(to_record(fit), indent=1, allow_nan=False)
@@ -47,17 +51,11 @@ def to_record(fit: FitValues) -> dict[str, Any]:
         "status": fit.status.name,
         "values": _numbers(fit.values),
         "stderr": _numbers(dict(zip(table["parameter"], table["stderr"], strict=True))),
-        "phi": _list(fit.phi),
-        "covariance": _list(fit.covariance),
+        **{name: _list(getattr(fit, name)) for name in _ARRAYS},
+        **{name: _number(getattr(fit, name)) for name in _NUMBERS},
         "states": list(fit.states),
-        "lower": _list(fit.lower),
-        "upper": _list(fit.upper),
-        "objective": _number(fit.objective),
-        "scale": _number(fit.scale),
         "dof": fit.dof,
-        "condition": _number(fit.condition),
         "rows": {name: _list(column.to_numpy(dtype=float)) for name, column in fit.rows.items()},
-        "weights": _list(fit.weights),
         "cells": fit.cells.tolist(),
         "notes": [{"code": note.code, "text": note.text, "caution": note.caution} for note in fit.notes],
         "source": fit.source,
@@ -76,18 +74,12 @@ def read_record(source: str | Path) -> dict[str, Any]:
             "space": {"log": "log", "plain": "plain"}[record["space"]],
             "loss": loss_from_dict(record["loss"]),
             "status": FitStatus[record["status"]],
-            "phi": _array(record["phi"]),
-            "covariance": np.array([_array(row) for row in record["covariance"]]),
+            **{name: _array(record[name]) for name in _ARRAYS},
+            **{name: _float(record[name]) for name in _NUMBERS},
             "states": tuple(map(str, record["states"])),
-            "lower": _array(record["lower"]),
-            "upper": _array(record["upper"]),
-            "objective": float(record["objective"]),
-            "scale": float(_float(record["scale"])),
             "dof": int(record["dof"]),
-            "condition": float(_float(record["condition"])),
             "ties": {str(name): str(text) for name, text in record["ties"].items()},
             "_rows": pd.DataFrame({str(name): _array(column) for name, column in record["rows"].items()}),
-            "weights": _array(record["weights"]),
             "cells": np.array(record["cells"], dtype=int),
             "notes": tuple(Note(str(n["code"]), str(n["text"]), bool(n["caution"])) for n in record["notes"]),
             "source": str(record["source"]),
@@ -143,6 +135,7 @@ def write_atomically(path: Path, text: str) -> None:
         with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
+            # On disk before the rename: a crash between the two would else leave an empty file under the name.
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
@@ -181,7 +174,7 @@ def _number(value: float) -> float | str:
 
 
 def _float(value: Any) -> float:
-    return _SPECIAL[value] if isinstance(value, str) else float(value)
+    return float(_SPECIAL[value]) if isinstance(value, str) else float(value)
 
 
 def _numbers(named: Any) -> dict[str, float | str]:
@@ -193,7 +186,7 @@ def _list(array: np.ndarray) -> list[Any]:
 
 
 def _array(values: Any) -> np.ndarray:
-    return np.array([_float(value) for value in values], dtype=float)
+    return np.array([_array(value) if isinstance(value, list) else _float(value) for value in values], dtype=float)
 
 
 Array = np.ndarray

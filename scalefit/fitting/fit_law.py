@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from scalefit.fitting.censoring import estimate as estimate_censored
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
 from scalefit.fitting.parameters import Settings, read_settings, write_ties
-from scalefit.fitting.problem import Problem, fit_bounds
-from scalefit.fitting.rows import Rows, collect
+from scalefit.fitting.problem import Problem, Rows, collect, fit_bounds
 from scalefit.fitting.search import solve
 from scalefit.fitting.shrinkage import prior_scale, shrunk
 from scalefit.laws import get_law
@@ -98,23 +96,32 @@ def fit_law(
     LawError
         The law needs a column that is not there.
 
+    See Also
+    --------
+    find_optima : the optima that a law for the learning rate or the batch is fitted to
+    fit_surface : loss, learning rate and batch of all runs in one fit
+    bootstrap : how much a fit would move on other data of the same kind
+    choose_law : which law, by its error on unseen cells
+
     Examples
     --------
     >>> import pandas as pd
+    >>> import scalefit as sf
     >>> table = pd.DataFrame({"params": [1e7, 1e8, 1e9], "loss": [4.0, 3.2, 2.56]})
-    >>> round(fit_law("L = c * N**a", table).values["a"], 4)
+    >>> round(sf.fit("L = c * N**a", table).values["a"], 4)
     -0.0969
     """
     declared = get_law(law)
-    settings = read_settings(params, start, declared)
-    tied, ties = write_ties(declared, settings.ties)
+    settings = read_settings(params, start, declared) if params or start else Settings(bounds=declared.bounds)
+    tied, ties = write_ties(declared, settings.ties) if settings.ties else (declared, {})
     loss = Squared() if loss is None else loss
     bound, rows = collect(tied, data, weights, _bounds_rule(bounds, loss))
     with np.errstate(all="ignore"):  # far from the answer a law may overflow; what it returns is checked instead
         problem = _pose(bound, rows, settings, loss, space)
         _check_count(problem)
         find = solve if problem.censored is None else solve_censored
-        problem, solution = find(problem.take(rows.canonical_order()), bound, settings)
+        # Sums run over sorted rows: the order of rows in a file changes no digit of the result.
+        problem, solution = find(problem.take(rows.canonical_order()), settings)
         found = _conclude(problem, solution, rows, ties)
     return shrunk(found, prior_scale(shrink)) if shrink else found
 
@@ -146,11 +153,10 @@ def _pose(law: Law, rows: Rows, settings: Settings, loss: Loss, space: str) -> P
         )
     if not law.parameters:
         raise FitError(f"{law.formula!r} has no parameter to fit; evaluate it with law({{}}, table)")
-    derivation = law.derivation
     _check_start(law, settings.start)
-    inputs = derivation.enter(law.read_inputs(rows.table))
+    inputs = law.derivation.enter(law.read_inputs(rows.table))
     lower, upper = fit_bounds(law, settings.bounds, settings.fixed)
-    return Problem(derivation, inputs, target, rows.weights, space, loss, lower, upper, rows.censored)
+    return Problem(law, inputs, target, rows.weights, space, loss, lower, upper, rows.censored)
 
 
 def _check_start(law: Law, start: Mapping[str, float]) -> None:
@@ -171,43 +177,35 @@ def _check_count(problem: Problem) -> None:
         check_points(problem)
 
 
-@dataclass(frozen=True)
-class _Ends:
-    """How each parameter ended."""
-
-    fixed: Array
-    at_bound: Array
-    vanished: Array
-
-
-def _ends(problem: Problem, phi: Array) -> _Ends:
+def _ends(problem: Problem, phi: Array) -> tuple[Array, Array, Array]:
+    """Tell which parameters were fixed, which ended at a bound, and which positive ones ran to zero or to infinity."""
     fixed = problem.lower == problem.upper
     at_bound = ~fixed & ((phi <= problem.lower) | (phi >= problem.upper))
     _, jacobian = problem.model()(phi[None])
     size = 1.0 if problem.space == "log" else float(np.abs(problem.observed).max())
     vanished = problem.derivation.logged & ~fixed & (np.abs(jacobian[0]).max(axis=1) < _VANISHED * size)
-    return _Ends(fixed, at_bound, vanished)
+    return fixed, at_bound, vanished
 
 
 def _conclude(problem: Problem, solution: Solution, rows: Rows, ties: Mapping[str, str]) -> Fit:
     """Judge the solution and put the result together."""
-    law, phi = problem.derivation.law, solution.phi[0]
-    ends = _ends(problem, phi)
-    held = ends.fixed | ends.at_bound | ends.vanished
+    law, phi = problem.law, solution.phi[0]
+    fixed, at_bound, vanished = _ends(problem, phi)
+    held = fixed | at_bound | vanished
     estimate = covariance.estimate if problem.censored is None else estimate_censored
     errors = estimate(problem, phi, ~held)
     residual = problem.model()(phi[None])[0][0]
     aligned = _aligned(problem)
     # Where inputs move together, the term of one stands for those of all: nothing is said by a term that ran to zero.
-    lost = ends.vanished & bool(aligned)
+    lost = vanished & bool(aligned)
     errors.covariance[lost, lost] = np.inf
     states = np.full(len(phi), "free", dtype=object)
-    states[ends.at_bound | ends.vanished] = "at bound"
+    states[at_bound | vanished] = "at bound"
     states[errors.unidentified | lost] = "unidentified"
-    states[ends.fixed] = "fixed"
-    notes = [*rows.notes, *aligned, *_doubts(problem, errors, residual)]
-    if ends.vanished.any() and not aligned:
-        names = ", ".join(np.array(problem.parameters)[ends.vanished])
+    states[fixed] = "fixed"
+    notes = [*rows.notes, *aligned, *_cautions(problem, errors, residual)]
+    if vanished.any() and not aligned:
+        names = ", ".join(np.array(problem.parameters)[vanished])
         notes.append(Note("vanished", f"the data do not need the term of {names}, which ran to zero", caution=True))
     if not solution.converged[0]:
         notes.append(Note("unfinished", "the solver was still moving when it stopped", caution=True))
@@ -237,7 +235,7 @@ def _conclude(problem: Problem, solution: Solution, rows: Rows, ties: Mapping[st
 
 
 def _aligned(problem: Problem) -> list[Note]:
-    """Remark on inputs that the rows do not vary independently (in logs, where they enter as logs)."""
+    """Note inputs that the rows do not vary independently (in logs, where they enter as logs)."""
     counted = problem.weights > 0
     columns = np.stack([np.broadcast_to(u, len(problem.target))[counted] for u in problem.inputs or [np.zeros(1)]])
     spread = columns.std(axis=1)
@@ -264,13 +262,14 @@ def _status(converged: bool, states: Array, aligned: bool) -> FitStatus:
     return FitStatus.AT_BOUND if (states == "at bound").any() else FitStatus.CONVERGED
 
 
-def _doubts(problem: Problem, errors: covariance.Errors, residual: Array) -> list[Note]:
-    """Remarks a reader needs before trusting the fit."""
+def _cautions(problem: Problem, errors: covariance.Errors, residual: Array) -> list[Note]:
+    """Note what a reader needs to know before trusting the fit."""
     found = []
     if errors.dof <= 0:
         found.append(Note("exact", "as many parameters as rows: the fit is exact and has no errors", caution=True))
     counted = (problem.weights > 0) & ~problem.bounds
     standardized = np.abs(residual[counted]) * np.sqrt(problem.weights[counted])
+    # 1.4826 times the median of |r| is the standard deviation of a normal, and outliers do not move it.
     typical = 1.4826 * float(np.median(standardized))
     far = int((standardized > _OUTLIER * typical).sum()) if typical > 0 else 0
     if far and errors.dof > 0:

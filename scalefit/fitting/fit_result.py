@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +13,10 @@ import pandas as pd
 
 from scalefit._values import Note
 from scalefit.display import Face, Shown, latex_text
+from scalefit.errors import ExtrapolationWarning, LawError
 from scalefit.fitting.export import read_record, to_json, to_model_result, to_parameters
-from scalefit.fitting.fit_values import FitStatus, FitValues
-from scalefit.fitting.predict import predict
+from scalefit.fitting.fit_values import FitStatus, FitValues, check_level
+from scalefit.solvers.students_t import t_quantile
 from scalefit.vocabulary import column_of, format_error, format_number
 
 if TYPE_CHECKING:
@@ -66,10 +69,26 @@ class Fit(FitValues, Shown):
         Where the truth of a row lies: at its target (0), at or below it (-1), at or above it (+1). None: all points.
     shrinkage : float
         Prior scale towards the straight law, see `scalefit.fitting.shrinkage`; 0 for none.
+
+    See Also
+    --------
+    fit : makes one
+    bootstrap : refits to resampled data
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import scalefit as sf
+    >>> table = pd.DataFrame({"params": [1e7, 3e7, 1e8, 3e8, 1e9], "loss": [4.0, 3.6, 3.22, 2.9, 2.56]})
+    >>> fit = sf.fit("L = c * N**a", table)
+    >>> fit.status.name, round(fit.values["a"], 3)
+    ('CONVERGED', -0.096)
+    >>> float(fit.predict(params=5e8)["prediction"][0].round(2))
+    2.75
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.to_json(),)
+        return Fit.from_json, (self.to_json(),)
 
     @property
     def params(self) -> lmfit.Parameters:
@@ -112,6 +131,14 @@ class Fit(FitValues, Shown):
     def to_json(self, path: str | Path | None = None) -> str:
         """Return the fit as JSON text, and write it to `path` if given (whole or not at all).
 
+        Parameters
+        ----------
+        path : str or Path, optional
+
+        Returns
+        -------
+        str
+
         Raises
         ------
         FitError
@@ -123,6 +150,15 @@ class Fit(FitValues, Shown):
     def from_json(cls, source: str | Path) -> Fit:
         """Read a fit back from a file or from JSON text.
 
+        Parameters
+        ----------
+        source : str or Path
+            A path, or text that starts with a brace.
+
+        Returns
+        -------
+        Fit
+
         Raises
         ------
         FitError
@@ -131,7 +167,18 @@ class Fit(FitValues, Shown):
         return cls(**read_record(source))
 
     def to_lmfit(self) -> lmfit.model.ModelResult:
-        """Return the same fit as an lmfit ModelResult, for conf_interval, eval_uncertainty and plots."""
+        """Return the same fit as an lmfit ModelResult, for conf_interval, eval_uncertainty and plots.
+
+        Returns
+        -------
+        lmfit.model.ModelResult
+            Its model maps the columns of `rows` to the target, or to its log for a fit in log space.
+
+        Raises
+        ------
+        FitError
+            If rows are bounds or the fit is shrunk, which lmfit cannot express.
+        """
         return to_model_result(self)
 
     def with_notes(self, *notes: Note) -> Fit:
@@ -157,11 +204,7 @@ class Fit(FitValues, Shown):
         return super().to_latex(caption=caption, label=label)
 
 
-def _rebuild(text: str) -> Fit:
-    return Fit.from_json(text)
-
-
-def _told(fit: Fit) -> str:
+def _data(fit: Fit) -> str:
     bounds = f", {int(fit.is_bound.sum())} of them bounds," if fit.is_bound.any() else ""
     return f"{fit.n} rows{bounds} from {fit.source}" + (f", in {fit.data_unit}" if fit.data_unit != "tokens" else "")
 
@@ -188,7 +231,7 @@ def describe(fit: Fit) -> Face:
     facts = [
         ("law", fit.law.written(fit.values) if np.isfinite(fit.phi).all() else fit.law.formula),
         ("status", f"{fit.status}: {fit.status.sentence}"),
-        ("data", _told(fit)),
+        ("data", _data(fit)),
         ("loss", f"{fit.loss!r} in {fit.space} space, sum {fit.objective:.6g}"),
         ("scatter", f"{format_number(fit.scatter, 3)} {unit}"),
         (
@@ -201,3 +244,116 @@ def describe(fit: Fit) -> Face:
     label = f" ({fit.law.name})" if fit.law.name else ""
     names = frozenset((*fit.law.parameters, *fit.ties))
     return Face(f"Fit of {fit.law.formula}{label}", tuple(facts), shown, fit.notes, names)
+
+
+def predict(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any], level: float) -> pd.DataFrame:
+    """Do the work of `Fit.predict`; see there."""
+    check_level(level)
+    quantile = t_quantile(level, fit.dof)
+    inputs = _collect(fit, table, named)
+    arrays = fit.law.read_inputs(inputs)
+    derivation = fit.law.derivation
+    with np.errstate(all="ignore"):
+        value, jacobian = derivation.function(fit.space)(fit.phi[None], derivation.enter(arrays))
+    center = np.broadcast_to(value[0], len(inputs)).astype(float)
+    slopes = np.broadcast_to(jacobian[0], (len(fit.phi), len(inputs)))
+    half = quantile * np.sqrt(_variance(slopes, fit.covariance) + fit.scatter**2)
+    half = np.where(np.isnan(half), np.inf, half)  # t is infinite and the scatter NaN without degrees of freedom
+    low, high = center - half, center + half
+    if fit.space == "log":
+        with np.errstate(over="ignore"):
+            center, low, high = np.exp(center), np.exp(low), np.exp(high)
+    reach = _reach(fit, inputs)
+    _warn_beyond(fit, reach)
+    farthest = np.max([np.ones(len(inputs)), *reach.values()], axis=0)
+    return inputs.assign(prediction=center, lo=low, hi=high, reach=farthest)
+
+
+def reach_of(fit: Fit, inputs: pd.DataFrame) -> pd.DataFrame:
+    """Return, for each point and input, the factor by which it lies outside the fitted range (1 inside).
+
+    For an input that is not a positive quantity of the vocabulary the distance outside is counted in widths of the
+    range, plus one.
+    """
+    columns = _reach(fit, inputs)
+    return pd.DataFrame(columns, index=inputs.index) if columns else pd.DataFrame({"": np.ones(len(inputs))})
+
+
+def _reach(fit: Fit, inputs: pd.DataFrame) -> dict[str, Array]:
+    columns: dict[str, Array] = {}
+    logged = fit.law.derivation.input_logged
+    for name, old, new, log in zip(
+        fit.law.inputs, fit.law.read_inputs(fit.rows), fit.law.read_inputs(inputs), logged, strict=True
+    ):
+        low, high = old.min(), old.max()
+        if log:
+            factor = np.maximum(new / high, low / new)
+        else:
+            width = (high - low) or 1.0
+            factor = 1 + np.maximum(new - high, low - new) / width
+        columns[column_of(name)] = np.maximum(factor, 1.0)
+    return columns
+
+
+def _collect(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any]) -> pd.DataFrame:
+    """Bring the inputs, however given, into one table with columns in words."""
+    wanted = [column_of(name) for name in fit.law.inputs]
+    if table is not None and not isinstance(table, pd.DataFrame):
+        raise LawError(f"expected a DataFrame of inputs or inputs by name, found {type(table).__name__}")
+    columns = table.columns if table is not None else ()
+    given: dict[str, Any] = {column_of(str(name)): table[name].to_numpy() for name in columns}  # type: ignore[index]
+    given |= {column_of(name): value for name, value in named.items()}
+    unknown = [column_of(name) for name in named if column_of(name) not in wanted]
+    missing = [name for name in wanted if name not in given]
+    if unknown and not wanted:
+        raise LawError(
+            f"{fit.law.formula!r} has no inputs, found {', '.join(unknown)}; its prediction is the same everywhere: "
+            "ask for it with predict()"
+        )
+    if unknown or missing:
+        problem = f"missing {', '.join(missing)}" if missing else f"{', '.join(unknown)} is not an input"
+        raise LawError(f"{fit.law.formula!r} predicts from {', '.join(wanted)}; {problem}")
+    arrays = {name: _numbers(name, given[name]) for name in wanted}
+    _check_positive(fit, arrays)
+    try:
+        (rows,) = np.broadcast_shapes((1,), *(array.shape for array in arrays.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise LawError(f"the inputs do not fit together, expected one number or as many of each: {shapes}") from None
+    return pd.DataFrame({name: np.broadcast_to(array, rows) for name, array in arrays.items()}, index=range(rows))
+
+
+def _numbers(name: str, given: Any) -> Array:
+    try:
+        values = np.atleast_1d(np.asarray(given, dtype=float))
+    except (TypeError, ValueError):
+        raise LawError(f"{name}: expected numbers to predict at, found {given!r}") from None
+    if not np.isfinite(values).all():
+        raise LawError(f"{name}: expected finite numbers to predict at, found {values[~np.isfinite(values)][0]}")
+    return values
+
+
+def _check_positive(fit: Fit, arrays: Mapping[str, Array]) -> None:
+    for name, log in zip(arrays, fit.law.derivation.input_logged, strict=True):
+        if log and (arrays[name] <= 0).any():
+            raise LawError(f"{name}: expected a positive number, found {arrays[name].min()}")
+
+
+def _variance(slopes: Array, covariance: Array) -> Array:
+    """Return j C j' for every column of slopes; infinite where an unidentified parameter matters."""
+    finite = np.where(np.isfinite(covariance), covariance, 0.0)
+    loose = ~np.isfinite(np.diag(covariance))
+    variance = np.einsum("pn,pq,qn->n", slopes, finite, slopes)
+    return np.where((slopes[loose] != 0).any(axis=0), np.inf, np.maximum(variance, 0.0))
+
+
+def _warn_beyond(fit: Fit, reach: Mapping[str, Array]) -> None:
+    worst = {name: float(factors.max(initial=1.0)) for name, factors in reach.items()}
+    parts = [f"{name} by {format_number(factor, 3)}x" for name, factor in worst.items() if factor > 1 + 1e-9]
+    if not parts:
+        return
+    warnings.warn(
+        f"{fit.law.formula!r} is predicted beyond the range it was fitted to: {', '.join(parts)}",
+        ExtrapolationWarning,
+        stacklevel=4,
+    )

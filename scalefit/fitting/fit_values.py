@@ -24,16 +24,25 @@ from scalefit.vocabulary import column_of
 class FitStatus(Enum):
     """The outcome of a fit.
 
+    Attributes
+    ----------
+    sentence : str
+        What happened.
+    remedy : str
+        What to do about it.
+
+    See Also
+    --------
+    Fit : holds one as `Fit.status`
+
     Examples
     --------
-    >>> FitStatus.ILL_CONDITIONED.remedy
+    >>> import scalefit as sf
+    >>> sf.FitStatus.ILL_CONDITIONED.remedy
     'vary the inputs more independently, fix or tie a parameter, or fit a law with fewer parameters'
     """
 
-    CONVERGED = (
-        "the minimum was found and every parameter is identified by the data",
-        "none needed",
-    )
+    CONVERGED = ("the minimum was found and every parameter is identified by the data", "none needed")
     AT_BOUND = (
         "the minimum lies at the bound of a parameter, whose error is therefore not given",
         "drop the parameter (a simpler law says the same), widen its bound, or bring data that need it",
@@ -60,49 +69,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FitValues:
-    """What a fit found, and all that follows from it alone.
-
-    Inside, parameters live in fit coordinates phi: the log of a positive parameter,
-    the parameter itself otherwise. Everything public speaks natural units.
-
-    Parameters
-    ----------
-    law : Law
-        The fitted law, its inputs settled and ties written in.
-    space : {"log", "plain"}
-        Whether residuals are differences of logs or of values.
-    loss : Loss
-        The loss whose sum was minimised.
-    status : FitStatus
-        How it ended; `status.sentence` and `status.remedy` say it in words.
-    phi, covariance : ndarray (p,), (p, p)
-        Solution and its covariance in fit coordinates.
-    states : tuple of str
-        For every parameter: "free", "fixed", "at bound" or "unidentified".
-    lower, upper : ndarray (p,)
-        Bounds in fit coordinates.
-    objective : float
-        Sum over rows of weight times loss of the residual.
-    scale : float
-        Residual scatter of a row of weight one (nats of log target in log space).
-    dof : int
-        Degrees of freedom.
-    condition : float
-        Condition number of the scaled Jacobian.
-    ties : mapping of str to str
-        Parameters written as expressions of others.
-    weights : ndarray (n,)
-    cells : ndarray of int (n,)
-        Which (params, tokens) cell each row belongs to, for resampling.
-    notes : tuple of Note
-    source : str
-    data_unit : str
-        What `tokens` and `batch` count.
-    censored : ndarray of int (n,) or None
-        Where the truth of a row lies: at its target (0), at or below it (-1), at or above it (+1). None: all points.
-    shrinkage : float
-        Prior scale towards the straight law, see `scalefit.fitting.shrinkage`; 0 for none.
-    """
+    """What a fit found, and all that follows from it alone. `Fit` says what its fields are."""
 
     law: Law
     space: str
@@ -154,7 +121,16 @@ class FitValues:
         return float(self.scale / np.sqrt(self.typical_weight))
 
     def natural(self, phi: Array) -> dict[str, Any]:
-        """Turn fit coordinates, shape (..., p), into named values; ties are evaluated."""
+        """Turn fit coordinates into named values; ties are evaluated.
+
+        Parameters
+        ----------
+        phi : ndarray (..., p)
+
+        Returns
+        -------
+        dict of str to float, or to ndarray (...)
+        """
         theta = self.law.derivation.to_natural(phi)
         named = {name: theta[..., j] for j, name in enumerate(self.law.parameters)}
         for name, law in self.tied_laws.items():
@@ -177,6 +153,7 @@ class FitValues:
     def _natural_covariance(self) -> Array:
         active = np.diag(self.covariance) != 0  # held parameters may have run to where natural units overflow
         slopes, covariance = self._natural_slopes()[:, active], self.covariance[np.ix_(active, active)]
+        # 0 times infinity is not a number: an infinite variance is set where it matters, after the product.
         unknown = ~np.isfinite(np.diag(covariance))
         with np.errstate(all="ignore"):
             matrix = np.nan_to_num(slopes @ np.where(np.isfinite(covariance), covariance, 0.0) @ slopes.T, nan=0.0)
@@ -209,6 +186,21 @@ class FitValues:
         """Return the parameter table with intervals of another level.
 
         Intervals use Student's t; those of positive parameters are symmetric in the log.
+
+        Parameters
+        ----------
+        level : float
+            Coverage of the intervals, between 0 and 1.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns parameter, value, stderr, lo, hi, status; tied parameters last.
+
+        Raises
+        ------
+        FitError
+            If the level is not between 0 and 1.
         """
         check_level(level)
         quantile = t_quantile(level, self.dof)
@@ -221,14 +213,8 @@ class FitValues:
             low = np.where(logged, value / factor, value - quantile * error)
             high = np.where(logged, value * factor, value + quantile * error)
         states = [*self.states, *(f"= {text}" for text in self.ties.values())]
-        columns = {
-            "parameter": list(self.values),
-            "value": value,
-            "stderr": error,
-            "lo": low,
-            "hi": high,
-            "status": states,
-        }
+        names = list(self.values)
+        columns = {"parameter": names, "value": value, "stderr": error, "lo": low, "hi": high, "status": states}
         return pd.DataFrame(columns)
 
     @property
@@ -239,10 +225,9 @@ class FitValues:
     @cached_property
     def problem(self) -> Problem:
         """The arrays the solvers saw."""
-        derivation = self.law.derivation
         target = self._rows[column_of(self.law.target)].to_numpy(dtype=float)
-        entered = derivation.enter(self.law.read_inputs(self._rows))
-        arrays = (derivation, entered, target, self.weights, self.space, self.loss, self.lower, self.upper)
+        entered = self.law.derivation.enter(self.law.read_inputs(self._rows))
+        arrays = (self.law, entered, target, self.weights, self.space, self.loss, self.lower, self.upper)
         return Problem(*arrays, self.censored, self.scale)
 
     @property

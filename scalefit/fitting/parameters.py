@@ -19,21 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user asked of the parameters.
-
-    Parameters
-    ----------
-    start : mapping of str to float
-    fixed : mapping of str to float
-    bounds : mapping of str to (float, float)
-    ties : mapping of str to str
-        Parameter = expression of the others.
-    """
+    """What a user asked of the parameters."""
 
     start: Mapping[str, float] = field(default_factory=dict)
     fixed: Mapping[str, float] = field(default_factory=dict)
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    ties: Mapping[str, str] = field(default_factory=dict)
+    ties: Mapping[str, str] = field(default_factory=dict)  # parameter = expression of the others
 
 
 def read_settings(params: lmfit.Parameters | None, start: Mapping[str, float] | None, law: Law) -> Settings:
@@ -70,26 +61,7 @@ def _check_known(what: str, names: Any, law: Law) -> None:
 
 
 def write_ties(law: Law, ties: Mapping[str, str]) -> tuple[Law, dict[str, str]]:
-    """Return the law of the remaining parameters, and every tie as an expression of those alone.
-
-    Parameters
-    ----------
-    law : Law
-    ties : mapping of str to str
-        Parameter = expression of other parameters, which may be tied themselves.
-
-    Raises
-    ------
-    FitError
-        If a tie is not arithmetic over parameters of the law, or ties run in a circle.
-
-    Examples
-    --------
-    >>> write_ties(Law("L = E + A/N**alpha + B/D**beta"), {"beta": "2 * alpha"})[0].formula
-    'L = E + A / N ** alpha + B / D ** (2 * alpha)'
-    """
-    if not ties:
-        return law, {}
+    """Return the law of the remaining parameters, and every tie as an expression of those alone."""
     trees: dict[str, ast.expr] = {}
     for name, text in ties.items():
         try:

@@ -11,20 +11,21 @@ import numpy as np
 from scalefit.errors import FitError
 from scalefit.fitting.parameters import Settings
 from scalefit.fitting.problem import Problem, fit_bounds
-from scalefit.laws.formula import Law
 from scalefit.solvers.levenberg import Solution, minimize
-from scalefit.solvers.linear import least_squares, project
+from scalefit.solvers.linear import project
 
 if TYPE_CHECKING:
     from scalefit.laws.derivation import Derivation, Scale
 
 Array = np.ndarray
 
+# A slope s multiplies a function g of the inputs inside exp or a power. Where s times the spread of g is far below one
+# the term is a constant, far above one a cliff. A location lies among the inputs, or a few spreads outside them.
 _MAGNITUDES = np.geomspace(0.15, 12.0, 8)
 _QUANTILES = np.linspace(0.02, 0.98, 7)
 _MARGINS = np.array([0.3, 1.0, 3.0])
 _FALLBACK = np.array([0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
-_LIMIT = 600
+_LIMIT = 600  # points of the grid that are projected: few enough to cost milliseconds
 
 
 def starting_points(problem: Problem, start: Mapping[str, float], keep: int) -> Array:
@@ -34,16 +35,6 @@ def starting_points(problem: Problem, start: Mapping[str, float], keep: int) -> 
     comes before them, as given and as projected (its nonlinear values with the best linear ones); a partial one adds a
     grid in which its parameters are held.
 
-    Parameters
-    ----------
-    problem : Problem
-    start : mapping of str to float
-        Values, in natural units, the user gave.
-    keep : int
-
-    Returns
-    -------
-    ndarray (k, p), the user's first, then best first
     """
     held, given = _held(problem), _given(problem, start)
     whole = np.empty((0, len(problem.parameters)))
@@ -114,15 +105,7 @@ def _grid(problem: Problem, fixed: Mapping[str, float], linear: Array) -> Array:
 
 
 def candidates(derivation: Derivation, name: str, inputs: Sequence[Array]) -> Array:
-    """Return values worth trying for one nonlinear parameter, in its fit coordinate.
-
-    Parameters
-    ----------
-    derivation : Derivation
-    name : str
-    inputs : sequence of ndarray (n,)
-        Entered inputs.
-    """
+    """Return values worth trying for one nonlinear parameter, in its fit coordinate."""
     logged = bool(derivation.logged[derivation.parameters.index(name)])
     found = [_from_scale(scale, inputs, logged) for scale in derivation.scales[name]]
     found = [values[np.isfinite(values)] for values in found]
@@ -144,19 +127,15 @@ def _from_scale(scale: Scale, inputs: Sequence[Array], logged: bool) -> Array:
     return np.log(sizes) if logged else np.concatenate([-sizes, sizes])
 
 
+# Many starts are followed for a few steps, the best few to their end: most starts lead to the same minimum.
 _SCOUTS, _MOST_SCOUTS, _SCOUT_STEPS, _FINALISTS, _STEPS = 8, 64, 12, 3, 1000
-_THIN = 2000
+_THIN = 2000  # rows beyond which the search runs on an even sample
 
 
-def solve(problem: Problem, law: Law, settings: Settings) -> tuple[Problem, Solution]:
+def solve(problem: Problem, settings: Settings) -> tuple[Problem, Solution]:
     """Return the lowest minimum found, and the problem it solves (some coefficients may have turned into logs).
 
     When there are very many rows the search runs on an even sample of them, and only its winner sees all.
-
-    Raises
-    ------
-    FitError
-        If no starting point gives finite values.
     """
     if problem.is_linear() and not problem.loss.robust:
         return problem, _solve_linear(problem)
@@ -165,18 +144,18 @@ def solve(problem: Problem, law: Law, settings: Settings) -> tuple[Problem, Solu
     scouts = scouts[np.isfinite(thin.objective(scouts))]
     if len(scouts) == 0:
         raise FitError(
-            f"no starting point gives {law.target} finite values on these rows; "
+            f"no starting point gives {problem.law.target} finite values on these rows; "
             f"pass start={{...}} near the answer, or check the units of the inputs"
         )
-    problem, scouts = _log_positive_coefficients(problem, law, settings, scouts)
-    tried = _run(_thinned(problem), scouts, _SCOUT_STEPS)
+    problem, scouts = _log_positive_coefficients(problem, settings, scouts)
+    tried = refine(_thinned(problem), scouts, _SCOUT_STEPS)
     finalists = tried.phi[np.argsort(tried.objective, kind="stable")[:_FINALISTS]]
     if settings.start.keys() | settings.fixed.keys() >= set(problem.parameters):
         finalists = np.concatenate([scouts[:2], finalists])  # a start the user gave is followed to its end
     if len(thin.target) < len(problem.target):  # most of the way on the sample, the last of it on all rows
-        ended = _run(_thinned(problem), finalists, _STEPS)
+        ended = refine(_thinned(problem), finalists, _STEPS)
         finalists = ended.phi[np.argsort(ended.objective, kind="stable")[:1]]
-    solution = _run(problem, finalists, _STEPS)
+    solution = refine(problem, finalists, _STEPS)
     best = solution.take(np.array([_pick(problem, solution, scouts[0])]))
     # Rounding ends the descent of an exact fit before the solver's own test, relative to an objective near zero, can.
     return problem, replace(best, converged=best.converged | (best.objective <= problem.rounding()))
@@ -197,20 +176,17 @@ def _pick(problem: Problem, solution: Solution, near: Array) -> int:
     best = solution.best()
     residual = problem.model()(solution.phi[best : best + 1])[0][0]
     rounding = 8 * np.finfo(float).eps * float(problem.weights @ np.abs(residual * problem.observed))
+    # Sums of equal terms have several equal minima; without this rule the last digit would choose among them.
     equal = np.flatnonzero(solution.objective <= solution.objective[best] * (1 + 1e-9) + rounding)
     distance = (((solution.phi[equal] - near) / np.maximum(np.abs(near), 1e-3)) ** 2).sum(axis=1)
     return int(equal[np.argmin(distance)])
 
 
-def refine(problem: Problem, phi: Array) -> Solution:
-    """Follow one start (1, p) to its minimum."""
-    return _run(problem, phi, _STEPS)
-
-
-def _run(problem: Problem, scouts: Array, steps: int) -> Solution:
+def refine(problem: Problem, starts: Array, steps: int) -> Solution:
+    """Follow starts (K, p) downhill to their minima, or for a number of steps."""
     return minimize(
         problem.model(),
-        scouts,
+        starts,
         loss=problem.loss,
         weights=problem.weights,
         lower=problem.lower,
@@ -228,6 +204,16 @@ def _solve_linear(problem: Problem) -> Solution:
     return Solution(phi, problem.objective(phi), np.array([True]), 1)
 
 
+def least_squares(design: Array, target: Array, weights: Array | None = None) -> Array:
+    """Solve one weighted problem; the solution of least scaled norm when the columns are dependent."""
+    root = np.ones(len(target)) if weights is None else np.sqrt(weights)
+    weighted = design * root[:, None]
+    # Columns of length one: prefactors and curvatures differ by orders of magnitude, and lstsq cuts by relative size.
+    scale = np.linalg.norm(weighted, axis=0)
+    scale[scale == 0] = 1.0
+    return np.linalg.lstsq(weighted / scale, target * root, rcond=None)[0] / scale
+
+
 def _thinned(problem: Problem) -> Problem:
     """Return the problem on an even sample of its rows (they come sorted) when there are very many."""
     counted = np.flatnonzero(problem.weights > 0)
@@ -236,7 +222,7 @@ def _thinned(problem: Problem) -> Problem:
     return problem.take(counted[np.linspace(0, len(counted) - 1, _THIN).astype(int)])
 
 
-def _log_positive_coefficients(problem: Problem, law: Law, settings: Settings, scouts: Array) -> tuple[Problem, Array]:
+def _log_positive_coefficients(problem: Problem, settings: Settings, scouts: Array) -> tuple[Problem, Array]:
     """Fit linear coefficients that start positive in logs, where the valley of a sum of powers is nearly straight.
 
     Only for positive targets, and not for coefficients whose bounds the user chose. A coefficient that wants to
@@ -251,9 +237,10 @@ def _log_positive_coefficients(problem: Problem, law: Law, settings: Settings, s
     chosen -= derivation.positive
     if not chosen:
         return problem, scouts
-    logged = replace(law, positive=frozenset(law.positive) | chosen)
+    logged = replace(problem.law, positive=problem.law.positive | chosen)
     lower, upper = fit_bounds(logged, settings.bounds, settings.fixed)
-    posed = replace(problem, derivation=logged.derivation, lower=lower, upper=upper)
+    posed = replace(problem, law=logged, lower=lower, upper=upper)
     columns = [problem.parameters.index(n) for n in chosen]
+    # A start in which a coefficient has the other sign has no logarithm: it is left out, the best start never is.
     same_sign = (natural[:, columns] > 0).all(axis=1)
     return posed, logged.derivation.to_fit(natural[same_sign])

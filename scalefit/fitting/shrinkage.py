@@ -21,11 +21,20 @@ Array = np.ndarray
 
 _STEPS = 200
 
+SCALE = 0.05
+"""How much the exponents of a law are thought to change per e-fold of an input: the scale of a half-normal prior for
+the standard deviation of that change."""
+
+_FREE = ("free", "unidentified")
+
+_NODES, _REACH = 16, 3.0
+"""Values of tau, and how far on either side of what it seems the scatter is looked for, in its standard errors."""
+
 
 def refits(fit: Fit) -> Callable[[Array, Array], tuple[Array, Array]]:
     """Return a function (weights, observed) -> (phi, usable) for blocks of resamples."""
     problem = fit.problem
-    free = np.array([state in ("free", "unidentified") for state in fit.states])
+    free = np.array([state in _FREE for state in fit.states])
     problem = replace(
         problem, lower=np.where(free, problem.lower, fit.phi), upper=np.where(free, problem.upper, fit.phi)
     )
@@ -46,6 +55,7 @@ def _linear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, obse
         (weights @ pairs).reshape(-1, design.shape[1], design.shape[1]), (size, *[free.sum()] * 2)
     )
     gradient = (weights * residual) @ design
+    # One Gauss-Newton step from the fit is exact for a linear law, and steps are small where values may be large.
     phi = np.tile(fit.phi, (size, 1))
     phi[:, free] += solve_normal(hessian, gradient)
     return shrink_refits(fit, phi, hessian, free), identified(hessian)
@@ -87,17 +97,7 @@ def identified(hessian: Array) -> Array:
     usable = (diagonal > 0).all(axis=1)
     scale = np.where(diagonal > 0, diagonal, 1.0)
     smallest = np.linalg.eigvalsh(hessian / (scale[:, :, None] * scale[:, None, :]))[:, 0]
-    return usable & (smallest > 1e-13)
-
-
-SCALE = 0.05
-"""How much the exponents of a law are thought to change per e-fold of an input: the scale of a half-normal prior for
-the standard deviation of that change."""
-
-_FREE = ("free", "unidentified")
-
-_NODES, _REACH = 16, 3.0
-"""Values of tau, and how far on either side of what it seems the scatter is looked for, in its standard errors."""
+    return usable & (smallest > 1e-13)  # rounding leaves a singular matrix about 1e-16 times its size
 
 
 def prior_scale(shrink: bool | float) -> float:
@@ -120,17 +120,6 @@ def shrunk(fit: Fit, scale: float) -> Fit:
 
     Values are posterior means; errors, and those of predictions, hold the prior and what is not known of tau. Where the
     estimate and the prior contradict each other on few degrees of freedom, the scatter is raised (`posterior`).
-
-    Parameters
-    ----------
-    fit : Fit
-        Not shrunk, in log space.
-    scale : float
-
-    Raises
-    ------
-    FitError
-        If the fit is not in logs.
 
     Notes
     -----
@@ -182,8 +171,8 @@ def shrunk(fit: Fit, scale: float) -> Fit:
         objective=float(fit.problem.objective(phi)[0]),
         shrinkage=scale,
     )
-    told = ", ".join(f"{n} from {format_number(before[n], 3)} to {format_number(moved.values[n], 3)}" for n in names)
-    return moved.with_notes(Note("shrink", f"curvature drawn towards 0 (scale {scale:g} per e-fold): {told}"))
+    changes = ", ".join(f"{n} from {format_number(before[n], 3)} to {format_number(moved.values[n], 3)}" for n in names)
+    return moved.with_notes(Note("shrink", f"curvature drawn towards 0 (scale {scale:g} per e-fold): {changes}"))
 
 
 def _judged(fit: Fit, covariance: Array) -> tuple[tuple[str, ...], FitStatus]:
@@ -211,6 +200,7 @@ def _with_scatter_of_straight(fit: Fit, bend: Array) -> Fit:
     curved = np.where(bend > 0, fit.phi, 0.0) @ jacobian[0]
     target = (fit.problem.observed - value[0] + curved) * root
     design = jacobian[0, straight].T * root[:, None]
+    # Rows minus parameters of the straight law: what is left to judge the scatter by.
     spare = int((fit.weights > 0).sum()) - int(straight.sum())
     if spare <= 0:
         return fit
@@ -237,6 +227,7 @@ def bends(fit: Fit) -> Array:
     axes = [i for i, logged in enumerate(derivation.input_logged) if logged]
     for i in axes:
         for j in axes:
+            # The second difference in logs is exact for terms quadratic in logs, whatever the step.
             steps = np.array([(s, t) for s in (-0.5, 0.5) for t in (-0.5, 0.5)])
             places = np.tile(entered[:, None], 4)
             places[i] += steps[:, 0]
@@ -252,23 +243,20 @@ def posterior(phi: Array, covariance: Array, bend: Array, scale: float, dof: int
 
     With few degrees of freedom an estimate far from what the prior allows says that the scatter was judged too small:
     the scatter is weighed over its own distribution first.
-
-    Parameters
-    ----------
-    phi, covariance : ndarray (K, p), (K, p, p)
-    bend : ndarray (p,)
-        From `bends`.
-    scale : float
-    dof : int
-        Degrees of freedom of the covariances.
     """
+    from scipy.special import logsumexp
+
     own = np.flatnonzero(bend)
     estimate, block = phi[:, own], covariance[:, own[:, None], own]
     prior = _priors(bend[own], scale)
     ratio = np.exp(np.linspace(-_REACH, 3 * _REACH, 2 * _NODES) / np.sqrt(dof))
     chi = -dof * np.log(ratio) - 0.5 * dof / ratio**2
-    told = _log_marginal(estimate, ratio[:, None, None, None] ** 2 * block[:, None, None] + prior, None)
-    seemed, seen = (_shares(chi + extra) @ np.log(ratio) for extra in (np.zeros(1), _log_sum(told)))
+    # How likely the estimate is at each scatter, tau integrated over: (K, ratios).
+    likely = logsumexp(
+        _log_marginal(estimate, ratio[:, None, None, None] ** 2 * block[:, None, None] + prior, None), -1
+    )
+    seemed, seen = (_shares(chi + extra) @ np.log(ratio) for extra in (np.zeros(1), likely))
+    # Only ever raised: an estimate near zero is no evidence that the scatter is smaller than the residuals say.
     larger = np.exp(np.maximum(seen - seemed, 0.0))
     covariance = covariance * larger[:, None, None] ** 2
     marginal = covariance[:, None][..., own[:, None], own] + prior
@@ -297,12 +285,6 @@ def _log_marginal(estimate: Array, marginal: Array, dof: int | None) -> Array:
     if dof is None:
         return spread - 0.5 * distance
     return spread - 0.5 * (dof + estimate.shape[1]) * np.log1p(distance / dof)
-
-
-def _log_sum(values: Array) -> Array:
-    from scipy.special import logsumexp
-
-    return logsumexp(values, axis=-1)
 
 
 def _shares(logs: Array) -> Array:

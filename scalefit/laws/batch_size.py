@@ -31,14 +31,12 @@ LAWS = (
     ),
 )
 
-_DATA = "data unit"
-
 CRITICAL_LAWS = (
     Law(
         "B_crit = B_star / L**(1/alpha_B)",
         positive={"B_star", "alpha_B"},
         meanings={"B_star": "critical batch size at a loss of 1", "alpha_B": "1/alpha_B is its exponent of 1/L"},
-        units={"B_star": _DATA},
+        units={"B_star": "data unit"},
         name="bcrit_loss",
         source="Kaplan et al. 2020, arXiv:2001.08361, eq. 5.3; 2e8 tokens and 0.21 there",
     ),
@@ -46,7 +44,7 @@ CRITICAL_LAWS = (
         "B_crit = c * D**b",
         positive={"c"},
         meanings={"c": "prefactor", "b": "exponent of D"},
-        units={"c": _DATA},
+        units={"c": "data unit"},
         name="bcrit_tokens",
         source="form of Power Lines, arXiv:2505.13738 (b about 0.46), and of Zhang et al., arXiv:2410.21676 (0.47)",
     ),
@@ -54,7 +52,7 @@ CRITICAL_LAWS = (
         "B_crit = c * N**a",
         positive={"c"},
         meanings={"c": "prefactor", "a": "exponent of N"},
-        units={"c": _DATA},
+        units={"c": "data unit"},
         name="bcrit_params",
         source="form of Zhang et al. 2024, arXiv:2410.21676, along a ray of constant D/N",
     ),
@@ -62,7 +60,7 @@ CRITICAL_LAWS = (
         "B_crit = c * N**a * D**b",
         positive={"c"},
         meanings={"c": "prefactor", "a": "exponent of N", "b": "exponent of D"},
-        units={"c": _DATA},
+        units={"c": "data unit"},
         name="bcrit_power",
         source="log-linear form in both; Zhang et al. 2024, arXiv:2410.21676, find it to rest on D, hardly on N",
     ),
@@ -77,7 +75,7 @@ CRITICAL_LAWS = (
         "D = E_min * (1 + B/B_crit)",
         positive={"E_min", "B_crit"},
         meanings={"E_min": "least data that reaches the loss", "B_crit": "critical batch size"},
-        units={"E_min": _DATA, "B_crit": _DATA},
+        units={"E_min": "data unit", "B_crit": "data unit"},
         name="tradeoff_examples",
         source="McCandlish et al. 2018, arXiv:1812.06162, eq. 2.11 solved for the data",
     ),
@@ -90,7 +88,7 @@ CRITICAL_LAWS = (
             "B_star": "critical batch size at a loss of 1",
             "alpha_B": "1/alpha_B is its exponent of 1/L",
         },
-        units={"S_c": "steps", "B_star": _DATA},
+        units={"S_c": "steps", "B_star": "data unit"},
         name="tradeoff_loss",
         source="S = S_min(L) (1 + B_crit(L)/B) with both power laws in the loss, after Kaplan et al. 2020, "
         "arXiv:2001.08361, eqs. 5.3 and 5.4; one model size",

@@ -1,112 +1,25 @@
-"""Functions with a kink, for sympy: its own ask at length whether arguments are real, and how they are ordered.
-
-What follows from a formula: log form, exact derivatives, LaTeX, linear parameters, natural scales (by sympy).
-"""
+"""What follows from a formula, by sympy: log form, exact derivatives, LaTeX, linear parameters, natural scales."""
 
 from __future__ import annotations
 
 import ast
 import operator
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence, Set
-from copy import copy
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import sympy
 from sympy import Symbol
 
 from scalefit.errors import LawError
-from scalefit.laws.expressions import FUNCTIONS
+from scalefit.laws.expressions import FUNCTIONS, names, parse
+from scalefit.laws.sympy_functions import COMPILED, Larger, Size
 from scalefit.vocabulary import is_positive, latex_of, quantity_of
 
-
-class Sign(sympy.Function):
-    """-1, 0 or 1; sympy.sign and sympy.Heaviside first ask at length whether their argument is real."""
-
-    nargs = 1
-
-    @classmethod
-    def eval(cls, a: sympy.Expr) -> sympy.Expr | None:
-        """Return the sign of a number; anything else stays as it is."""
-        return sympy.sign(a) if a.is_number else None
-
-
-class Larger(sympy.Function):
-    """The larger of two values; sympy.Max tries to order its arguments, which takes minutes when they are nested."""
-
-    nargs = 2
-
-    @classmethod
-    def eval(cls, a: sympy.Expr, b: sympy.Expr) -> sympy.Expr | None:
-        """Return the larger of two numbers; anything else stays as it is."""
-        return sympy.Max(a, b) if a.is_number and b.is_number else None
-
-    def fdiff(self, argindex: int = 1) -> sympy.Expr:
-        """Return the slope in an argument: 1 where it is the larger, a half where both are equal."""
-        a, b = self.args
-        return (1 + Sign(a - b if argindex == 1 else b - a)) / 2
-
-    def _latex(self, printer: Any, exp: str | None = None) -> str:
-        power = "" if exp is None else f"^{{{exp}}}"
-        return rf"\max{power}\left({', '.join(printer._print(a) for a in self.args)}\right)"
-
-
-class Size(sympy.Function):
-    """The absolute value of what may not be real, as a logarithm: sympy.Abs takes its slope by real parts."""
-
-    nargs = 1
-    is_extended_nonnegative = True
-
-    @classmethod
-    def eval(cls, a: sympy.Expr) -> sympy.Expr | None:
-        """Return sympy's own absolute value of what is known to be real."""
-        return sympy.Abs(a) if a.is_extended_real else None
-
-    def fdiff(self, argindex: int = 1) -> sympy.Expr:
-        """Return the slope."""
-        return Sign(self.args[0])
-
-    def _latex(self, printer: Any, exp: str | None = None) -> str:
-        power = "" if exp is None else f"^{{{exp}}}"
-        return rf"\left|{{{printer._print(self.args[0])}}}\right|{power}"
-
-
-COMPILED: Mapping[str, Callable[..., Any]] = {"Larger": np.maximum, "Size": np.abs, "Sign": np.sign}
-"""What they are compiled to, by the names under which sympy writes them."""
-
 Array = np.ndarray
-
-
-class Written(Hashable, Protocol):
-    """What a derivation asks of a law: a `Law` is one, and stands in the file above this one."""
-
-    @property
-    def formula(self) -> str:
-        """The line it was declared by."""
-
-    @property
-    def tree(self) -> ast.expr:
-        """The right side, parsed."""
-
-    @property
-    def target(self) -> str:
-        """The symbol on the left side."""
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Symbols and columns it reads."""
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """What is fitted."""
-
-    @property
-    def positive(self) -> Set[str]:
-        """Parameters declared positive."""
-
 
 _CALLS: Mapping[str, Callable[..., Any]] = {
     **{name: getattr(sympy, name) for name in FUNCTIONS if hasattr(sympy, name)},
@@ -142,16 +55,10 @@ class Scale:
     cofactor: Callable[[Sequence[Array]], Array]
 
 
-def derive(law: Written) -> Derivation:
-    """Return the derivation of a law; laws with the same formula, inputs and signs share what is compiled."""
-    twin = copy(_derive(law))
-    twin.law = law  # not the law that was derived first, which may have another name or other bounds
-    return twin
-
-
 @lru_cache(maxsize=256)
-def _derive(law: Written) -> Derivation:
-    return Derivation(law)
+def derive(formula: str, inputs: tuple[str, ...], positive: frozenset[str]) -> Derivation:
+    """Return the derivation of a law; laws with the same formula, inputs and signs share what is compiled."""
+    return Derivation(formula, inputs, positive)
 
 
 class Derivation:
@@ -159,16 +66,13 @@ class Derivation:
 
     Inputs of the vocabulary are positive and enter as logs; so do positive parameters. The fit coordinates phi of
     a parameter are therefore ln(theta) where `logged` is true and theta itself elsewhere.
-
-    Parameters
-    ----------
-    law : Law
-        A law whose inputs are settled.
     """
 
-    def __init__(self, law: Written) -> None:
-        self.law: Any = law
-        self.parameters, self.inputs = law.parameters, law.inputs
+    def __init__(self, formula: str, inputs: tuple[str, ...] = (), positive: Set[str] = frozenset()) -> None:
+        left, _, right = formula.partition("=")
+        tree = parse(right)
+        self.formula, self.target, self.inputs = formula, left.strip(), inputs
+        self.parameters = tuple(name for name in names(tree) if name not in inputs)
         self.input_logged = tuple(quantity_of(name) is not None for name in self.inputs)
         # No name of a law has two underscores: nothing here can be mistaken for a parameter or a function of numpy.
         theta = {name: Symbol(f"theta__{name}", real=True) for name in self.parameters}
@@ -176,13 +80,13 @@ class Derivation:
             name: Symbol(f"x__{name}", positive=True) if logged else Symbol(f"x__{name}", real=True)
             for name, logged in zip(self.inputs, self.input_logged, strict=True)
         }
-        self.expression = _to_sympy(law.tree, theta | x)
+        self.expression = _to_sympy(tree, theta | x)
         idle = [name for name, symbol in theta.items() if symbol not in self.expression.free_symbols]
         if idle:
-            raise LawError(f"{law.formula!r} does not depend on {', '.join(idle)}: what holds it cancels")
+            raise LawError(f"{formula!r} does not depend on {', '.join(idle)}: what holds it cancels")
         self._theta, self._x = theta, x
-        inferred = _necessarily_positive(self.expression, theta, x, is_positive(law.target))
-        self.positive = frozenset(law.positive) | inferred
+        inferred = _necessarily_positive(self.expression, theta, x, is_positive(self.target))
+        self.positive = frozenset(positive) | inferred
         self.logged = np.array([name in self.positive for name in self.parameters], dtype=bool)
         self._phi = {name: Symbol(f"phi__{name}", real=True) for name in self.parameters}
         self._u = {name: Symbol(f"u__{name}", real=True) for name in self.inputs}
@@ -204,9 +108,9 @@ class Derivation:
     @cached_property
     def latex(self) -> str:
         """The formula as LaTeX."""
-        symbols = {**self._theta, **self._x, self.law.target: Symbol(self.law.target)}
+        symbols = {**self._theta, **self._x, self.target: Symbol(self.target)}
         spelled = {s: latex_of(name) or sympy.latex(Symbol(name)) for name, s in symbols.items()}
-        left = spelled[symbols[self.law.target]]
+        left = spelled[symbols[self.target]]
         return f"{left} = {_powers_of_ten(sympy.latex(self.expression, symbol_names=spelled))}"
 
     def form(self, space: str) -> sympy.Expr:
@@ -251,7 +155,7 @@ class Derivation:
             outputs = [form, *(form.diff(symbol) for symbol in self._phi.values())]
             if any(output.has(*_UNREAL) for output in outputs):
                 kind = "logarithm" if space == "log" else "value or derivative"
-                raise LawError(f"{self.law.formula!r} has no real {kind}")
+                raise LawError(f"{self.formula!r} has no real {kind}")
             self._compiled[space] = _compile(self._symbols, outputs)
         compiled = self._compiled[space]
 
@@ -297,11 +201,7 @@ def _powers_of_ten(latex: str) -> str:
 
 
 def _compile(arguments: list[Symbol], outputs: Sequence[sympy.Expr]) -> Callable[..., Any]:
-    modules = [
-        COMPILED,
-        *(["scipy"] if any(o.has(sympy.erf) for o in outputs) else []),
-        "numpy",
-    ]
+    modules = [COMPILED, *(["scipy"] if any(o.has(sympy.erf) for o in outputs) else []), "numpy"]
     exact = {number for output in outputs for number in output.atoms(sympy.Rational)}
     long = {number: sympy.Float(number) for number in exact if max(abs(number.p), number.q) > _LONGEST}
     written = [output.xreplace(long) for output in outputs]

@@ -56,9 +56,15 @@ class Law:
     LawError
         If the formula is not on the allow-list or the declarations name something that is not in it.
 
+    See Also
+    --------
+    scalefit.laws.catalog : the laws that have names
+    scalefit.laws.get_law : a law from its name or formula
+
     Examples
     --------
-    >>> law = Law("eta = c * N**a * D**b")
+    >>> import scalefit as sf
+    >>> law = sf.Law("eta = c * N**a * D**b")
     >>> law.target, law.inputs, law.parameters
     ('eta', ('N', 'D'), ('c', 'a', 'b'))
     >>> law({"c": 1.79, "a": -0.713, "b": 0.307}, {"params": [1e9], "tokens": [1e11]}).round(6)
@@ -103,7 +109,7 @@ class Law:
         return hash(self.key)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.to_dict(),)
+        return Law.from_dict, (self.to_dict(),)
 
     @property
     def key(self) -> tuple[str, tuple[str, ...], frozenset[str]]:
@@ -151,10 +157,18 @@ class Law:
     def bind(self, columns: Iterable[str]) -> Law:
         """Return the law with every name that is a column of the table read as an input.
 
+        Parameters
+        ----------
+        columns : iterable of str
+
+        Returns
+        -------
+        Law
+
         Raises
         ------
         LawError
-            If an input has no column, or no parameter is left to fit.
+            If an input has no column.
         """
         columns = list(columns)
         inputs = tuple(n for n in self.names if n in self.inputs or (n in columns and n not in self._settled))
@@ -186,7 +200,7 @@ class Law:
         """What sympy derives from the formula; computed once for each formula and process."""
         from scalefit.laws.derivation import derive
 
-        return derive(self)
+        return derive(*self.key)
 
     def __call__(self, values: Mapping[str, Any], table: Mapping[str, Any] | pd.DataFrame) -> np.ndarray:
         """Evaluate the law.
@@ -260,10 +274,6 @@ class Law:
 
     def _repr_latex_(self) -> str:
         return f"${self.to_latex()}$"
-
-
-def _rebuild(record: dict[str, Any]) -> Law:
-    return Law.from_dict(record)
 
 
 def _missing_input(law: Law, name: str, columns: list[str]) -> str:

@@ -21,12 +21,7 @@ LAWS = (
     Law(
         "eta = c * N**a * D**b * B**g",
         positive={"c"},
-        meanings={
-            "c": "prefactor",
-            "a": "exponent of N",
-            "b": "exponent of D",
-            "g": "exponent of B",
-        },
+        meanings={"c": "prefactor", "a": "exponent of N", "b": "exponent of D", "g": "exponent of B"},
         name="lr_power_batch",
         source="log-linear form with the batch, as in arXiv:2510.03871",
     ),
@@ -104,28 +99,24 @@ LAWS = (
 _UNIT = {"B_noise": "data unit"}
 _PLATEAU = {"eta_max": "learning rate for very large batches", "B_noise": "noise scale: the batch where it bends"}
 
-SGD = Law(
-    "eta = eta_max / (1 + B_noise/B)**alpha",
-    positive={"eta_max", "B_noise"},
-    meanings={**_PLATEAU, "alpha": "exponent of B far below the noise scale"},
-    units=_UNIT,
-    name="lr_sgd",
-    source="McCandlish et al. 2018, arXiv:1812.06162, eq. 2.6; alpha = 1 for SGD, 0.5 to 1 for Adam",
-)
-
-SURGE = Law(
-    "eta = 2 * eta_max / (sqrt(B_noise/B) + sqrt(B/B_noise))",
-    positive={"eta_max", "B_noise"},
-    meanings={"eta_max": "learning rate at the peak", "B_noise": "batch size at the peak"},
-    units=_UNIT,
-    name="lr_surge",
-    source="Li et al. 2024, arXiv:2405.14578, theorem 3: rises as sqrt(B), falls as 1/sqrt(B); "
-    "disputed by arXiv:2510.03871",
-)
-
 LAWS_OVER_BATCH = (
-    SGD,
-    SURGE,
+    Law(
+        "eta = eta_max / (1 + B_noise/B)**alpha",
+        positive={"eta_max", "B_noise"},
+        meanings={**_PLATEAU, "alpha": "exponent of B far below the noise scale"},
+        units=_UNIT,
+        name="lr_sgd",
+        source="McCandlish et al. 2018, arXiv:1812.06162, eq. 2.6; alpha = 1 for SGD, 0.5 to 1 for Adam",
+    ),
+    Law(
+        "eta = 2 * eta_max / (sqrt(B_noise/B) + sqrt(B/B_noise))",
+        positive={"eta_max", "B_noise"},
+        meanings={"eta_max": "learning rate at the peak", "B_noise": "batch size at the peak"},
+        units=_UNIT,
+        name="lr_surge",
+        source="Li et al. 2024, arXiv:2405.14578, theorem 3: rises as sqrt(B), falls as 1/sqrt(B); "
+        "disputed by arXiv:2510.03871",
+    ),
     Law(
         "eta = eta_max / (1 + B_noise/B)",
         positive={"eta_max", "B_noise"},

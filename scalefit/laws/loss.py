@@ -26,12 +26,7 @@ LAWS = (
     Law(
         "L = ((N_c/N)**(alpha_N/alpha_D) + D_c/D)**alpha_D",
         positive={"N_c", "alpha_N", "alpha_D", "D_c"},
-        meanings={
-            "N_c": "size scale",
-            "D_c": "data scale",
-            "alpha_N": "exponent of N",
-            "alpha_D": "exponent of D",
-        },
+        meanings={"N_c": "size scale", "D_c": "data scale", "alpha_N": "exponent of N", "alpha_D": "exponent of D"},
         units={"N_c": "parameters", "D_c": "data unit"},
         name="kaplan",
         source="Kaplan et al. 2020, arXiv:2001.08361, eq. 1.5",

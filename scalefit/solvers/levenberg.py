@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,21 +25,11 @@ _MU_MIN, _MU_MAX = 1e-14, 1e14
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Where K runs of the solver ended.
-
-    Parameters
-    ----------
-    phi : ndarray (K, p)
-    objective : ndarray (K,)
-        Sum over rows of w rho(r).
-    converged : ndarray of bool (K,)
-        The Newton decrement is negligible against the objective, or no further descent is possible in double
-        precision.
-    iterations : int
-    """
+    """Where K runs of the solver ended."""
 
     phi: Array
     objective: Array
+    # The Newton decrement is negligible against the objective, or no descent is possible in double precision.
     converged: Array
     iterations: int
 
@@ -51,14 +42,14 @@ class Solution:
         return replace(self, phi=self.phi[index], objective=self.objective[index], converged=self.converged[index])
 
 
-@dataclass(frozen=True, eq=False)
-class _State:
+class _State(NamedTuple):
     phi: Array
     residual: Array
     jacobian: Array
     objective: Array
 
 
+@np.errstate(all="ignore")  # trial points may lie where the model overflows; they are rejected
 def minimize(
     model: Model,
     start: Array,
@@ -71,43 +62,12 @@ def minimize(
     tolerance: float = 1e-14,
     subset: Callable[[Array], Model] | None = None,
 ) -> Solution:
-    """Minimise sum(w rho(r(phi))) from K starts at once.
+    """Minimise sum(w rho(r(phi))) from K starts at once, phi (K, p).
 
-    Parameters
-    ----------
-    model : callable
-        phi (K, p) -> residuals (K, n), Jacobian (K, p, n).
-    start : ndarray (K, p)
-    loss : Loss
-    weights : ndarray (n,) or (K, n)
-        Row weights; a bootstrap passes its resampling counts here.
-    lower, upper : ndarray (p,)
-    iterations : int
-        At most this many steps.
-    tolerance : float
-        Stop when the step can lower the objective by less than this fraction of it.
-    subset : callable, optional
-        Given the indices still running, the model for them, when the model differs between the K problems.
-
-    Returns
-    -------
-    Solution
+    A bootstrap passes its resampling counts as weights (K, n). `subset` maps the indices still running to the model for
+    them, when the model differs between the K problems. The solver stops when a step can lower the objective by less
+    than the fraction `tolerance` of it.
     """
-    with np.errstate(all="ignore"):  # trial points may lie where the model overflows; they are rejected
-        return _minimize(model, start, loss, weights, lower, upper, iterations, tolerance, subset)
-
-
-def _minimize(
-    model: Model,
-    start: Array,
-    loss: Loss,
-    weights: Array,
-    lower: Array,
-    upper: Array,
-    iterations: int,
-    tolerance: float,
-    subset: Callable[[Array], Model] | None,
-) -> Solution:
     count, _ = start.shape
     weights = np.broadcast_to(weights, (count, np.shape(weights)[-1]))
     phi = np.clip(start, lower, upper)
@@ -122,6 +82,7 @@ def _minimize(
         here = subset(live) if subset else model
         state, mu, decrement, moved = _step(here, state, mu, loss, weights[live], lower, upper)
         small = decrement <= tolerance * np.maximum(state.objective, np.finfo(float).tiny)
+        # Two quiet steps running: one alone may only be a step that heavy damping kept short.
         quiet = np.where(small, quiet + 1, 0)
         finished = (quiet >= 2) | (small & ~moved) | (mu >= _MU_MAX) | ~np.isfinite(state.objective)
         phi[live], objective[live] = state.phi, state.objective
@@ -132,7 +93,7 @@ def _minimize(
         if finished.any():
             keep = ~finished
             live, mu, quiet = live[keep], mu[keep], quiet[keep]
-            state = _State(state.phi[keep], state.residual[keep], state.jacobian[keep], state.objective[keep])
+            state = _State(*(part[keep] for part in state))
     return Solution(phi, objective, converged & np.isfinite(objective), done)
 
 
@@ -144,13 +105,7 @@ def _evaluate(model: Model, phi: Array, weights: Array, loss: Loss) -> _State:
 
 
 def _step(
-    model: Model,
-    state: _State,
-    mu: Array,
-    loss: Loss,
-    weights: Array,
-    lower: Array,
-    upper: Array,
+    model: Model, state: _State, mu: Array, loss: Loss, weights: Array, lower: Array, upper: Array
 ) -> tuple[_State, Array, Array, Array]:
     """Try one step for every problem; return the new state, damping, Newton decrement and who moved.
 
@@ -165,6 +120,7 @@ def _step(
     def solve(share: Array | float) -> Array:
         return solve_normal(np.where(free, hessian + share * damping, 0.0) + diagonal, gradient)
 
+    # A robust loss can have no curvature at all where every row is far out; a trace of damping keeps H invertible.
     decrement = 0.5 * np.abs(np.einsum("ki,ki->k", gradient, solve(1e-4 if loss.robust else 0.0)))
     decrement = np.maximum(decrement - _rounding(state.phi, damping), 0.0)
     trial = np.clip(state.phi - solve(mu[:, None, None]), lower, upper)
@@ -173,27 +129,17 @@ def _step(
     tried = _evaluate(model, trial, weights, loss)
     gain = (state.objective - tried.objective) / np.maximum(predicted, np.finfo(float).tiny)
     accept = np.isfinite(tried.objective) & (tried.objective < state.objective)
+    # Marquardt's rule: trust the quadratic model more where it foretold the gain, less where it did not.
     mu = np.where(accept, np.where(gain > 0.75, mu / 8, np.where(gain < 0.25, mu * 2, mu)), mu * 6)
     mu = np.clip(mu, _MU_MIN, _MU_MAX)
-    mixed = tried if accept.all() else _mix(accept, tried, state)
-    return mixed, mu, decrement, accept
+    for new, old in zip(tried, state, strict=True):
+        new[~accept] = old[~accept]
+    return tried, mu, decrement, accept
 
 
 def _rounding(phi: Array, damping: Array) -> Array:
     """Return how much of the objective is rounding: what moving phi by a few units in its last place may change."""
     return 8 * np.finfo(float).eps ** 2 * phi.shape[1] * np.einsum("kii,ki->k", damping, phi**2)
-
-
-def _mix(accept: Array, tried: _State, state: _State) -> _State:
-    rejected = ~accept
-    for new, old in (
-        (tried.phi, state.phi),
-        (tried.residual, state.residual),
-        (tried.jacobian, state.jacobian),
-        (tried.objective, state.objective),
-    ):
-        new[rejected] = old[rejected]
-    return tried
 
 
 def _normal_equations(state: _State, loss: Loss, weights: Array) -> tuple[Array, Array, Array]:

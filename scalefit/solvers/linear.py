@@ -15,15 +15,7 @@ Array = np.ndarray
 def solve_normal(hessian: Array, gradient: Array) -> Array:
     """Solve H x = g for a stack of positive semi-definite H, scaled to unit diagonal.
 
-    Parameters
-    ----------
-    hessian : ndarray (..., p, p)
-    gradient : ndarray (..., p)
-
-    Returns
-    -------
-    ndarray (..., p)
-        Coordinates of zero curvature get zero. When H is singular in other ways, one of the solutions.
+    Coordinates of zero curvature get zero. When H is singular in other ways, one of the solutions.
     """
     diagonal = np.sqrt(np.einsum("...ii->...i", hessian))
     scale = np.where(diagonal > 0, diagonal, 1.0)
@@ -39,44 +31,11 @@ def solve_normal(hessian: Array, gradient: Array) -> Array:
     return solved / scale
 
 
-def least_squares(design: Array, target: Array, weights: Array | None = None) -> Array:
-    """Solve one weighted least-squares problem accurately (orthogonal factorisation of the scaled design).
-
-    Parameters
-    ----------
-    design : ndarray (n, p)
-    target : ndarray (n,)
-    weights : ndarray (n,), optional
-        Proportional to inverse variances.
-
-    Returns
-    -------
-    ndarray (p,)
-        The solution of least scaled norm when the columns are dependent.
-    """
-    root = np.ones(len(target)) if weights is None else np.sqrt(weights)
-    weighted = design * root[:, None]
-    scale = np.linalg.norm(weighted, axis=0)
-    scale[scale == 0] = 1.0
-    return np.linalg.lstsq(weighted / scale, target * root, rcond=None)[0] / scale
-
-
 def nonnegative(hessian: Array, gradient: Array, positive: Array) -> Array:
     """Minimise x'Hx/2 - g'x with some coordinates held non-negative, for a stack of problems.
 
     Every set of active constraints is tried and the best feasible one kept, which is exact and quick for the handful
     of coefficients a law has. With more than six constrained coordinates the negative ones are only set to zero.
-
-    Parameters
-    ----------
-    hessian : ndarray (K, p, p)
-    gradient : ndarray (K, p)
-    positive : ndarray of bool (p,)
-        Which coordinates must not be negative.
-
-    Returns
-    -------
-    ndarray (K, p)
     """
     bound = np.flatnonzero(positive)
     best = solve_normal(hessian, gradient)
@@ -102,38 +61,15 @@ def _quadratic(hessian: Array, gradient: Array, x: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Arrow:
-    """The blocks of a symmetric matrix whose groups touch each other through the shared parameters only.
+    """The blocks of a symmetric matrix whose groups touch each other through the shared parameters only."""
 
-    Parameters
-    ----------
-    own : ndarray (groups, m, m)
-        Blocks of each group's own parameters.
-    cross : ndarray (groups, m, q)
-        Blocks between a group's own parameters and the shared ones.
-    shared : ndarray (q, q)
-
-    Examples
-    --------
-    >>> arrow = Arrow(np.array([[[2.0]], [[4.0]]]), np.array([[[1.0]], [[0.0]]]), np.array([[2.5]]))
-    >>> own, shared = arrow.solve(np.array([[3.0], [4.0]]), np.array([3.5]))
-    >>> own.ravel().round(9).tolist(), shared.round(9).tolist()
-    ([1.0, 1.0], [1.0])
-    """
-
-    own: Array
-    cross: Array
-    shared: Array
+    own: Array  # (groups, m, m), blocks of each group's own parameters
+    cross: Array  # (groups, m, q), blocks between a group's own parameters and the shared ones
+    shared: Array  # (q, q)
 
     @classmethod
     def of(cls, own: Array, shared: Array, weight: Array) -> Arrow:
-        """Return the weighted products of Jacobians.
-
-        Parameters
-        ----------
-        own : ndarray (groups, m, n)
-        shared : ndarray (groups, q, n)
-        weight : ndarray (groups, n)
-        """
+        """Return the weighted products of Jacobians: own (groups, m, n), shared (groups, q, n), weight (groups, n)."""
         weighted = own * weight[:, None]
         across = np.einsum("gan,gbn->ab", shared * weight[:, None], shared)
         return cls(weighted @ own.transpose(0, 2, 1), weighted @ shared.transpose(0, 2, 1), across)
@@ -174,22 +110,8 @@ def project(
 ) -> Array:
     """Replace the linear coordinates of every candidate by their least-squares values.
 
-    Parameters
-    ----------
-    model : callable
-        phi (K, p) -> values (K, n), Jacobian (K, p, n), affine in the natural values of the linear coordinates.
-    phi : ndarray (K, p)
-        Candidates; what stands in the linear coordinates is ignored.
-    linear : ndarray of int
-        Indices of the linear coordinates.
-    logged : ndarray of bool (p,)
-        Coordinates that are logs of positive parameters, which are then kept non-negative.
-    target : ndarray (n,)
-    weights : ndarray (n,)
-
-    Returns
-    -------
-    ndarray (K, p)
+    The model is affine in the natural values of the coordinates `linear` (indices); those that are `logged` are logs of
+    positive parameters and are kept non-negative.
     """
     phi = phi.copy()
     unit = np.where(logged[linear], 0.0, 1.0)  # the natural value one, where d/dphi equals d/dtheta

@@ -29,7 +29,19 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class Squared:
-    """Half the squared residual, r**2/2: least squares."""
+    """Half the squared residual, r**2/2: least squares.
+
+    See Also
+    --------
+    Huber, SoftL1 : losses that outliers pull less
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scalefit as sf
+    >>> sf.Squared().value(np.array([1.0, 2.0]))
+    array([0.5, 2. ])
+    """
 
     robust = False
 
@@ -56,9 +68,25 @@ class Huber:
         Where squares turn into absolute values, in units of the residual (nats of log target in log space).
         Hoffmann et al. 2022 (arXiv:2203.15556, section 3.3) use 1e-3 on the log loss.
 
+    Raises
+    ------
+    ValueError
+        If delta is not a positive number.
+
+    See Also
+    --------
+    SoftL1 : the same with a smooth bend
+    Squared : least squares
+
+    References
+    ----------
+    Huber (1964), Robust estimation of a location parameter, Annals of Mathematical Statistics 35, 73.
+
     Examples
     --------
-    >>> Huber(1e-3).value(np.array([5e-4, 1e-2]))
+    >>> import numpy as np
+    >>> import scalefit as sf
+    >>> sf.Huber(1e-3).value(np.array([5e-4, 1e-2]))
     array([1.25e-07, 9.50e-06])
     """
 
@@ -85,12 +113,29 @@ class Huber:
 
 @dataclass(frozen=True)
 class SoftL1:
-    """The smooth absolute value, scale**2 (sqrt(1 + (r/scale)**2) - 1).
+    """The smooth absolute value, ``scale**2 (sqrt(1 + (r/scale)**2) - 1)``.
 
     Parameters
     ----------
     scale : float
-        Where squares turn into absolute values, in units of the residual.
+        Where squares turn into absolute values, in units of the residual (nats of log target in log space).
+
+    Raises
+    ------
+    ValueError
+        If scale is not a positive number.
+
+    See Also
+    --------
+    Huber : the same with a sharp bend
+    Squared : least squares
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scalefit as sf
+    >>> sf.SoftL1(0.1).value(np.array([0.001, 1.0])).round(9)
+    array([5.0000000e-07, 9.0498756e-02])
     """
 
     scale: float = 1e-3

@@ -316,7 +316,7 @@ def test_comparison_counts_a_bound_only_when_it_is_broken():
         held = replace(row.problem, scale=row.scale).take(kept.nonzero()[0])
         from scalefit.fitting.search import refine
 
-        phi = refine(held, row.phi[None]).phi[0]
+        phi = refine(held, row.phi[None], 1000).phi[0]
         away = (row.problem.values("log")(phi[None])[0][0] - row.problem.observed)[k]
         squares.append(0.0 if data.censored[k] * away > 0 else away**2)
     assert table.at["lr_power", "leave_out"] == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-6)

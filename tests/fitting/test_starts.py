@@ -17,7 +17,7 @@ def problem(law: Law, table: pd.DataFrame, space: str = "plain") -> Problem:
     p, n = len(law.parameters), len(table)
     free = np.full(p, np.inf)
     inputs = derivation.enter(law.read_inputs(table))
-    return Problem(derivation, inputs, table[law.target].to_numpy(), np.ones(n), space, sf.Squared(), -free, free)
+    return Problem(law, inputs, table[law.target].to_numpy(), np.ones(n), space, sf.Squared(), -free, free)
 
 
 def decay(unit: float = 1.0) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from scalefit.errors import SweepError
-from scalefit.fitting.rows import collect
+from scalefit.fitting.problem import collect
 from scalefit.laws import get_law
 from scalefit.loading.read_sweep import read_sweep
 from scalefit.optima.find_optima import find_optima

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear, nnls
 
-from scalefit.solvers.linear import least_squares, nonnegative, solve_normal
+from scalefit.fitting.search import least_squares
+from scalefit.solvers.linear import nonnegative, solve_normal
 
 
 @pytest.mark.parametrize("seed", range(5))
