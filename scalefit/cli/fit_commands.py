@@ -33,7 +33,7 @@ from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
 from scalefit.laws import catalog, get_law
 from scalefit.laws.formula import Law
-from scalefit.refitting.fit_file import is_study, read_fits
+from scalefit.refitting.results import is_study, read_fits
 from scalefit.solvers.losses import Huber, Loss, SoftL1, Squared
 from scalefit.vocabulary import column_of, format_number, parse_number
 

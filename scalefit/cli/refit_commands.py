@@ -15,11 +15,10 @@ import typer
 
 from scalefit.cli.options import Debug
 from scalefit.errors import RefitError
-from scalefit.refitting._refit import Plan, refit_found
-from scalefit.refitting._watch import watch
+from scalefit.refitting._refit import Plan, refit_found, watch
 from scalefit.refitting.discovery import discover
-from scalefit.refitting.refit_result import Event, Refit, on_a_line
 from scalefit.refitting.settings import read_settings
+from scalefit.refitting.summary import Event, Refit, on_a_line
 from scalefit.refitting.workers import Workers
 
 Tell = Callable[[Event], None]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import inspect
 import json
+import math
 import os
 import stat
 import tomllib
@@ -13,39 +15,51 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
 
 from scalefit.backtesting.folds import check_holdout
 from scalefit.errors import LawError, ScalefitError, SweepError
 from scalefit.laws import get_law
 from scalefit.laws.expressions import parse
-from scalefit.refitting.discovery import Source
-from scalefit.refitting.records import Drift, Finding
 from scalefit.vocabulary import BY_COLUMN, check_data_unit, column_of
 
 _MOST, _MOST_TARGETS = 100_000, 100
-_LARGEST, _LONGEST = 1e18, 1_000
+_LARGEST_FILE = 100_000
+
+CONFIG = "scalefit.toml"
+"""Name of the file looked for in the working folder when none is given."""
+
+_Text = Annotated[str, Meta(min_length=1, max_length=1_000)]
+_Count = Annotated[int, Meta(ge=0, le=_MOST)]
+_Size = Annotated[float, Meta(gt=0, le=1e18)]
+_Targets = Annotated[int, Meta(ge=1, le=_MOST_TARGETS)] | Annotated[tuple[_Size, ...], Meta(min_length=1)]
 
 
-def check(name: str, value: Any, where: str) -> None:
-    """Raise SweepError unless a value is one that the setting of this name can have.
+def to_plain(value: Any) -> Any:
+    """Return plain values that JSON can hold: numpy's numbers as Python's, NaN and infinities as words."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(entry) for key, entry in value.items()}
+    return [to_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
-    Parameters
-    ----------
-    name : str
-        A field of `Reading` or `Analysis`.
-    value
-    where : str
-        How the error calls the setting.
-    """
-    expected, good = _EXPECTED[name]
-    if not good(value):
-        raise SweepError(f"{where} should be {expected}, found {value!r}")
+
+def _is(value: Any, kind: Any) -> bool:
+    """Tell whether a value is of a type, which can have bounds."""
     try:
-        for text in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else ():
-            _MEANING.get(name, str)(text)
-    except ScalefitError as error:
-        raise SweepError(f"{where}: {error}") from None
+        msgspec.convert(to_plain(value), kind)
+    except (msgspec.MsgspecError, ValueError):
+        return False
+    return True
+
+
+def _is_columns(value: Any) -> bool:
+    return _is(value, dict[str, _Text | None]) and all(column_of(name) in BY_COLUMN for name in value)
 
 
 def _check_law(*targets: str) -> Callable[[str], None]:
@@ -57,82 +71,50 @@ def _check_law(*targets: str) -> Callable[[str], None]:
     return check
 
 
-def _check_loss_law(text: str) -> None:
-    if text != "auto":
-        _check_law("loss")(text)
-
-
-def _check_condition(text: str) -> None:
-    parse(text, condition=True)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= _LONGEST
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LARGEST
-
-
-def _is_draws(value: Any) -> bool:
-    return _is_count(value) and value != 1
-
-
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        column_of(name) in BY_COLUMN and (_is_text(column) or column is None) for name, column in value.items()
-    )
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(map(_is_text, value))
-
-
-def _is_targets(value: Any) -> bool:
-    return (_is_count(value) and 0 < value <= _MOST_TARGETS) or (
-        isinstance(value, list | tuple) and bool(value) and all(map(_is_size, value))
-    )
-
-
-def _one_of(*words: str) -> tuple[str, Callable[[Any], bool]]:
-    return f"one of {', '.join(words)}", lambda value: value in words
-
-
-_TEXT = ("a text", _is_text)
-_LAWS = ("a list of laws, by name or formula", _is_list)
-_EXPECTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+_LAWS = ("a list of laws, by name or formula", tuple[_Text, ...])
+_EXPECTED: Mapping[str, tuple[str, Any]] = {
     "columns": (
         "a table such as {lr = 'peak', tokens = false}, words of the package on the left, false for none",
-        _is_mapping,
+        _is_columns,
     ),
-    "batch_unit": ("what the batch counts: 'sequences', or the unit of the data such as 'tokens'", _is_text),
-    "seq_len": ("a positive number", _is_size),
-    "data_unit": _TEXT,
-    "nonfinite": _one_of("raise", "diverged", "drop"),
-    "duplicates": _one_of("raise", "keep", "drop"),
-    "params_convention": _one_of("non_embedding", "total"),
-    "where": ("a condition such as 'params < 1e9'", _is_text),
+    "batch_unit": ("what the batch counts: 'sequences', or the unit of the data such as 'tokens'", _Text),
+    "seq_len": ("a positive number", _Size),
+    "data_unit": ("a text", _Text),
+    "nonfinite": ("one of raise, diverged, drop", Literal["raise", "diverged", "drop"]),
+    "duplicates": ("one of raise, keep, drop", Literal["raise", "keep", "drop"]),
+    "params_convention": ("one of non_embedding, total", Literal["non_embedding", "total"]),
+    "where": ("a condition such as 'params < 1e9'", _Text),
     "lr_laws": _LAWS,
     "batch_laws": _LAWS,
-    "loss_law": ("a law, by name or formula", _is_text),
-    "targets": (f"a list of losses, or how many to spread over those measured, {_MOST_TARGETS} at most", _is_targets),
-    "holdout": ("a condition such as 'params > 1e9', or 'largest params'", _is_text),
-    "draws": (f"0 for none, or a whole number from 2 to {_MOST:,}", _is_draws),
-    "seed": (f"a whole number from 0 to {_MOST:,}", _is_count),
+    "loss_law": ("a law, by name or formula", _Text),
+    "targets": (f"a list of losses, or how many to spread over those measured, {_MOST_TARGETS} at most", _Targets),
+    "holdout": ("a condition such as 'params > 1e9', or 'largest params'", _Text),
+    "draws": (f"0 for none, or a whole number from 2 to {_MOST:,}", lambda v: _is(v, _Count) and v != 1),
+    "seed": (f"a whole number from 0 to {_MOST:,}", _Count),
 }
+"""What each setting should be: in words for the error, and as a type or a test."""
+
 _MEANING: Mapping[str, Callable[[str], Any]] = {
     "data_unit": check_data_unit,
-    "where": _check_condition,
+    "where": lambda text: parse(text, condition=True),
     "lr_laws": _check_law("lr"),
     "batch_laws": _check_law("batch"),
-    "loss_law": _check_loss_law,
+    "loss_law": lambda text: text == "auto" or _check_law("loss")(text),
     "holdout": check_holdout,
 }
 """What raises an error if a text, well formed, means nothing."""
+
+
+def check(name: str, value: Any, where: str) -> None:
+    """Raise SweepError unless a setting can have this value; `where` is how the error calls the setting."""
+    expected, kind = _EXPECTED[name]
+    if not (kind(value) if inspect.isfunction(kind) else _is(value, kind)):
+        raise SweepError(f"{where} should be {expected}, found {value!r}")
+    try:
+        for text in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else ():
+            _MEANING.get(name, str)(text)
+    except ScalefitError as error:
+        raise SweepError(f"{where}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -299,12 +281,6 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-CONFIG = "scalefit.toml"
-"""Name of the file looked for in the working folder when none is given."""
-
-_LARGEST_FILE = 100_000
-
-
 def read_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     """Read a `scalefit.toml`.
 
@@ -385,40 +361,3 @@ def _refuse_unknown(record: Mapping[str, Any], known: tuple[str, ...], where: st
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
             raise SweepError(f"{where}: unknown key {name!r}; {hint}")
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be made of one file.
-
-    Parameters
-    ----------
-    source : Source
-    sha256 : str
-        Of the file when the order was given.
-    reading, analysis : Reading, Analysis
-    settings : str
-        Digest of all that the results depend on beside the input.
-    settings_source, settings_text : str
-        Where the settings came from, and those that differ from the defaults as TOML, for the report.
-    version : str
-        Of scalefit.
-    before : tuple of Finding
-        Of the results that this order replaces, if those were of another input, settings or version.
-    drift : tuple of Drift
-        What had moved when this very input was first refitted.
-    figures, report : bool
-    """
-
-    source: Source
-    sha256: str
-    reading: Reading
-    analysis: Analysis
-    settings: str
-    settings_source: str
-    settings_text: str
-    version: str
-    before: tuple[Finding, ...] = ()
-    drift: tuple[Drift, ...] = ()
-    figures: bool = True
-    report: bool = True

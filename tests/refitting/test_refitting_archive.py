@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from scalefit.cli import app
 from scalefit.errors import RefitError
-from scalefit.refitting import fit_file as archive
-from scalefit.refitting.fit_file import is_study, read_fits
+from scalefit.refitting import results as archive
+from scalefit.refitting.results import is_study, read_fits
 
 
 @pytest.fixture(scope="module")

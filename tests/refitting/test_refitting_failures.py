@@ -14,10 +14,10 @@ import scalefit.loading.files
 from scalefit.cli import app
 from scalefit.errors import RefitError, SweepError
 from scalefit.fitting.fit_result import Fit
-from scalefit.refitting import folders as delivery
-from scalefit.refitting import produce as production
+from scalefit.refitting import output_folder as delivery
+from scalefit.refitting import results as production
 from scalefit.refitting import study
-from scalefit.refitting.fit_file import read_fits
+from scalefit.refitting.results import read_fits
 from scalefit.refitting.settings import Reading, Settings
 
 

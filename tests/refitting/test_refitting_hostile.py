@@ -63,14 +63,14 @@ def test_a_staging_folder_that_is_a_link_is_refused(tmp_path):
     assert (victim / "deep").is_dir()
 
 
-def test_a_stage_whose_old_results_are_a_link_gives_nothing_back(tmp_path):
+@pytest.mark.parametrize("name", ["being-written", "set-aside"])
+def test_a_folder_in_staging_that_is_a_link_is_refused(tmp_path, name):
     victim, out = tmp_path / "victim", tmp_path / "out"
     (victim / "secret").mkdir(parents=True)
-    stage = out / ".staging" / ("0" * 32)
-    stage.mkdir(parents=True)
-    (stage / "owner.lock").touch()
-    (stage / "old").symlink_to(victim)
-    assert quickly(write_sweeps(tmp_path / "in", 1), out).exit_code == 0
+    (out / ".staging").mkdir(parents=True)
+    (out / ".staging" / name).symlink_to(victim)
+    with pytest.raises(RefitError, match=f"{name} is a link"):
+        quickly(write_sweeps(tmp_path / "in", 1), out)
     assert (victim / "secret").is_dir()
     assert not (out / "secret").exists()
 

@@ -12,8 +12,8 @@ from refitting_samples import quickly, runs, write_sweeps
 
 from scalefit.errors import RefitError
 from scalefit.refitting import _refit as engine
-from scalefit.refitting import records as intake
-from scalefit.refitting.folders import Outbox, foreign_files, is_free, is_results
+from scalefit.refitting import output_folder as intake
+from scalefit.refitting.output_folder import foreign_files, is_free, is_results
 
 GONE = "/nowhere/gone.csv"
 
@@ -47,17 +47,6 @@ def test_two_refits_at_once_of_files_of_one_name_keep_both(tmp_path, monkeypatch
     result = quickly(first, tmp_path / "out")
     assert sorted(sources(tmp_path / "out").values()) == [str(first / "a.csv"), str(second / "a.csv")]
     assert sorted(result.summary["source"]) == sorted(sources(tmp_path / "out").values())
-
-
-def test_a_name_is_kept_for_one_file_as_long_as_an_outbox_is_open(tmp_path):
-    with Outbox(tmp_path) as one, Outbox(tmp_path) as two:
-        assert one.claim("a", "/d1/a.csv")
-        assert one.claim("a", "/d1/a.csv")
-        assert two.claim("a", "/d1/a.csv"), "two refits of one file want the same place"
-        assert not two.claim("A", "/d2/A.csv"), "some systems do not tell these apart"
-        assert two.claim("b", "/d2/b.csv")
-    with Outbox(tmp_path) as three:
-        assert three.claim("a", "/d2/a.csv")
 
 
 def test_what_someone_else_made_stays(tmp_path):

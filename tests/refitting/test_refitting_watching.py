@@ -7,9 +7,8 @@ from pathlib import Path
 
 from refitting_samples import QUICK, runs
 
-from scalefit.refitting import _watch as watching
-from scalefit.refitting._refit import Plan
-from scalefit.refitting._watch import watch
+from scalefit.refitting import _refit as watching
+from scalefit.refitting._refit import Plan, watch
 from scalefit.refitting.workers import Workers
 
 
