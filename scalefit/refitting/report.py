@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from markupsafe import Markup
 
-from scalefit import plots
 from scalefit._values import Note
 from scalefit._version import __version__
 from scalefit.display import Shown, to_html
@@ -113,6 +112,8 @@ def draw(study: Study) -> tuple[Pictures, list[Note]]:
     """Return pictures by name, as "pdf" and "svg", and notes on what could not be drawn; without pyplot."""
     from matplotlib import rc_context, rcdefaults, rcParams
 
+    from scalefit import plots
+
     pictures: Pictures = {}
     notes: list[Note] = []
     with rc_context():
@@ -138,6 +139,8 @@ def inline(svg: str, prefix: str) -> str:
 
 
 def _drawings(study: Study) -> Iterator[tuple[str, Drawing]]:
+    from scalefit import plots  # matplotlib is loaded where something is drawn
+
     for target, law in study.laws.items():
         if target == "B_crit":
             yield "tradeoff-law", partial(plots.bcrit, study.tradeoff, law, published=())
@@ -148,11 +151,7 @@ def _drawings(study: Study) -> Iterator[tuple[str, Drawing]]:
     if (trade := study.tradeoff) is not None:
         where = {"params": float(trade.table["params"].max())} if "params" in trade.table else {}
         yield "tradeoff-hyperbolas", partial(plots.tradeoff, trade, **where)
-    yield from _drawings_of_runs(study)
-
-
-def _drawings_of_runs(study: Study) -> Iterator[tuple[str, Drawing]]:
-    """Yield the runs themselves where a law is going to be stretched from: the largest cells."""
+    # The runs themselves where a law is going to be stretched from: the largest cells.
     if (surface := study.surface) is not None and surface.batch_fit is not None and surface.floor_fit is not None:
         last = surface.cells.sort_values(["params", "tokens"]).iloc[-1]
         params, tokens = float(last["params"]), float(last["tokens"])

@@ -11,11 +11,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from scalefit._values import Note
 from scalefit._version import __version__
@@ -24,6 +23,9 @@ from scalefit.refitting.discovery import FAILURES, INDEX, SUMMARY, SUMMARY_PARQU
 from scalefit.refitting.output_folder import REPORT, DamagedError, OutputFolder, Record, read_json, read_records
 from scalefit.refitting.study import Finding
 from scalefit.vocabulary import format_error
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _FRONT = ("name", "status", "n_runs", "n_cells", "n_cautions", "remark")
 _TITLES = {"n_runs": "runs", "n_cells": "cells", "n_cautions": "cautions", "remark": "what moved or failed"}
@@ -338,11 +340,13 @@ def _key(value: float) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a page."""
+    """Fill in a page; every text in it is escaped."""
     return _environment().get_template(template).render(**values)
 
 
 @cache
 def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # the command line starts without it
+
     loader = PackageLoader("scalefit.refitting")
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

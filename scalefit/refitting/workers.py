@@ -9,12 +9,12 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import AbstractContextManager
 from multiprocessing import forkserver, resource_tracker
 from types import TracebackType
 from typing import Any, TypeVar
 
 import pandas as pd
-import scipy.linalg  # noqa: F401  # brings a BLAS of its own, and only what is loaded can be limited to one thread
 from threadpoolctl import threadpool_limits
 
 from scalefit.errors import RefitError
@@ -78,7 +78,7 @@ class Workers:
         """
         if self._executor is None:
             for task in tasks:
-                with threadpool_limits(1):  # as in a worker, so that sums come out the same to the last bit
+                with _one_blas_thread():  # as in a worker, so that sums come out the same to the last bit
                     answer = _answer(work, task)
                 yield task, answer
             return
@@ -159,12 +159,19 @@ def _processes(jobs: int) -> ProcessPoolExecutor:
 
 def prepare_worker() -> None:
     """Leave Ctrl-C to the parent, keep to one BLAS thread, end with the parent, be quick: once in every worker."""
-    threadpool_limits(1)
+    _one_blas_thread()
     pd.set_option(*_SHORT_TEXTS)
     gc.freeze()  # what is imported stays
     gc.set_threshold(_GARBAGE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    """Limit every BLAS to one thread, from now on or for the length of a with statement."""
+    import scipy.linalg  # noqa: F401  # brings a BLAS of its own, and only what is loaded can be limited
+
+    return threadpool_limits(1)
 
 
 def _end_with_parent() -> None:
