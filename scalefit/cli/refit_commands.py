@@ -136,8 +136,8 @@ def _bar(console: object) -> Iterator[Tell]:
 
 
 def _tell_line(event: Event) -> None:
-    told = f": {event.error}" if event.error else f"; moved: {event.moved}" if event.moved else ""
-    typer.echo(on_a_line(f"[{event.done}/{event.total}] {event.status:7} {event.path}{told}"), err=True)
+    more = f": {event.error}" if event.error else f"; moved: {event.moved}" if event.moved else ""
+    typer.echo(on_a_line(f"[{event.done}/{event.total}] {event.status:7} {event.path}{more}"), err=True)
 
 
 def _tell_failure(event: Event) -> None:

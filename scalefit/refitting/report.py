@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from scalefit._version import __version__
 from scalefit.display import Shown, to_html
 from scalefit.errors import ScalefitError
 from scalefit.refitting.output_folder import Record
+from scalefit.refitting.settings import Analysis, Reading
 from scalefit.refitting.study import Study
 from scalefit.refitting.summary import printable, render
 from scalefit.selection.choose_law import Choice
@@ -94,6 +96,34 @@ def write_report(
         tables=tables,
         version=record.version,
     )
+
+
+def to_toml(reading: Reading, analysis: Analysis) -> str:
+    """Return the settings that differ from the defaults as a `scalefit.toml`.
+
+    Examples
+    --------
+    >>> print(to_toml(Reading(batch_unit="sequences"), Analysis(draws=100)))
+    [read]
+    batch_unit = "sequences"
+    [fit]
+    draws = 100
+    """
+    lines = []
+    for title, chosen in (("read", reading), ("fit", analysis)):
+        usual = type(chosen)()
+        values = {entry.name: getattr(chosen, entry.name) for entry in fields(chosen)}
+        own = [f"{name} = {_toml(value)}" for name, value in values.items() if value != getattr(usual, name)]
+        lines += [f"[{title}]", *own] if own else []
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name} = {_toml(entry)}' for name, entry in value.items())}}}"
+    if value is None:
+        return "false"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _chosen(choice: Choice | None) -> tuple[Shown, ...]:

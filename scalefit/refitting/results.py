@@ -25,8 +25,8 @@ from scalefit.loading.files import MAX_BYTES
 from scalefit.loading.read_sweep import read_sweep
 from scalefit.refitting.discovery import Source
 from scalefit.refitting.output_folder import FILE, REPORT, Record, read_json
-from scalefit.refitting.report import Pictures, draw, write_report
-from scalefit.refitting.settings import Analysis, Reading, to_plain, to_toml
+from scalefit.refitting.report import Pictures, draw, to_toml, write_report
+from scalefit.refitting.settings import Analysis, Reading, to_plain
 from scalefit.refitting.study import Drift, Finding, Study, drifted, study_sweep
 from scalefit.refitting.summary import guarded_csv, printable
 from scalefit.surface.surface import Surface

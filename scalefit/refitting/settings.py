@@ -29,9 +29,7 @@ from scalefit.vocabulary import BY_COLUMN, check_data_unit, column_of
 
 _MOST, _MOST_TARGETS = 100_000, 100
 _LARGEST_FILE = 100_000
-
-CONFIG = "scalefit.toml"
-"""Name of the file looked for in the working folder when none is given."""
+_CONFIG = "scalefit.toml"  # looked for in the working folder when no file is given
 
 _Text = Annotated[str, Meta(min_length=1, max_length=1_000)]
 _Count = Annotated[int, Meta(ge=0, le=_MOST)]
@@ -119,12 +117,41 @@ def check(name: str, value: Any, where: str) -> None:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a file is read: the arguments of `scalefit.read_sweep`.
+    """How a file is read: the arguments of `scalefit.read_sweep`, and a condition.
+
+    Parameters
+    ----------
+    columns : mapping of str to str or None, optional
+        Names of columns by the package's words; None sets one aside.
+    batch_unit : str, optional
+        The data unit, or "sequences".
+    seq_len : float, optional
+        Units of data in a sequence.
+    data_unit : str
+        What tokens and batch count.
+    nonfinite : {"raise", "diverged", "drop"}
+        What a loss of NaN or infinity is.
+    duplicates : {"raise", "keep", "drop"}
+        What is done with rows that repeat another.
+    params_convention : {"non_embedding", "total"}, optional
+    where : str, optional
+        Use these runs only, such as ``"params < 1e9"``.
 
     Raises
     ------
     SweepError
         If a value is none that the argument can have.
+
+    See Also
+    --------
+    scalefit.read_sweep : Takes them.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> sf.refitting.Reading(batch_unit="furlongs")
+    Traceback (most recent call last):
+    scalefit.errors.SweepError: batch_unit should be 'sequences' or 'tokens' (the data_unit), found 'furlongs'
     """
 
     columns: Mapping[str, str | None] | None = None
@@ -168,6 +195,12 @@ class Analysis:
     ------
     SweepError
         If a value means nothing.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> sf.refitting.Analysis(lr_laws=("lr_power", "eta = c * N**a"), draws=0).lr_laws
+    ('lr_power', 'eta = c * N**a')
     """
 
     lr_laws: tuple[str, ...] = ()
@@ -193,7 +226,18 @@ def _check_own(settings: Any, kind: type) -> None:
 class Rule:
     """Settings for the files that match a glob.
 
-    It is compared with the end of their path, folder by folder; ``**`` stands for any folders in a row, none included.
+    Parameters
+    ----------
+    match : str
+        Compared with the end of their path, folder by folder; ``**`` stands for any folders in a row, none included.
+    reading, analysis : mapping
+        Fields of `Reading` and `Analysis` that differ for these files.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> sf.refitting.Rule("old/*.csv", {}, {"draws": 0}).match
+    'old/*.csv'
     """
 
     match: str
@@ -203,7 +247,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a refit can be told.
+    """Everything that can be set for a refit.
 
     Parameters
     ----------
@@ -214,10 +258,15 @@ class Settings:
     source : str
         The file they were read from, or "defaults".
 
+    See Also
+    --------
+    read_settings : Reads them from a file.
+
     Examples
     --------
-    >>> rule = Rule("new/step*.csv", {"batch_unit": "sequences", "seq_len": 2048.0}, {})
-    >>> settings = Settings(rules=(rule,))
+    >>> import scalefit as sf
+    >>> rule = sf.refitting.Rule("new/step*.csv", {"batch_unit": "sequences", "seq_len": 2048.0}, {})
+    >>> settings = sf.refitting.Settings(rules=(rule,))
     >>> settings.of("/data/new/steplaw.csv")[0].batch_unit, settings.of("/data/old/steplaw.csv")[0].batch_unit
     ('sequences', None)
     """
@@ -253,34 +302,6 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=dict).encode()).hexdigest()
 
 
-def to_toml(reading: Reading, analysis: Analysis) -> str:
-    """Return the settings that differ from the defaults as a `scalefit.toml`.
-
-    Examples
-    --------
-    >>> print(to_toml(Reading(batch_unit="sequences"), Analysis(draws=100)))
-    [read]
-    batch_unit = "sequences"
-    [fit]
-    draws = 100
-    """
-    lines = []
-    for title, chosen in (("read", reading), ("fit", analysis)):
-        usual = type(chosen)()
-        told = {entry.name: getattr(chosen, entry.name) for entry in fields(chosen)}
-        own = [f"{name} = {_toml(value)}" for name, value in told.items() if value != getattr(usual, name)]
-        lines += [f"[{title}]", *own] if own else []
-    return "\n".join(lines)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name} = {_toml(entry)}' for name, entry in value.items())}}}"
-    if value is None:
-        return "false"
-    return json.dumps(value, ensure_ascii=False)
-
-
 def read_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     """Read a `scalefit.toml`.
 
@@ -292,15 +313,28 @@ def read_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     path : path, optional
         Without it, `scalefit.toml` in the working folder if there is one.
 
+    Returns
+    -------
+    Settings
+
     Raises
     ------
     SweepError
         If the file cannot be read or a key or value in it means nothing; the key is named.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import scalefit as sf
+    >>> file = Path(tempfile.mkdtemp(), "scalefit.toml")
+    >>> _ = file.write_text("fit = {draws = 7}")
+    >>> sf.refitting.read_settings(file).analysis.draws
+    7
     """
     if path is None:
-        if not os.path.lexists(CONFIG):
+        if not os.path.lexists(_CONFIG):
             return Settings()
-        path = CONFIG
+        path = _CONFIG
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_FILE:
@@ -314,28 +348,29 @@ def read_settings(path: str | os.PathLike[str] | None = None) -> Settings:
 
 
 def _settings(record: Mapping[str, Any], source: str) -> Settings:
-    _refuse_unknown(record, ("read", "fit", "sweep"), source)
-    reading = replace(Reading(), **_fields(record.get("read", {}), Reading, f"{source}: read"))
-    analysis = replace(Analysis(), **_fields(record.get("fit", {}), Analysis, f"{source}: fit"))
+    reading, analysis = _tables(record, "sweep", source, ": ")
     rules = record.get("sweep", [])
     if not isinstance(rules, list):
         raise SweepError(f"{source}: sweep should be written [[sweep]], once for each glob")
-    return Settings(
-        reading, analysis, tuple(_rule(rule, f"{source}: sweep {i}") for i, rule in enumerate(rules, 1)), source
-    )
+    numbered = tuple(_rule(rule, f"{source}: sweep {number}") for number, rule in enumerate(rules, 1))
+    return Settings(Reading(**reading), Analysis(**analysis), numbered, source)
 
 
 def _rule(record: Any, where: str) -> Rule:
     if not isinstance(record, dict):
         raise SweepError(f"{where} should be a table with match, read and fit, found {record!r}")
-    _refuse_unknown(record, ("match", "read", "fit"), where)
+    reading, analysis = _tables(record, "match", where, ".")
     match = record.get("match")
     if not isinstance(match, str) or not PurePosixPath(match).parts:
         raise SweepError(f"{where}.match should be a glob such as 'steplaw*.csv' or 'old/*', found {match!r}")
-    parts = [
-        _fields(record.get(name, {}), kind, f"{where}.{name}") for name, kind in (("read", Reading), ("fit", Analysis))
-    ]
-    return Rule(match, *(MappingProxyType(part) for part in parts))
+    return Rule(match, MappingProxyType(reading), MappingProxyType(analysis))
+
+
+def _tables(record: Mapping[str, Any], beside: str, where: str, dot: str) -> list[dict[str, Any]]:
+    """Return the settings in the tables read and fit, beside which there may be one key more."""
+    _refuse_unknown(record, ("read", "fit", beside), where)
+    kinds = (("read", Reading), ("fit", Analysis))
+    return [_fields(record.get(name, {}), kind, f"{where}{dot}{name}") for name, kind in kinds]
 
 
 def _fields(record: Any, kind: type, where: str) -> dict[str, Any]:

@@ -190,7 +190,7 @@ class Study:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """Every remark of every result, once."""
+        """The notes of all results, each once."""
         results = (getattr(self, entry.name) for entry in fields(self) if entry.name != "gaps")
         own = [getattr(result, "notes", ()) for result in results]
         own += [choice.comparison.notes for choice in (self.lr_law, self.batch_law) if choice is not None]

@@ -11,8 +11,7 @@ import pytest
 from refitting_samples import quickly, runs, write_sweeps
 
 from scalefit.errors import RefitError
-from scalefit.refitting import _refit as engine
-from scalefit.refitting import output_folder as intake
+from scalefit.refitting import _refit, output_folder
 from scalefit.refitting.output_folder import foreign_files, is_free, is_results
 
 GONE = "/nowhere/gone.csv"
@@ -36,14 +35,14 @@ def label(folder: Path, **changes) -> None:
 
 def test_two_refits_at_once_of_files_of_one_name_keep_both(tmp_path, monkeypatch):
     first, second = one_file(tmp_path / "d1"), one_file(tmp_path / "d2", 1)
-    real = engine.produce
+    real = _refit.produce
 
     def interrupted_by_another(order):
-        monkeypatch.setattr(engine, "produce", real)
+        monkeypatch.setattr(_refit, "produce", real)
         assert quickly(second, tmp_path / "out").exit_code == 0
         return real(order)
 
-    monkeypatch.setattr(engine, "produce", interrupted_by_another)
+    monkeypatch.setattr(_refit, "produce", interrupted_by_another)
     result = quickly(first, tmp_path / "out")
     assert sorted(sources(tmp_path / "out").values()) == [str(first / "a.csv"), str(second / "a.csv")]
     assert sorted(result.summary["source"]) == sorted(sources(tmp_path / "out").values())
@@ -126,7 +125,7 @@ def test_a_record_that_cannot_be_read_is_told_of(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return open(path, *args)
 
-    monkeypatch.setattr(intake, "open", refused, raising=False)
+    monkeypatch.setattr(output_folder, "open", refused, raising=False)
     result = quickly(folder / "sweep0.csv", out)
     assert result.exit_code == 1
     place = out / "sweep1"

@@ -14,38 +14,38 @@ import pytest
 from refitting_samples import contents
 
 from scalefit.errors import RefitError
-from scalefit.refitting import output_folder as delivery
+from scalefit.refitting import output_folder
 from scalefit.refitting.output_folder import OutputFolder
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
-    outbox = OutputFolder(tmp_path)
-    outbox.put_folder("a", {"fit.json": b"1", "figures/law.svg": b"old"})
-    outbox.put_folder("a", {"fit.json": b"2"})
+    folder = OutputFolder(tmp_path)
+    folder.put_folder("a", {"fit.json": b"1", "figures/law.svg": b"old"})
+    folder.put_folder("a", {"fit.json": b"2"})
     assert contents(tmp_path) == {"a/fit.json": b"2"}
     assert [path.name for path in (tmp_path / ".staging").iterdir()] == ["folder.lock"]
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "/etc"])
 def test_a_folder_has_one_plain_name(tmp_path, name):
-    outbox = OutputFolder(tmp_path / "out")
+    folder = OutputFolder(tmp_path / "out")
     with pytest.raises(RefitError):
-        outbox.put_folder(name, {"fit.json": b"x"})
+        folder.put_folder(name, {"fit.json": b"x"})
     assert contents(tmp_path) == {}
 
 
 def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch):
-    outbox = OutputFolder(tmp_path)
-    outbox.put_folder("a", {"fit.json": b"1"})
+    folder = OutputFolder(tmp_path)
+    folder.put_folder("a", {"fit.json": b"1"})
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(delivery.os, "fsync", full)
+    monkeypatch.setattr(output_folder.os, "fsync", full)
     with pytest.raises(RefitError, match="No space left on device; what was there before is kept"):
-        outbox.put_folder("a", {"fit.json": b"2"})
+        folder.put_folder("a", {"fit.json": b"2"})
     with pytest.raises(RefitError, match="No space left"):
-        outbox.put_file("summary.csv", b"x")
+        folder.put_file("summary.csv", b"x")
     assert contents(tmp_path) == {"a/fit.json": b"1"}
 
 
@@ -57,21 +57,21 @@ def test_an_error_between_the_two_renames_puts_the_old_folder_back(tmp_path, mon
             raise OSError(errno.EIO, "Input/output error")
         rename(source, target)
 
-    outbox = OutputFolder(tmp_path)
-    outbox.put_folder("a", {"fit.json": b"1"})
-    monkeypatch.setattr(delivery.os, "rename", second_fails)
+    folder = OutputFolder(tmp_path)
+    folder.put_folder("a", {"fit.json": b"1"})
+    monkeypatch.setattr(output_folder.os, "rename", second_fails)
     with pytest.raises(RefitError, match="Input/output error"):
-        outbox.put_folder("a", {"fit.json": b"2"})
+        folder.put_folder("a", {"fit.json": b"2"})
     assert contents(tmp_path) == {"a/fit.json": b"1"}
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", ""])
 def test_no_path_leaves_the_output_folder(tmp_path, name):
-    outbox = OutputFolder(tmp_path / "out")
+    folder = OutputFolder(tmp_path / "out")
     with pytest.raises(RefitError, match="would leave the output folder"):
-        outbox.put_file(name, b"x")
+        folder.put_file(name, b"x")
     with pytest.raises(RefitError, match="would leave the output folder"):
-        outbox.put_folder("a", {name: b"x"})
+        folder.put_folder("a", {name: b"x"})
     assert contents(tmp_path / "out") == {}
 
 
@@ -79,10 +79,10 @@ WRITER = """
 import sys
 from pathlib import Path
 from scalefit.refitting.output_folder import OutputFolder
-outbox = OutputFolder(Path(sys.argv[1]))
+folder = OutputFolder(Path(sys.argv[1]))
 print("open", flush=True)
 for n in range(10**6):
-    outbox.put_folder("a", {"x": b"%d" % n, "deep/y": b"%d" % n})
+    folder.put_folder("a", {"x": b"%d" % n, "deep/y": b"%d" % n})
 """
 
 
@@ -133,7 +133,7 @@ import os, sys
 from pathlib import Path
 from scalefit.refitting.output_folder import OutputFolder
 
-outbox = OutputFolder(Path(sys.argv[1]))
+folder = OutputFolder(Path(sys.argv[1]))
 left = [int(sys.argv[2])]
 
 def dying(real):
@@ -146,7 +146,7 @@ def dying(real):
 
 for name in ("rename", "fsync", "rmdir", "unlink"):
     setattr(os, name, dying(getattr(os, name)))
-outbox.put_folder("a", {"x": b"new", "deep/y": b"new"})
+folder.put_folder("a", {"x": b"new", "deep/y": b"new"})
 """
 
 

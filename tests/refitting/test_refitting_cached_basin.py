@@ -1,4 +1,4 @@
-"""An extractor's memory gives the answer for the cells asked for, and for no others."""
+"""A cached estimator gives the answer for the cells asked for, and for no others."""
 
 from __future__ import annotations
 
