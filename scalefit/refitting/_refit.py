@@ -156,9 +156,9 @@ def refit_found(found: Found, plan: Plan, pool: Workers, on_event: Callable[[Eve
 
 def _tasks(found: Found, plan: Plan, tell: Callable[..., None]) -> Iterator[Task]:
     """Yield what is out of date; tell of what is not, and of files that cannot be read at all."""
-    records = {record.source: record for record in read_records(plan.out)[0]}
+    by_source = {record.source: record for record in read_records(plan.out)[0]}
     for source in found.sources:
-        record = records.get(source.path)
+        record = by_source.get(source.path)
         source = source if record is None else replace(source, name=record.name)
         try:
             task = _task(source, record, plan)
@@ -178,7 +178,7 @@ def _task(source: Source, record: Record | None, plan: Plan) -> Task | None:
     wanted = digest(reading, analysis, plan.figures, plan.report)
     if record is None:
         source = _named(source, sha256, plan.out)
-        record = read_record(plan.out / source.name)  # of the file before it was moved here
+        record = read_record(plan.out / source.name)  # of the file before it was moved
     elif not plan.force and record.is_of(sha256, wanted, __version__) and record.is_whole(plan.out / record.name):
         return None
     same = record is not None and record.is_of(sha256, wanted, __version__)

@@ -208,7 +208,7 @@ def read_fits(path: str | os.PathLike[str]) -> dict[str, Fit]:
     >>> folder = Path(tempfile.mkdtemp())
     >>> sf.simulation.simulate_sweep(seed=0).to_csv(folder / "runs.csv", index=False)
     >>> done = sf.refit(folder / "runs.csv", folder / "results", jobs=1, figures=False, report=False)
-    >>> sf.refitting.read_fits(folder / "results" / "runs")["lr"].law.target
+    >>> sf.read_fits(folder / "results" / "runs")["lr"].law.target
     'eta'
     """
     file = Path(path) / FIT_FILE if Path(path).is_dir() else Path(path)
