@@ -66,8 +66,8 @@ from .optima.optimum_estimators import GridMinimum as GridMinimum
 from .optima.optimum_estimators import NearMinimum as NearMinimum
 from .optima.optimum_estimators import Parabola as Parabola
 from .refitting._refit import refit as refit
-from .refitting.fit_file import read_fits as read_fits
-from .refitting.refit_result import Refit as Refit
+from .refitting.results import read_fits as read_fits
+from .refitting.summary import Refit as Refit
 from .selection.average_laws import Average as Average
 from .selection.average_laws import average_laws as average_laws
 from .selection.choose_law import Choice as Choice

@@ -11,8 +11,8 @@ import pandas as pd
 
 from scalefit.refitting._refit import refit
 from scalefit.refitting.discovery import Paths
-from scalefit.refitting.refit_result import Refit
 from scalefit.refitting.settings import Analysis, Settings
+from scalefit.refitting.summary import Refit
 from scalefit.simulation import Design, simulate_sweep
 
 QUICK = Settings(analysis=Analysis(draws=20))

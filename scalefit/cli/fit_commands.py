@@ -17,7 +17,7 @@ from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
 from scalefit.laws import get_law
 from scalefit.laws.formula import Law
-from scalefit.refitting.fit_file import is_study, read_fits
+from scalefit.refitting.results import is_study, read_fits
 from scalefit.vocabulary import column_of, format_number, parse_number
 
 

@@ -15,14 +15,13 @@ import typer
 
 from scalefit.cli.options import Debug
 from scalefit.errors import RefitError
-from scalefit.refitting._refit import Plan, refit_found
-from scalefit.refitting._watch import watch
+from scalefit.refitting._refit import Plan, refit_found, watch
 from scalefit.refitting.discovery import discover
-from scalefit.refitting.refit_result import Event, Refit, on_a_line
 from scalefit.refitting.settings import read_settings
+from scalefit.refitting.summary import Event, Refit, on_a_line
 from scalefit.refitting.workers import Workers
 
-Tell = Callable[[Event], None]
+OnEvent = Callable[[Event], None]
 
 _PATIENCE = 10.0
 """Seconds to wait for a cluster's first worker."""
@@ -63,8 +62,8 @@ def refit_command(
 
 def _once(paths: list[str], plan: Plan, pool: Callable[[], Workers], quiet: bool, as_json: bool) -> int:
     found = discover(paths, plan.out)
-    with _telling(quiet, as_json) as tell:
-        result = refit_found(found, plan, pool(), tell)
+    with _progress(quiet, as_json) as show:
+        result = refit_found(found, plan, pool(), show)
     return _conclude(result, quiet, as_json)
 
 
@@ -73,8 +72,8 @@ def _watch(paths: list[str], plan: Plan, pool: Callable[[], Workers], quiet: boo
     for path in discover(paths, plan.out, missing_ok=True).missing:
         text = json.dumps({"waiting": path}) if as_json else f"waiting for {path}: nothing there yet"
         typer.echo(text, err=not as_json)
-    with _telling(quiet, as_json, on_a_line=True) as tell:
-        for result in watch(paths, plan, pool=pool, on_event=tell):
+    with _progress(quiet, as_json, on_a_line=True) as show:
+        for result in watch(paths, plan, pool=pool, on_event=show):
             code = _conclude(result, quiet=True, as_json=as_json)
     return code
 
@@ -104,7 +103,7 @@ def _executor(address: str | None) -> Iterator[tuple[Executor | None, int]]:
 
 
 @contextmanager
-def _telling(quiet: bool, as_json: bool, *, on_a_line: bool = False) -> Iterator[Tell]:
+def _progress(quiet: bool, as_json: bool, *, on_a_line: bool = False) -> Iterator[OnEvent]:
     """Show progress: a bar with the time left on a terminal, a line for each file in a log."""
     from rich.console import Console
 
@@ -112,36 +111,36 @@ def _telling(quiet: bool, as_json: bool, *, on_a_line: bool = False) -> Iterator
     if as_json:
         yield lambda event: typer.echo(json.dumps(asdict(event)))
     elif quiet:
-        yield _tell_failure
+        yield _show_failure
     elif on_a_line or not console.is_terminal:
-        yield _tell_line
+        yield _show_line
     else:
-        with _bar(console) as tell:
-            yield tell
+        with _bar(console) as show:
+            yield show
 
 
 @contextmanager
-def _bar(console: object) -> Iterator[Tell]:
+def _bar(console: object) -> Iterator[OnEvent]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:  # type: ignore[arg-type]
         task = progress.add_task("refitting", total=None)
 
-        def tell(event: Event) -> None:
+        def show(event: Event) -> None:
             progress.update(task, completed=event.done, total=event.total)
             if event.status == "failed":
                 progress.console.print(on_a_line(f"failed  {event.path}: {event.error}"), markup=False, highlight=False)
 
-        yield tell
+        yield show
 
 
-def _tell_line(event: Event) -> None:
-    told = f": {event.error}" if event.error else f"; moved: {event.moved}" if event.moved else ""
-    typer.echo(on_a_line(f"[{event.done}/{event.total}] {event.status:7} {event.path}{told}"), err=True)
+def _show_line(event: Event) -> None:
+    more = f": {event.error}" if event.error else f"; moved: {event.moved}" if event.moved else ""
+    typer.echo(on_a_line(f"[{event.done}/{event.total}] {event.status:7} {event.path}{more}"), err=True)
 
 
-def _tell_failure(event: Event) -> None:
+def _show_failure(event: Event) -> None:
     if event.status == "failed":
         typer.echo(on_a_line(f"failed  {event.path}: {event.error}"), err=True)
 

@@ -1,10 +1,9 @@
 """Folders of sweeps in, up-to-date laws, tables, figures and reports out."""
 
-from scalefit.refitting._refit import Plan, refit
-from scalefit.refitting._watch import watch
-from scalefit.refitting.fit_file import read_fits
-from scalefit.refitting.refit_result import Event, Refit
+from scalefit.refitting._refit import Plan, refit, watch
+from scalefit.refitting.results import read_fits
 from scalefit.refitting.settings import Analysis, Reading, Rule, Settings, read_settings
+from scalefit.refitting.summary import Event, Refit
 
 __all__ = [
     "Analysis",

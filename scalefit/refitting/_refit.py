@@ -1,30 +1,50 @@
-"""`refit`: folders of sweeps in, a folder of up-to-date results out."""
+"""`refit` and `watch`: folders of sweeps in, an up-to-date folder of results out, once or while files arrive."""
 
 from __future__ import annotations
 
 import os
-import warnings
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from scalefit._version import __version__
-from scalefit.errors import RefitError, ScalefitError
+from scalefit.errors import RefitError, ScalefitError, SweepError
 from scalefit.refitting.discovery import Found, Paths, Source, discover, marked
-from scalefit.refitting.folders import Outbox, is_free
-from scalefit.refitting.produce import Product, digest_file, produce
-from scalefit.refitting.records import Record, read_record, read_records
-from scalefit.refitting.refit_result import Event, Refit, on_a_line
-from scalefit.refitting.settings import Order, Settings, digest, read_settings, to_toml
-from scalefit.refitting.summary import write_summary
+from scalefit.refitting.output_folder import OutputFolder, Record, is_free, read_record, read_records
+from scalefit.refitting.results import Product, Task, digest_file, produce
+from scalefit.refitting.settings import Settings, digest, read_settings
+from scalefit.refitting.summary import Event, Refit, on_a_line, write_summary
 from scalefit.refitting.workers import Workers
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a refit is to do; constant while it runs."""
+    """What a refit is to do; constant while it runs.
+
+    Parameters
+    ----------
+    out : Path
+        The folder of results.
+    settings : Settings
+    force : bool
+        Refit unchanged sweeps too.
+    figures, report : bool
+        Whether to make them.
+
+    See Also
+    --------
+    watch : Follows a plan for as long as files arrive.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> sf.refitting.Plan(Path("results"), sf.refitting.Settings(), figures=False).force
+    False
+    """
 
     out: Path
     settings: Settings
@@ -83,6 +103,11 @@ def refit(
     RefitError
         If the output folder cannot be written; everything finished before is kept.
 
+    See Also
+    --------
+    scalefit.refitting.read_fits : Reads the laws back.
+    scalefit.refitting.watch : Refits files as they arrive.
+
     Notes
     -----
     Interrupted (Ctrl-C), it keeps and summarises what is finished and returns with `exit_code` 130.
@@ -90,10 +115,10 @@ def refit(
     Examples
     --------
     >>> import tempfile
-    >>> from scalefit.simulation import simulate_sweep
+    >>> import scalefit as sf
     >>> folder = Path(tempfile.mkdtemp())
-    >>> simulate_sweep(seed=0).to_csv(folder / "runs.csv", index=False)
-    >>> done = refit(folder / "runs.csv", folder / "results", jobs=1, figures=False, report=False)
+    >>> sf.simulation.simulate_sweep(seed=0).to_csv(folder / "runs.csv", index=False)
+    >>> done = sf.refit(folder / "runs.csv", folder / "results", jobs=1, figures=False, report=False)
     >>> done.table[["name", "status"]].to_dict("records")
     [{'name': 'runs', 'status': 'ok'}]
     """
@@ -112,60 +137,58 @@ def refit_found(found: Found, plan: Plan, pool: Workers, on_event: Callable[[Eve
             on_event(events[-1])
 
     interrupted = False
-    with Outbox(plan.out) as outbox, warnings.catch_warnings():  # threads restore each other's filters
-        try:
-            with pool as workers, closing(workers.run(produce, _orders(found, plan, outbox, tell))) as answers:
-                for order, answer in answers:
-                    if isinstance(answer, Product):
-                        outbox.put_folder(order.source.name, answer.files)
-                        tell(order.source, "ok", moved="; ".join(map(str, answer.record.drift)))
-                    else:
-                        tell(order.source, "failed", _one_line(answer))
-        except KeyboardInterrupt:
-            interrupted = True
-        finally:
-            with outbox.lock():
-                summary, unread = write_summary(outbox, events)
+    folder = OutputFolder(plan.out)
+    try:
+        with pool as workers, closing(workers.run(produce, _tasks(found, plan, tell))) as answers:
+            for task, answer in answers:
+                done = _publish(folder, task, answer) if isinstance(answer, Product) else answer
+                if isinstance(done, Record):
+                    tell(replace(task.source, name=done.name), "ok", moved="; ".join(map(str, done.drift)))
+                else:
+                    tell(task.source, "failed", _one_line(done))
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        with folder.lock:
+            summary, unread = write_summary(folder, events)
     return Refit(plan.out, tuple(events), summary, (*found.unreadable, *unread), interrupted)
 
 
-def _orders(found: Found, plan: Plan, outbox: Outbox, tell: Callable[..., None]) -> Iterator[Order]:
+def _tasks(found: Found, plan: Plan, tell: Callable[..., None]) -> Iterator[Task]:
     """Yield what is out of date; tell of what is not, and of files that cannot be read at all."""
-    records = {record.source: record for record in read_records(plan.out)[0]}
+    by_source = {record.source: record for record in read_records(plan.out)[0]}
     for source in found.sources:
-        record = records.get(source.path)
+        record = by_source.get(source.path)
         source = source if record is None else replace(source, name=record.name)
         try:
-            order = _order(source, record, plan, outbox)
+            task = _task(source, record, plan)
         except ScalefitError as error:
             tell(source, "failed", _one_line(error))
             continue
-        if order is None:
+        if task is None:
             tell(source, "skipped")
         else:
-            yield order
+            yield task
 
 
-def _order(source: Source, record: Record | None, plan: Plan, outbox: Outbox) -> Order | None:
+def _task(source: Source, record: Record | None, plan: Plan) -> Task | None:
     """Return what is to be made of a file; None if the results recorded are up to date."""
     sha256 = digest_file(source.path)
     reading, analysis = plan.settings.of(source.path)
     wanted = digest(reading, analysis, plan.figures, plan.report)
     if record is None:
-        source = _named(source, sha256, outbox)
-        record = read_record(plan.out / source.name)  # of the file before it was moved here
+        source = _named(source, sha256, plan.out)
+        record = read_record(plan.out / source.name)  # of the file before it was moved
     elif not plan.force and record.is_of(sha256, wanted, __version__) and record.is_whole(plan.out / record.name):
         return None
     same = record is not None and record.is_of(sha256, wanted, __version__)
-    return Order(
+    return Task(
         source,
         sha256,
         reading,
         analysis,
         settings=wanted,
         settings_source=plan.settings.source,
-        settings_text=to_toml(reading, analysis),
-        version=__version__,
         before=() if record is None or same else record.findings,
         drift=record.drift if record is not None and same else (),
         figures=plan.figures,
@@ -173,19 +196,109 @@ def _order(source: Source, record: Record | None, plan: Plan, outbox: Outbox) ->
     )
 
 
-def _named(source: Source, sha256: str, outbox: Outbox) -> Source:
-    """Return the source under a name that nothing else in this output has or wants.
+def _named(source: Source, sha256: str, out: Path) -> Source:
+    """Return the source under a name whose folder is free for it.
 
     Results of another file, though it be deleted, and what someone else put there are not ours to replace.
     """
     names = source.name, marked(source.name, source.path)
-    with outbox.lock():
-        for name in names:
-            if is_free(outbox.out / name, source.path, sha256) and outbox.claim(name, source.path):
-                return replace(source, name=name)
-    raise RefitError(f"{outbox.out / names[1]} is in the way: it holds something else than these results; move it")
+    for name in names:
+        if is_free(out / name, source.path, sha256):
+            return replace(source, name=name)
+    raise RefitError(f"{out / names[1]} is in the way: it holds something else than these results; move it")
+
+
+def _publish(folder: OutputFolder, task: Task, product: Product) -> Record | SweepError:
+    """Put results into their place, and return their record."""
+    while True:
+        with folder.lock:
+            if is_free(folder.out / product.record.name, task.source.path, task.sha256):
+                folder.put_folder(product.record.name, product.files)
+                return product.record
+        # Another refit has put the results of a file of the same name there since. Results say what they are called,
+        # so they are made once more, under another name.
+        task = replace(task, source=_named(task.source, task.sha256, folder.out), before=(), drift=())
+        try:
+            product = produce(task)
+        except SweepError as error:  # the file has changed
+            return error
 
 
 def _one_line(error: BaseException) -> str:
     text = on_a_line(" ".join(str(error).split()))
     return text if isinstance(error, ScalefitError) else f"unforeseen {type(error).__name__}: {text}"
+
+
+def watch(
+    paths: Paths,
+    plan: Plan,
+    *,
+    pool: Callable[[], Workers] = Workers,
+    on_event: Callable[[Event], None] | None = None,
+    interval: float = 2.0,
+    sleep: Callable[[float], Any] = time.sleep,
+) -> Iterator[Refit]:
+    """Refit files as they appear or change, and yield what each round did.
+
+    A file is taken up once its size and time of change have been the same in two looks one interval apart. A writer
+    slower than that does no harm: the file is refitted when it changes again. Ctrl-C during a round ends it, and the
+    watch, with what is finished kept; between rounds it raises KeyboardInterrupt as anywhere.
+
+    Parameters
+    ----------
+    paths : path or iterable of path
+        Files, globs and folders, which need not match anything yet.
+    plan : Plan
+    pool : callable
+        Makes the workers of one round.
+    on_event : callable, optional
+        Called with an `Event` as each file is done.
+    interval : float
+        Seconds between looks.
+    sleep : callable
+        Waits so many seconds.
+
+    Yields
+    ------
+    Refit
+        One a round in which there was something to do, or a folder more that cannot be searched.
+
+    See Also
+    --------
+    scalefit.refit : Looks once.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import scalefit as sf
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> sf.simulation.simulate_sweep(seed=0).to_csv(folder / "runs.csv", index=False)
+    >>> plan = sf.refitting.Plan(folder / "results", sf.refitting.Settings(), figures=False, report=False)
+    >>> next(sf.refitting.watch(folder, plan, interval=0.01)).exit_code
+    0
+    """
+    seen: dict[str, tuple[int, int]] = {}
+    done: dict[str, tuple[int, int]] = {}
+    reported: set[tuple[str, str]] = set()
+    while True:
+        found = discover(paths, plan.out, missing_ok=True)
+        now = {source.path: _stamp(source.path) for source in found.sources}
+        ready = tuple(s for s in found.sources if seen.get(s.path) == now[s.path] != done.get(s.path))
+        if ready or not reported >= set(found.unreadable):
+            result = refit_found(Found(ready, found.unreadable), plan, pool(), on_event)
+            done |= {source.path: now[source.path] for source in ready}
+            reported = set(found.unreadable)
+            yield result
+            if result.interrupted:
+                return
+        seen = now
+        sleep(interval)
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Return size and time of change; a file that is gone again or not readable has none, and the refit says so."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns

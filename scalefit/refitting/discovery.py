@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalefit.errors import RefitError, SweepError
-from scalefit.refitting.folders import is_output, is_results
+from scalefit.refitting.output_folder import is_output, is_results
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 """Tables of runs by their last suffix, or the one before .gz. A .json or .txt file is taken when it is named."""
@@ -29,62 +29,27 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._=+-]+")
 
 @dataclass(frozen=True, order=True)
 class Source:
-    """A file to refit.
+    """A file to refit."""
 
-    Parameters
-    ----------
-    name : str
-        Its folder in the output: one path component of plain characters.
-    path : str
-        Absolute, links not followed.
-    relative : str
-        Relative to the folder in which it was searched, with forward slashes; globs of the settings match this.
-    """
-
-    name: str
-    path: str
-    relative: str
+    name: str  # of its folder in the output: one path component of plain characters
+    path: str  # absolute, links not followed
+    relative: str  # to the folder in which it was searched, with forward slashes
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """What a search found."""
 
-    Parameters
-    ----------
-    sources : tuple of Source
-        Sorted by name; every file once.
-    unreadable : tuple of (str, str)
-        Folders that could not be searched, and why.
-    missing : tuple of str
-        Paths that name nothing.
-    """
-
-    sources: tuple[Source, ...] = ()
-    unreadable: tuple[tuple[str, str], ...] = ()
-    missing: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()  # sorted by name; every file once
+    unreadable: tuple[tuple[str, str], ...] = ()  # folders that could not be searched, and why
+    missing: tuple[str, ...] = ()  # paths that name nothing
 
 
 def discover(paths: Paths, out: Path, *, missing_ok: bool = False) -> Found:
-    """Find the sweeps that paths name.
+    """Find the sweeps that paths name; without `missing_ok`, a path that names nothing is a SweepError.
 
-    Parameters
-    ----------
-    paths : path or iterable of path
-        Files, globs, and folders, which are searched through all levels for `SUFFIXES`. Hidden files and folders
-        and results of refits are passed over; a link to a folder is not followed, so a loop of links ends. A link to
-        a file is a file of its own.
-    out : Path
-        The output folder.
-    missing_ok : bool
-        Whether a path may name nothing yet.
-
-    Raises
-    ------
-    SweepError
-        If a path names nothing.
-    RefitError
-        If the output is a file.
+    Hidden files and folders and results of refits are passed over; a link to a folder is not followed, so a loop of
+    links ends. A link to a file is a file of its own.
     """
     found: dict[str, str] = {}
     unreadable: list[tuple[str, str]] = []

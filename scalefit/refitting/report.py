@@ -1,68 +1,63 @@
-"""Results as web pages: self-contained, nothing loaded from anywhere, every text from data escaped."""
+"""The page and the figures of one sweep: self-contained, the same bytes every time, every text from data escaped."""
 
 from __future__ import annotations
 
+import io
+import json
+import re
 import shlex
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+import msgspec
 from markupsafe import Markup
 
 from scalefit._values import Note
 from scalefit._version import __version__
 from scalefit.display import Shown, to_html
-from scalefit.refitting.figures import inline
-from scalefit.refitting.records import Record
-from scalefit.refitting.refit_result import printable
-from scalefit.refitting.settings import Order
+from scalefit.errors import ScalefitError
+from scalefit.refitting.output_folder import Record
+from scalefit.refitting.settings import Analysis, Reading
 from scalefit.refitting.study import Study
+from scalefit.refitting.summary import printable, render
 from scalefit.selection.choose_law import Choice
-from scalefit.vocabulary import format_error
+from scalefit.sweep import Sweep
 
-_FRONT = ("name", "status", "n_runs", "n_cells", "n_cautions", "remark")
-_TITLES = {"n_runs": "runs", "n_cells": "cells", "n_cautions": "cautions", "remark": "what moved or failed"}
-_LAWS = ("lr", "batch", "loss", "B_crit")
-_BESIDE = " stderr"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
+Pictures = dict[str, dict[str, bytes]]
+Drawing = Callable[..., "Axes"]
 
-@dataclass(frozen=True)
-class _Cell:
-    """One cell of the index: what it shows, the number it is sorted by if that does not sort, and what it points to."""
+_CELLS = 6  # basins in one picture
+_PAD = 0.02  # inches around a panel
 
-    text: str
-    key: str | None = None
-    kind: str = ""
-    href: str = ""
-    title: str = ""
+_SAME_BYTES = {
+    "svg.hashsalt": "scalefit",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+    "savefig.dpi": 72,
+    "figure.constrained_layout.use": False,
+}
+
+_PLACE = re.compile(r'(\bid="|xlink:href="#|url\(#)')
+_BEFORE = re.compile(r"\A.*?(?=<svg)", re.DOTALL)
+_METADATA = re.compile(r"\s*<metadata>.*?</metadata>|<!--.*?-->\s*", re.DOTALL)
 
 
 def write_report(
     study: Study,
     record: Record,
-    order: Order,
     *,
-    figures: Mapping[str, str],
+    settings: str,
+    settings_source: str,
+    pictures: Pictures | None,
     tables: Iterable[str],
     notes: Iterable[Note] = (),
 ) -> str:
-    """Return the page of one sweep.
-
-    Parameters
-    ----------
-    study : Study
-    record : Record
-    order : Order
-    figures : mapping of str to str
-        SVG by name; those named after a section (``"laws"``, ``"laws-lr"``) stand in it.
-    tables : iterable of str
-        Files beside the report.
-    notes : iterable of Note
-        Remarks beside those of the study.
-    """
+    """Return the page of one sweep; a picture stands in the section that its name begins with."""
     results: dict[str, tuple[str, tuple[Shown | None, ...]]] = {
         "sweep": ("Runs", (study.sweep,)),
         "laws": ("Laws", (*_chosen(study.lr_law), *_chosen(study.batch_law), study.loss_law)),
@@ -72,100 +67,158 @@ def write_report(
         "optima": ("Optima", (study.optima,)),
         "draws": ("Bootstrap", (study.lr_draws, study.batch_draws)),
     }
-    told: set[Note] = set(study.gaps)
+    shown_notes: set[Note] = set(study.gaps)
     sections = [
         {
             "title": title,
-            "faces": [_once(result, told) for result in shown if result is not None],
-            "figures": [Markup(inline(svg, name)) for name, svg in figures.items() if name.partition("-")[0] == key],
+            "displays": [_once(result, shown_notes) for result in parts if result is not None],
+            "figures": [
+                Markup(inline(kinds["svg"].decode(), name))
+                for name, kinds in (pictures or {}).items()
+                if name.partition("-")[0] == key
+            ],
         }
-        for key, (title, shown) in results.items()
+        for key, (title, parts) in results.items()
     ]
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            record=replace(record, relative=printable(record.relative)),
-            sections=[section for section in sections if section["faces"] or section["figures"]],
-            untold=[note for note in (*study.notes, *notes) if note not in told],
-            gaps=[gap.text for gap in study.gaps],
-            drift=record.drift,
-            command=_command(order),
-            settings=order.settings_text,
-            settings_source=order.settings_source,
-            tables=[name for name in tables if name.endswith(".csv")],
-            version=record.version,
-        )
+    command = ["scalefit", "refit", shlex.quote(printable(record.source)), "--out", "results"]
+    command += ["--config", "scalefit.toml"] if settings else []
+    command += ["--no-figures"] if pictures is None else []
+    return render(
+        "report.html",
+        record=msgspec.structs.replace(record, relative=printable(record.relative)),
+        sections=[section for section in sections if section["displays"] or section["figures"]],
+        other_notes=[note for note in (*study.notes, *notes) if note not in shown_notes],
+        gaps=[gap.text for gap in study.gaps],
+        drift=record.drift,
+        command=" ".join(command),
+        settings=settings,
+        settings_source=settings_source,
+        tables=tables,
+        version=record.version,
     )
+
+
+def to_toml(reading: Reading, analysis: Analysis) -> str:
+    """Return the settings that differ from the defaults as a `scalefit.toml`.
+
+    Examples
+    --------
+    >>> print(to_toml(Reading(batch_unit="sequences"), Analysis(draws=100)))
+    [read]
+    batch_unit = "sequences"
+    [fit]
+    draws = 100
+    """
+    lines = []
+    for title, chosen in (("read", reading), ("fit", analysis)):
+        usual = type(chosen)()
+        values = {entry.name: getattr(chosen, entry.name) for entry in fields(chosen)}
+        own = [f"{name} = {_toml(value)}" for name, value in values.items() if value != getattr(usual, name)]
+        lines += [f"[{title}]", *own] if own else []
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name} = {_toml(entry)}' for name, entry in value.items())}}}"
+    if value is None:
+        return "false"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _chosen(choice: Choice | None) -> tuple[Shown, ...]:
     return () if choice is None else (choice, choice.fit)
 
 
-def _once(result: Shown, told: set[Note]) -> Markup:
+def _once(result: Shown, shown_notes: set[Note]) -> Markup:
     """Lay a result out, without the notes that stand above it on the page already."""
     face = result._face()
-    new = tuple(note for note in face.notes if note not in told)
-    told.update(new)
+    new = tuple(note for note in face.notes if note not in shown_notes)
+    shown_notes.update(new)
     return Markup(to_html(replace(face, notes=new)))
 
 
-def _command(order: Order) -> str:
-    """Return what to type to get this report again."""
-    words = ["scalefit", "refit", shlex.quote(printable(order.source.path)), "--out", "results"]
-    words += ["--config", "scalefit.toml"] if order.settings_text else []
-    return " ".join(words if order.figures else [*words, "--no-figures"])
+def draw(study: Study) -> tuple[Pictures, list[Note]]:
+    """Return pictures by name, as "pdf" and "svg", and notes on what could not be drawn; without pyplot."""
+    from matplotlib import rc_context, rcdefaults, rcParams
+
+    from scalefit import plots
+
+    pictures: Pictures = {}
+    notes: list[Note] = []
+    with rc_context():
+        rcdefaults()  # whatever the caller's session has set
+        rcParams.update(plots.style("paper", width="single"))
+        for name, drawing in _drawings(study):
+            try:
+                pictures[name] = _render(drawing)
+            except ScalefitError as error:
+                notes.append(Note("not_drawn", f"no picture of {name}: {error}"))
+    return pictures, notes
 
 
-def write_index(table: pd.DataFrame) -> str:
-    """Return the page over all sweeps from their summary."""
-    numbers = [name for name in table.columns if f"{name}{_BESIDE}" in table.columns]
-    shown = [*_FRONT, *_by_law(numbers, list(table.columns))]
-    columns = [{"title": _TITLES.get(name, name), "number": name in numbers or name[:2] == "n_"} for name in shown]
-    rows = [_row(record, shown, numbers) for record in table.to_dict("records")]
-    counts = table["status"].value_counts()
-    told = [f"{counts.get(status, 0)} {word}" for status, word in (("ok", "done"), ("failed", "failed"))]
-    told += [f"{counts['gone']} whose file is gone"] if "gone" in counts else []
-    told.append(f"{int((table['moved'] != '').sum())} moved since the refit before")
-    page = _environment().get_template("index.html")
-    return page.render(columns=columns, rows=rows, counts=", ".join(told), version=__version__)
+def inline(svg: str, prefix: str) -> str:
+    """Return an SVG that can stand in a page with others: no prologue, and names that are its own.
+
+    Examples
+    --------
+    >>> inline('<?xml version="1.0"?><svg><path id="a"/><use xlink:href="#a" clip-path="url(#a)"/></svg>', "law")
+    '<svg><path id="law-a"/><use xlink:href="#law-a" clip-path="url(#law-a)"/></svg>'
+    """
+    return _PLACE.sub(rf"\g<1>{prefix}-", _METADATA.sub("", _BEFORE.sub("", svg)))
 
 
-def _by_law(numbers: list[str], columns: list[str]) -> list[str]:
-    """Return the columns of numbers law by law, each after the column with its formula."""
-    groups: dict[str, list[str]] = {law: [] for law in _LAWS}
-    for name in numbers:
-        groups.setdefault(name.partition(":")[0], []).append(name)
-    return [name for law, own in groups.items() for name in (f"{law}: law", *own) if name in columns]
+def _drawings(study: Study) -> Iterator[tuple[str, Drawing]]:
+    from scalefit import plots  # matplotlib is loaded where something is drawn
+
+    for target, law in study.laws.items():
+        if target == "B_crit":
+            yield "tradeoff-law", partial(plots.bcrit, study.tradeoff, law, published=())
+        elif law.law.inputs:
+            yield f"laws-{target}", partial(plots.law, law)
+    if (report := study.backtest) is not None:
+        yield "prediction-backtest", partial(plots.backtest, report)
+    if (trade := study.tradeoff) is not None:
+        where = {"params": float(trade.table["params"].max())} if "params" in trade.table else {}
+        yield "tradeoff-hyperbolas", partial(plots.tradeoff, trade, **where)
+    # The runs themselves where a law is going to be stretched from: the largest cells.
+    if (surface := study.surface) is not None and surface.batch_fit is not None and surface.floor_fit is not None:
+        last = surface.cells.sort_values(["params", "tokens"]).iloc[-1]
+        params, tokens = float(last["params"]), float(last["tokens"])
+        yield "surface-largest", partial(plots.surface, surface, study.sweep, params=params, tokens=tokens)
+    if (optima := study.optima) is not None and optima.over == ("lr",):
+        yield "optima-largest", partial(plots.basins, _largest(study.sweep, optima.by), optima)
 
 
-def _row(record: Mapping[Any, Any], shown: list[str], numbers: list[str]) -> dict[str, object]:
-    cells = [_cell(name, record, name in numbers) for name in shown]
-    return {"cells": cells, "status": record["status"], "moved": bool(record["moved"])}
+def _largest(sweep: Sweep, by: tuple[str, ...]) -> Sweep:
+    """Return the largest cells, as many as one panel can tell apart."""
+    for name in by:
+        if len(sweep.group(by)[0]) <= _CELLS:
+            break
+        sweep = sweep.where(f"{name} >= {float(sweep.levels(name)[-1]) / (1 + sweep.rtol)!r}")
+    return sweep
 
 
-def _cell(name: str, record: Mapping[Any, Any], number: bool) -> _Cell:
-    if name == "remark":
-        return _Cell("; ".join(text for text in (record["error"], record["moved"]) if text), kind="text")
-    value = record[name]
-    if value is None or value is pd.NA or value != value:
-        return _Cell("", "" if number or name[:2] == "n_" else None)
-    if number:
-        return _Cell(format_error(value, record[f"{name}{_BESIDE}"]), _key(float(value)), "number")
-    if name[:2] == "n_":
-        return _Cell(str(value), str(value), "number")
-    if name == "name":
-        return _Cell(str(value), kind="name", href=record["report"], title=record["source"])
-    return _Cell(str(value), kind="law" if name.endswith(": law") else "")
+def _render(drawing: Drawing) -> dict[str, bytes]:
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-
-def _key(value: float) -> str:
-    """Return a number as JavaScript reads it."""
-    return repr(value).replace("inf", "Infinity")
-
-
-@cache
-def _environment() -> Environment:
-    loader = PackageLoader("scalefit.refitting")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    maker = f"scalefit {__version__}"
+    metadata: dict[str, dict[str, Any]] = {
+        "pdf": {"Creator": maker, "Producer": maker, "CreationDate": None},
+        "svg": {"Creator": [maker], "Date": None},
+    }
+    # An engine of its own would lay the figure out again in every drawing; the canvas measures text as the files do.
+    with rc_context(_SAME_BYTES):
+        figure = Figure(dpi=72)
+        FigureCanvasSVG(figure)
+        drawing(ax=figure.subplots())
+        ConstrainedLayoutEngine(h_pad=_PAD, w_pad=_PAD).execute(figure)
+        files = {}
+        for kind, own in metadata.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, metadata=own)
+            files[kind] = buffer.getvalue()
+    return files

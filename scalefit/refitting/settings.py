@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import inspect
 import json
+import math
 import os
 import stat
 import tomllib
@@ -13,39 +15,49 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
 
 from scalefit.backtesting.folds import check_holdout
 from scalefit.errors import LawError, ScalefitError, SweepError
 from scalefit.laws import get_law
 from scalefit.laws.expressions import parse
-from scalefit.refitting.discovery import Source
-from scalefit.refitting.records import Drift, Finding
 from scalefit.vocabulary import BY_COLUMN, check_data_unit, column_of
 
 _MOST, _MOST_TARGETS = 100_000, 100
-_LARGEST, _LONGEST = 1e18, 1_000
+_LARGEST_FILE = 100_000
+_CONFIG = "scalefit.toml"  # looked for in the working folder when no file is given
+
+_Text = Annotated[str, Meta(min_length=1, max_length=1_000)]
+_Count = Annotated[int, Meta(ge=0, le=_MOST)]
+_Size = Annotated[float, Meta(gt=0, le=1e18)]
+_Targets = Annotated[int, Meta(ge=1, le=_MOST_TARGETS)] | Annotated[tuple[_Size, ...], Meta(min_length=1)]
 
 
-def check(name: str, value: Any, where: str) -> None:
-    """Raise SweepError unless a value is one that the setting of this name can have.
+def to_plain(value: Any) -> Any:
+    """Return plain values that JSON can hold: numpy's numbers as Python's, NaN and infinities as words."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(entry) for key, entry in value.items()}
+    return [to_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
-    Parameters
-    ----------
-    name : str
-        A field of `Reading` or `Analysis`.
-    value
-    where : str
-        How the error calls the setting.
-    """
-    expected, good = _EXPECTED[name]
-    if not good(value):
-        raise SweepError(f"{where} should be {expected}, found {value!r}")
+
+def _is(value: Any, kind: Any) -> bool:
+    """Tell whether a value is of a type, which can have bounds."""
     try:
-        for text in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else ():
-            _MEANING.get(name, str)(text)
-    except ScalefitError as error:
-        raise SweepError(f"{where}: {error}") from None
+        msgspec.convert(to_plain(value), kind)
+    except (msgspec.MsgspecError, ValueError):
+        return False
+    return True
+
+
+def _is_columns(value: Any) -> bool:
+    return _is(value, dict[str, _Text | None]) and all(column_of(name) in BY_COLUMN for name in value)
 
 
 def _check_law(*targets: str) -> Callable[[str], None]:
@@ -57,92 +69,89 @@ def _check_law(*targets: str) -> Callable[[str], None]:
     return check
 
 
-def _check_loss_law(text: str) -> None:
-    if text != "auto":
-        _check_law("loss")(text)
-
-
-def _check_condition(text: str) -> None:
-    parse(text, condition=True)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= _LONGEST
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LARGEST
-
-
-def _is_draws(value: Any) -> bool:
-    return _is_count(value) and value != 1
-
-
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        column_of(name) in BY_COLUMN and (_is_text(column) or column is None) for name, column in value.items()
-    )
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(map(_is_text, value))
-
-
-def _is_targets(value: Any) -> bool:
-    return (_is_count(value) and 0 < value <= _MOST_TARGETS) or (
-        isinstance(value, list | tuple) and bool(value) and all(map(_is_size, value))
-    )
-
-
-def _one_of(*words: str) -> tuple[str, Callable[[Any], bool]]:
-    return f"one of {', '.join(words)}", lambda value: value in words
-
-
-_TEXT = ("a text", _is_text)
-_LAWS = ("a list of laws, by name or formula", _is_list)
-_EXPECTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+_LAWS = ("a list of laws, by name or formula", tuple[_Text, ...])
+_EXPECTED: Mapping[str, tuple[str, Any]] = {
     "columns": (
         "a table such as {lr = 'peak', tokens = false}, words of the package on the left, false for none",
-        _is_mapping,
+        _is_columns,
     ),
-    "batch_unit": ("what the batch counts: 'sequences', or the unit of the data such as 'tokens'", _is_text),
-    "seq_len": ("a positive number", _is_size),
-    "data_unit": _TEXT,
-    "nonfinite": _one_of("raise", "diverged", "drop"),
-    "duplicates": _one_of("raise", "keep", "drop"),
-    "params_convention": _one_of("non_embedding", "total"),
-    "where": ("a condition such as 'params < 1e9'", _is_text),
+    "batch_unit": ("what the batch counts: 'sequences', or the unit of the data such as 'tokens'", _Text),
+    "seq_len": ("a positive number", _Size),
+    "data_unit": ("a text", _Text),
+    "nonfinite": ("one of raise, diverged, drop", Literal["raise", "diverged", "drop"]),
+    "duplicates": ("one of raise, keep, drop", Literal["raise", "keep", "drop"]),
+    "params_convention": ("one of non_embedding, total", Literal["non_embedding", "total"]),
+    "where": ("a condition such as 'params < 1e9'", _Text),
     "lr_laws": _LAWS,
     "batch_laws": _LAWS,
-    "loss_law": ("a law, by name or formula", _is_text),
-    "targets": (f"a list of losses, or how many to spread over those measured, {_MOST_TARGETS} at most", _is_targets),
-    "holdout": ("a condition such as 'params > 1e9', or 'largest params'", _is_text),
-    "draws": (f"0 for none, or a whole number from 2 to {_MOST:,}", _is_draws),
-    "seed": (f"a whole number from 0 to {_MOST:,}", _is_count),
+    "loss_law": ("a law, by name or formula", _Text),
+    "targets": (f"a list of losses, or how many to spread over those measured, {_MOST_TARGETS} at most", _Targets),
+    "holdout": ("a condition such as 'params > 1e9', or 'largest params'", _Text),
+    "draws": (f"0 for none, or a whole number from 2 to {_MOST:,}", lambda v: _is(v, _Count) and v != 1),
+    "seed": (f"a whole number from 0 to {_MOST:,}", _Count),
 }
+"""What each setting should be: in words for the error, and as a type or a test."""
+
 _MEANING: Mapping[str, Callable[[str], Any]] = {
     "data_unit": check_data_unit,
-    "where": _check_condition,
+    "where": lambda text: parse(text, condition=True),
     "lr_laws": _check_law("lr"),
     "batch_laws": _check_law("batch"),
-    "loss_law": _check_loss_law,
+    "loss_law": lambda text: text == "auto" or _check_law("loss")(text),
     "holdout": check_holdout,
 }
 """What raises an error if a text, well formed, means nothing."""
 
 
+def check(name: str, value: Any, where: str) -> None:
+    """Raise SweepError unless a setting can have this value; `where` is how the error calls the setting."""
+    expected, kind = _EXPECTED[name]
+    if not (kind(value) if inspect.isfunction(kind) else _is(value, kind)):
+        raise SweepError(f"{where} should be {expected}, found {value!r}")
+    try:
+        for text in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else ():
+            _MEANING.get(name, str)(text)
+    except ScalefitError as error:
+        raise SweepError(f"{where}: {error}") from None
+
+
 @dataclass(frozen=True)
 class Reading:
-    """How a file is read: the arguments of `scalefit.read_sweep`.
+    """How a file is read: the arguments of `scalefit.read_sweep`, and a condition.
+
+    Parameters
+    ----------
+    columns : mapping of str to str or None, optional
+        Names of columns by the package's words; None sets one aside.
+    batch_unit : str, optional
+        The data unit, or "sequences".
+    seq_len : float, optional
+        Units of data in a sequence.
+    data_unit : str
+        What tokens and batch count.
+    nonfinite : {"raise", "diverged", "drop"}
+        What a loss of NaN or infinity is.
+    duplicates : {"raise", "keep", "drop"}
+        What is done with rows that repeat another.
+    params_convention : {"non_embedding", "total"}, optional
+    where : str, optional
+        Use these runs only, such as ``"params < 1e9"``.
 
     Raises
     ------
     SweepError
         If a value is none that the argument can have.
+
+    See Also
+    --------
+    scalefit.read_sweep : Takes them.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> sf.refitting.Reading(batch_unit="furlongs")
+    Traceback (most recent call last):
+    scalefit.errors.SweepError: batch_unit should be 'sequences' or 'tokens' (the data_unit), found 'furlongs'
     """
 
     columns: Mapping[str, str | None] | None = None
@@ -186,6 +195,12 @@ class Analysis:
     ------
     SweepError
         If a value means nothing.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> sf.refitting.Analysis(lr_laws=("lr_power", "eta = c * N**a"), draws=0).lr_laws
+    ('lr_power', 'eta = c * N**a')
     """
 
     lr_laws: tuple[str, ...] = ()
@@ -211,7 +226,18 @@ def _check_own(settings: Any, kind: type) -> None:
 class Rule:
     """Settings for the files that match a glob.
 
-    It is compared with the end of their path, folder by folder; ``**`` stands for any folders in a row, none included.
+    Parameters
+    ----------
+    match : str
+        Compared with the end of their path, folder by folder; ``**`` stands for any folders in a row, none included.
+    reading, analysis : mapping
+        Fields of `Reading` and `Analysis` that differ for these files.
+
+    Examples
+    --------
+    >>> import scalefit as sf
+    >>> sf.refitting.Rule("old/*.csv", {}, {"draws": 0}).match
+    'old/*.csv'
     """
 
     match: str
@@ -221,7 +247,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a refit can be told.
+    """Everything that can be set for a refit.
 
     Parameters
     ----------
@@ -232,10 +258,15 @@ class Settings:
     source : str
         The file they were read from, or "defaults".
 
+    See Also
+    --------
+    read_settings : Reads them from a file.
+
     Examples
     --------
-    >>> rule = Rule("new/step*.csv", {"batch_unit": "sequences", "seq_len": 2048.0}, {})
-    >>> settings = Settings(rules=(rule,))
+    >>> import scalefit as sf
+    >>> rule = sf.refitting.Rule("new/step*.csv", {"batch_unit": "sequences", "seq_len": 2048.0}, {})
+    >>> settings = sf.refitting.Settings(rules=(rule,))
     >>> settings.of("/data/new/steplaw.csv")[0].batch_unit, settings.of("/data/old/steplaw.csv")[0].batch_unit
     ('sequences', None)
     """
@@ -271,40 +302,6 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=dict).encode()).hexdigest()
 
 
-def to_toml(reading: Reading, analysis: Analysis) -> str:
-    """Return the settings that differ from the defaults as a `scalefit.toml`.
-
-    Examples
-    --------
-    >>> print(to_toml(Reading(batch_unit="sequences"), Analysis(draws=100)))
-    [read]
-    batch_unit = "sequences"
-    [fit]
-    draws = 100
-    """
-    lines = []
-    for title, chosen in (("read", reading), ("fit", analysis)):
-        usual = type(chosen)()
-        told = {entry.name: getattr(chosen, entry.name) for entry in fields(chosen)}
-        own = [f"{name} = {_toml(value)}" for name, value in told.items() if value != getattr(usual, name)]
-        lines += [f"[{title}]", *own] if own else []
-    return "\n".join(lines)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name} = {_toml(entry)}' for name, entry in value.items())}}}"
-    if value is None:
-        return "false"
-    return json.dumps(value, ensure_ascii=False)
-
-
-CONFIG = "scalefit.toml"
-"""Name of the file looked for in the working folder when none is given."""
-
-_LARGEST_FILE = 100_000
-
-
 def read_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     """Read a `scalefit.toml`.
 
@@ -316,15 +313,28 @@ def read_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     path : path, optional
         Without it, `scalefit.toml` in the working folder if there is one.
 
+    Returns
+    -------
+    Settings
+
     Raises
     ------
     SweepError
         If the file cannot be read or a key or value in it means nothing; the key is named.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import scalefit as sf
+    >>> file = Path(tempfile.mkdtemp(), "scalefit.toml")
+    >>> _ = file.write_text("fit = {draws = 7}")
+    >>> sf.refitting.read_settings(file).analysis.draws
+    7
     """
     if path is None:
-        if not os.path.lexists(CONFIG):
+        if not os.path.lexists(_CONFIG):
             return Settings()
-        path = CONFIG
+        path = _CONFIG
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_FILE:
@@ -338,28 +348,29 @@ def read_settings(path: str | os.PathLike[str] | None = None) -> Settings:
 
 
 def _settings(record: Mapping[str, Any], source: str) -> Settings:
-    _refuse_unknown(record, ("read", "fit", "sweep"), source)
-    reading = replace(Reading(), **_fields(record.get("read", {}), Reading, f"{source}: read"))
-    analysis = replace(Analysis(), **_fields(record.get("fit", {}), Analysis, f"{source}: fit"))
+    reading, analysis = _tables(record, "sweep", source, ": ")
     rules = record.get("sweep", [])
     if not isinstance(rules, list):
         raise SweepError(f"{source}: sweep should be written [[sweep]], once for each glob")
-    return Settings(
-        reading, analysis, tuple(_rule(rule, f"{source}: sweep {i}") for i, rule in enumerate(rules, 1)), source
-    )
+    numbered = tuple(_rule(rule, f"{source}: sweep {number}") for number, rule in enumerate(rules, 1))
+    return Settings(Reading(**reading), Analysis(**analysis), numbered, source)
 
 
 def _rule(record: Any, where: str) -> Rule:
     if not isinstance(record, dict):
         raise SweepError(f"{where} should be a table with match, read and fit, found {record!r}")
-    _refuse_unknown(record, ("match", "read", "fit"), where)
+    reading, analysis = _tables(record, "match", where, ".")
     match = record.get("match")
     if not isinstance(match, str) or not PurePosixPath(match).parts:
         raise SweepError(f"{where}.match should be a glob such as 'steplaw*.csv' or 'old/*', found {match!r}")
-    parts = [
-        _fields(record.get(name, {}), kind, f"{where}.{name}") for name, kind in (("read", Reading), ("fit", Analysis))
-    ]
-    return Rule(match, *(MappingProxyType(part) for part in parts))
+    return Rule(match, MappingProxyType(reading), MappingProxyType(analysis))
+
+
+def _tables(record: Mapping[str, Any], beside: str, where: str, dot: str) -> list[dict[str, Any]]:
+    """Return the settings in the tables read and fit, beside which there may be one key more."""
+    _refuse_unknown(record, ("read", "fit", beside), where)
+    kinds = (("read", Reading), ("fit", Analysis))
+    return [_fields(record.get(name, {}), kind, f"{where}{dot}{name}") for name, kind in kinds]
 
 
 def _fields(record: Any, kind: type, where: str) -> dict[str, Any]:
@@ -385,40 +396,3 @@ def _refuse_unknown(record: Mapping[str, Any], known: tuple[str, ...], where: st
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
             raise SweepError(f"{where}: unknown key {name!r}; {hint}")
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be made of one file.
-
-    Parameters
-    ----------
-    source : Source
-    sha256 : str
-        Of the file when the order was given.
-    reading, analysis : Reading, Analysis
-    settings : str
-        Digest of all that the results depend on beside the input.
-    settings_source, settings_text : str
-        Where the settings came from, and those that differ from the defaults as TOML, for the report.
-    version : str
-        Of scalefit.
-    before : tuple of Finding
-        Of the results that this order replaces, if those were of another input, settings or version.
-    drift : tuple of Drift
-        What had moved when this very input was first refitted.
-    figures, report : bool
-    """
-
-    source: Source
-    sha256: str
-    reading: Reading
-    analysis: Analysis
-    settings: str
-    settings_source: str
-    settings_text: str
-    version: str
-    before: tuple[Finding, ...] = ()
-    drift: tuple[Drift, ...] = ()
-    figures: bool = True
-    report: bool = True

@@ -1,17 +1,15 @@
-"""An extractor that does not do the same cells twice.
-
-Everything scalefit can say of one sweep, and what the sweep does not allow it to say.
-"""
+"""Everything scalefit can say of one sweep, what the sweep does not allow it to say, and what moved since."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
+from msgspec import Meta, Struct
 
 from scalefit._bootstrap import Draws, bootstrap
 from scalefit._fit import fit_sweep
@@ -28,53 +26,24 @@ from scalefit.laws.formula import Law
 from scalefit.optima.cells import Cells, Estimates
 from scalefit.optima.find_optima import Optima, find_optima
 from scalefit.optima.optimum_estimators import Basin
-from scalefit.refitting.records import Finding
 from scalefit.refitting.settings import Analysis
 from scalefit.selection.choose_law import Choice, choose_law, usual_laws
 from scalefit.solvers.losses import Huber
 from scalefit.surface.fit_surface import fit_surface
 from scalefit.surface.surface import Surface
 from scalefit.sweep import Sweep
-
-
-@dataclass(frozen=True, repr=False)
-class Remembered:
-    """`Basin`, remembering its answer: a study and its backtest ask for the optima of the same cells.
-
-    Parameters
-    ----------
-    method : Basin
-    """
-
-    method: Basin
-    _known: list[tuple[Cells, Estimates]] = field(default_factory=list, compare=False)
-
-    @property
-    def level(self) -> float:
-        """Coverage of the intervals."""
-        return self.method.level
-
-    def estimate(self, block: Cells) -> Estimates:
-        """Return what the method says of these cells."""
-        for asked, answer in self._known:
-            if _same(asked, block):
-                return answer
-        answer = self.method.estimate(block)
-        self._known.append((block, answer))
-        return answer
-
-    def __repr__(self) -> str:
-        return repr(self.method)
-
-
-def _same(one: Cells, other: Cells) -> bool:
-    if one.tolerance != other.tolerance:
-        return False
-    pairs = ((getattr(block, name) for block in (one, other)) for name in ("x", "loss"))
-    return all(a.shape == b.shape and np.array_equal(a, b, equal_nan=True) for a, b in pairs)
-
+from scalefit.vocabulary import AXES, format_number
 
 Result = TypeVar("Result")
+
+Text = Annotated[str, Meta(pattern=r"^[^\0\ud800-\udfff]*\Z")]
+"""A text that can be written to any file: half a character cannot."""
+
+_Quantity = Annotated[str, Meta(pattern=r"^\w{1,100}: \w{1,100}\Z")]
+"""The law's target and a parameter, such as "lr: a"; its colon tells it from the other columns of the summary."""
+
+_FAR = 3.0
+"""Combined standard errors beyond which a value has moved."""
 
 _HUBER = 1e-3
 """Scale of the loss law's Huber loss on log residuals, the field's custom since Hoffmann et al. 2022."""
@@ -88,6 +57,83 @@ _LOSS_LAWS: dict[tuple[str, ...], str] = {
     ("tokens",): "loss_tokens",
 }
 """The usual law of the loss by what varies."""
+
+
+class Finding(Struct, frozen=True, forbid_unknown_fields=True):
+    """One number of a refit with its standard error (NaN where the data give none), under a law with this formula."""
+
+    quantity: _Quantity
+    value: float
+    stderr: float
+    law: Text = ""
+
+
+class Drift(Struct, frozen=True, forbid_unknown_fields=True):
+    """A finding that is not what it was; or ``"lr: law"``, where the law is another one and `errors` is NaN."""
+
+    quantity: _Quantity
+    before: float | Text
+    after: float | Text
+    errors: float
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        before, after = (v if isinstance(v, str) else format_number(v) for v in (self.before, self.after))
+        far = f" ({format_number(self.errors, 2)} errors)" if self.errors == self.errors else ""
+        return f"{self.quantity} {before} -> {after}{far}"
+
+
+def drifted(before: Sequence[Finding], after: Sequence[Finding]) -> tuple[Drift, ...]:
+    """Return what has moved by more than three combined standard errors, or rests on another law now.
+
+    Examples
+    --------
+    >>> drifted([Finding("lr: a", -0.5, 0.03)], [Finding("lr: a", -0.25, 0.04)])
+    (Drift(quantity='lr: a', before=-0.5, after=-0.25, errors=5.0),)
+    """
+    if not before:
+        return ()
+    old_laws, laws = ({f.quantity.partition(":")[0]: f.law for f in found if f.law} for found in (before, after))
+    moved = [
+        Drift(f"{target}: law", old_laws.get(target, "none"), laws.get(target, "none"), math.nan)
+        for target in dict.fromkeys([*laws, *old_laws])
+        if old_laws.get(target) != laws.get(target)
+    ]
+    old = {(finding.quantity, finding.law): finding for finding in before}
+    for new in after:
+        was = old.get((new.quantity, new.law))
+        if was is not None and (errors := _errors_between(was, new)) > _FAR:
+            moved.append(Drift(new.quantity, was.value, new.value, errors))
+    return tuple(moved)
+
+
+def _errors_between(was: Finding, new: Finding) -> float:
+    """Return how many combined errors lie between two values; 0 where one or its error is unknown, as at a bound."""
+    error, way = math.hypot(was.stderr, new.stderr), abs(new.value - was.value)
+    return way / error if math.isfinite(error) and error > 0 and math.isfinite(way) else 0.0
+
+
+@dataclass(frozen=True, repr=False)
+class CachedBasin:
+    """`Basin`, keeping its answers: a study and its backtest ask for the optima of the same cells."""
+
+    method: Basin
+    _known: dict[Any, Estimates] = field(default_factory=dict, compare=False)
+
+    @property
+    def level(self) -> float:
+        """Coverage of the intervals."""
+        return self.method.level
+
+    def estimate(self, block: Cells) -> Estimates:
+        """Return what the method says of these cells."""
+        cells = block.tolerance, block.x.shape, block.x.tobytes(), block.loss.tobytes()
+        if cells not in self._known:
+            self._known[cells] = self.method.estimate(block)
+        return self._known[cells]
+
+    def __repr__(self) -> str:
+        return repr(self.method)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +190,7 @@ class Study:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """Every remark of every result, once."""
+        """The notes of all results, each once."""
         results = (getattr(self, entry.name) for entry in fields(self) if entry.name != "gaps")
         own = [getattr(result, "notes", ()) for result in results]
         own += [choice.comparison.notes for choice in (self.lr_law, self.batch_law) if choice is not None]
@@ -162,7 +208,7 @@ class Study:
         A parameter that the runs do not identify, and every one of a law that was not found, has no value here.
         """
         found = [
-            Finding(f"{target}: {row['parameter']}", *_told(row, law.status), law.law.formula)
+            Finding(f"{target}: {row['parameter']}", *_value_and_error(row, law.status), law.law.formula)
             for target, law in self.laws.items()
             for row in law.table.to_dict("records")
         ]
@@ -172,7 +218,7 @@ class Study:
         return tuple(found)
 
 
-def _told(row: Mapping[Any, Any], status: FitStatus) -> tuple[float, float]:
+def _value_and_error(row: Mapping[Any, Any], status: FitStatus) -> tuple[float, float]:
     """Return value and error of a parameter, as far as they mean something."""
     if status is FitStatus.NOT_CONVERGED or row["status"] == "unidentified":
         return math.nan, math.nan
@@ -202,12 +248,8 @@ class _Steps:
     def __init__(self, sweep: Sweep, analysis: Analysis) -> None:
         self._sweep, self._analysis = sweep, analysis
         self._gaps: list[Note] = []
-        self._method = Remembered(Basin())
-        self._varied = {
-            name
-            for name in ("lr", "batch", "params", "tokens")
-            if name in sweep.columns and len(sweep.levels(name)) > 1
-        }
+        self._method = CachedBasin(Basin())
+        self._varied = {name for name in AXES if name in sweep.columns and len(sweep.levels(name)) > 1}
 
     def run(self) -> Study:
         sweep = self._sweep
@@ -254,7 +296,7 @@ class _Steps:
 
     def _optima(self, *over: str) -> Optima:
         found = find_optima(self._sweep, over, method=self._method)
-        return replace(found, method=self._method.method)  # its memory is for this study alone
+        return replace(found, method=self._method.method)  # the answers kept are for this study alone
 
     def _law(self, target: str, optima: Optima | None, laws: tuple[str, ...]) -> Choice | None:
         if optima is None:
@@ -267,13 +309,12 @@ class _Steps:
 
     def _backtest(self, optima: Optima | None) -> Backtest:
         lr_laws, batch_law = self._laws_of_settings(optima)
-        methods = (Basin(),)
         return backtest(
             self._sweep,
             self._analysis.holdout,
             laws=lr_laws,
             batch_law=batch_law,
-            methods=methods,
+            methods=(Basin(),),
             observed=self._method,
         )
 
@@ -317,7 +358,5 @@ class _Steps:
         analysis = self._analysis
         if choice is None or not analysis.draws:
             return None
-        return self._try(
-            f"bootstrap of the law for {target}",
-            lambda: bootstrap(choice.fit, n=analysis.draws, seed=analysis.seed),
-        )
+        what = f"bootstrap of the law for {target}"
+        return self._try(what, lambda: bootstrap(choice.fit, n=analysis.draws, seed=analysis.seed))

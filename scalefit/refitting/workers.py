@@ -10,44 +10,42 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import AbstractContextManager
+from multiprocessing import forkserver, resource_tracker
 from types import TracebackType
 from typing import Any, TypeVar
+
+import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from scalefit.errors import RefitError
 
 Task = TypeVar("Task")
 
+# For tables of a few hundred rows a tenth quicker than Arrow.
 _SHORT_TEXTS = ("mode.string_storage", "python")
-"""How pandas keeps text: for tables of a few hundred rows a tenth quicker than Arrow."""
 
+# Objects made between two searches for cycles, of which figures are full: Python's 700 costs a tenth of the time.
 _GARBAGE = 10_000
-"""Objects made between two searches for cycles, of which figures are full: Python's 700 costs a tenth of the time."""
 
 _DIED = (
     "its worker died twice: out of memory, a crash in compiled code, or a script without "
     "if __name__ == '__main__': around what it does (jobs=1 needs none)"
 )
 
+# Tasks in flight for every worker: enough to keep it busy, few enough that memory stays flat.
 _AHEAD = 2
-"""Tasks in flight for every worker: enough to keep it busy, few enough that memory stays flat."""
 
 
 class Workers:
-    """Where tasks run: processes of our own, or an executor of the user's.
+    """Where tasks run: this process if jobs is 1, processes of our own, or an executor of the user's, left as it is.
 
-    Parameters
-    ----------
-    jobs : int
-        Processes; with 1 the tasks run in this process, one after the other. With an executor that does not tell how
-        many workers it has, as Dask's does not: how many it is to keep busy.
-    executor : concurrent.futures.Executor, optional
-        Used instead of our own processes, as it is, and left open.
-
-    Notes
-    -----
     Processes of our own use one BLAS thread each and leave Ctrl-C to the parent. They import the main module again, so
     a script that calls this needs the usual ``if __name__ == "__main__":`` or jobs=1.
     """
+
+    # loky in place of the standard library: its workers start with ``python -m``, which imports modules that lie
+    # beside the data, and each imports everything anew (there is no fork server); which file killed a worker would
+    # still have to be found out here.
 
     def __init__(self, jobs: int = 2, executor: Executor | None = None) -> None:
         if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
@@ -68,7 +66,7 @@ class Workers:
 
     @property
     def window(self) -> int:
-        """How many tasks may be in flight."""
+        """How many tasks may be in flight; an executor such as Dask's does not tell how many workers it has."""
         known = getattr(self._executor, "_max_workers", None) or self._jobs
         return _AHEAD * max(int(known), self._jobs)
 
@@ -79,20 +77,23 @@ class Workers:
         else is lost with it.
         """
         if self._executor is None:
-            yield from _one_by_one(work, tasks)
+            for task in tasks:
+                with _one_blas_thread():  # as in a worker, so that sums come out the same to the last bit
+                    answer = _answer(work, task)
+                yield task, answer
             return
         pending = iter(tasks)
         running: dict[Future[Any], Task] = {}
         try:
             while True:
-                while len(running) < self.window and (task := next(pending, None)) is not None:
-                    running[self._submit(work, task)] = task
+                while len(running) < self.window and (ready := next(pending, None)) is not None:
+                    running[self._submit(work, ready)] = ready
                 if not running:
                     return
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                answers = [(running.pop(future), _outcome(future)) for future in finished]
+                answers = [(running.pop(future), _answer(future.result)) for future in finished]
                 if any(isinstance(answer, BrokenExecutor) for _, answer in answers):
-                    answers += [(task, _outcome(future)) for future, task in running.items()]
+                    answers += [(task, _answer(future.result)) for future, task in running.items()]
                     running.clear()
                     yield from self._again(work, answers)
                 else:
@@ -116,7 +117,7 @@ class Workers:
         yield from ((task, answer) for task, answer in answers if not isinstance(answer, BrokenExecutor))
         self._renew()
         for task in broken:
-            answer = _outcome(self._submit(work, task))
+            answer = _answer(self._submit(work, task).result)
             if isinstance(answer, BrokenExecutor):
                 self._renew()
                 answer = RefitError(_DIED)
@@ -130,64 +131,34 @@ class Workers:
         self._executor = _processes(self._jobs)
 
 
-def _one_by_one(work: Callable[[Task], Any], tasks: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
-    """Run tasks here, with one BLAS thread as a worker has, so that sums come out the same to the last bit."""
-    for task in tasks:
-        with _one_blas_thread():
-            answer = _answer(work, task)
-        yield task, answer
-
-
-def _answer(work: Callable[[Task], Any], task: Task) -> Any:
+def _answer(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a call returns, or the exception it ends in."""
     try:
-        return work(task)
-    except Exception as error:
-        return error
-
-
-def _outcome(future: Future[Any]) -> Any:
-    """Return what a finished or finishing future holds; an exception is an answer too."""
-    try:
-        return future.result()
+        return call(*arguments)
     except Exception as error:
         return error
 
 
 def _processes(jobs: int) -> ProcessPoolExecutor:
     # A fork server copies a process that has imported everything once; plain fork copies threads' locks with it.
-    kinds = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
-    if "forkserver" in kinds:
-        context.set_forkserver_preload(["scalefit.refitting.study"])
-    _start_helpers(forkserver="forkserver" in kinds)
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=prepare_worker)
-
-
-def _start_helpers(*, forkserver: bool) -> None:
-    """Start the processes behind multiprocessing so that they import nothing from the working folder.
-
-    They are begun as ``python -c``, which looks there first: a downloaded signal.py beside the data would be run.
-    """
-    from multiprocessing import forkserver as server
-    from multiprocessing import resource_tracker
-
+    has_server = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if has_server else "spawn")
+    # The processes behind multiprocessing are begun as ``python -c``, which looks for modules in the working folder
+    # first: a downloaded signal.py beside the data would be run.
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
         resource_tracker.ensure_running()
-        if forkserver:
-            server.ensure_running()
+        if has_server:
+            context.set_forkserver_preload(["scalefit.refitting.results"])
+            forkserver.ensure_running()
     finally:
-        if before is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = before
+        os.environ.pop("PYTHONSAFEPATH") if before is None else os.environ.update(PYTHONSAFEPATH=before)
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=prepare_worker)
 
 
 def prepare_worker() -> None:
     """Leave Ctrl-C to the parent, keep to one BLAS thread, end with the parent, be quick: once in every worker."""
-    import pandas as pd
-
     _one_blas_thread()
     pd.set_option(*_SHORT_TEXTS)
     gc.freeze()  # what is imported stays
@@ -199,7 +170,6 @@ def prepare_worker() -> None:
 def _one_blas_thread() -> AbstractContextManager[Any]:
     """Limit every BLAS to one thread, from now on or for the length of a with statement."""
     import scipy.linalg  # noqa: F401  # brings a BLAS of its own, and only what is loaded can be limited
-    from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1)
 

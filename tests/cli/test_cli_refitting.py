@@ -13,8 +13,8 @@ from refitting_samples import write_sweeps
 from typer.testing import CliRunner
 
 from scalefit.cli import app
-from scalefit.refitting._watch import watch
-from scalefit.refitting.fit_file import read_fits
+from scalefit.refitting._refit import watch
+from scalefit.refitting.results import read_fits
 
 runner = CliRunner()
 

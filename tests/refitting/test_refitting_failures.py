@@ -14,10 +14,8 @@ import scalefit.loading.files
 from scalefit.cli import app
 from scalefit.errors import RefitError, SweepError
 from scalefit.fitting.fit_result import Fit
-from scalefit.refitting import folders as delivery
-from scalefit.refitting import produce as production
-from scalefit.refitting import study
-from scalefit.refitting.fit_file import read_fits
+from scalefit.refitting import output_folder, results, study
+from scalefit.refitting.results import read_fits
 from scalefit.refitting.settings import Reading, Settings
 
 
@@ -100,7 +98,7 @@ def test_a_file_that_cannot_be_opened_is_listed(tmp_path, monkeypatch):
             raise SweepError(f"cannot read {path}: {os.strerror(errno.EACCES)}")
         return digest(path)
 
-    digest = production.digest_file
+    digest = results.digest_file
     monkeypatch.setattr("scalefit.refitting._refit.digest_file", closed)
     result = quickly(tmp_path / "in", tmp_path / "out")
     assert result.table["status"].tolist() == ["failed", "ok"]
@@ -158,7 +156,7 @@ def test_json_tells_of_a_folder_that_cannot_be_searched(closed, tmp_path):
 
 def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_refit(tmp_path, monkeypatch):
     write_sweeps(tmp_path / "in", 1)
-    real = production.read_sweep
+    real = results.read_sweep
 
     def slow(path, **options):
         sweep = real(path, **options)
@@ -166,7 +164,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_refit(tmp_pat
             file.write("\n")
         return sweep
 
-    monkeypatch.setattr(production, "read_sweep", slow)
+    monkeypatch.setattr(results, "read_sweep", slow)
     result = quickly(tmp_path / "in", tmp_path / "out")
     assert "changed while it was read" in result.table["error"][0]
     assert not (tmp_path / "out" / "sweep0").exists()
@@ -216,10 +214,10 @@ def test_a_full_disk_is_a_clear_error_and_what_was_done_is_kept(tmp_path, monkey
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(handle)
 
-    monkeypatch.setattr(delivery.os, "fsync", fsync)
+    monkeypatch.setattr(output_folder.os, "fsync", fsync)
     with pytest.raises(RefitError, match="No space left on device; what was there before is kept"):
         quickly(folder, out)
-    monkeypatch.setattr(delivery.os, "fsync", real)
+    monkeypatch.setattr(output_folder.os, "fsync", real)
     after = contents(out)
     assert {name: after[name] for name in before} == before
     result = quickly(folder, out)

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from scalefit.cli import app
 from scalefit.errors import RefitError, SweepError
+from scalefit.refitting import results
 from scalefit.refitting._refit import refit
 from scalefit.refitting.discovery import discover
 from scalefit.refitting.settings import Analysis, Reading, Rule, Settings, read_settings
@@ -63,14 +64,14 @@ def test_a_staging_folder_that_is_a_link_is_refused(tmp_path):
     assert (victim / "deep").is_dir()
 
 
-def test_a_stage_whose_old_results_are_a_link_gives_nothing_back(tmp_path):
+@pytest.mark.parametrize("name", ["being-written", "set-aside"])
+def test_a_folder_in_staging_that_is_a_link_is_refused(tmp_path, name):
     victim, out = tmp_path / "victim", tmp_path / "out"
     (victim / "secret").mkdir(parents=True)
-    stage = out / ".staging" / ("0" * 32)
-    stage.mkdir(parents=True)
-    (stage / "owner.lock").touch()
-    (stage / "old").symlink_to(victim)
-    assert quickly(write_sweeps(tmp_path / "in", 1), out).exit_code == 0
+    (out / ".staging").mkdir(parents=True)
+    (out / ".staging" / name).symlink_to(victim)
+    with pytest.raises(RefitError, match=f"{name} is a link"):
+        quickly(write_sweeps(tmp_path / "in", 1), out)
     assert (victim / "secret").is_dir()
     assert not (out / "secret").exists()
 
@@ -120,6 +121,23 @@ def test_threads_leave_the_callers_warning_filters_as_they_were(tmp_path):
     with ThreadPoolExecutor(2) as threads:
         assert quickly(folder, tmp_path / "out", executor=threads).exit_code == 0
     assert warnings.filters == before
+
+
+def test_threads_study_one_sweep_at_a_time(tmp_path, monkeypatch):
+    """Warning filters belong to the process: a thread that leaves them would end another's silence."""
+    real, inside, most = results.study_sweep, [], []
+
+    def study(*arguments):
+        inside.append(arguments)
+        most.append(len(inside))
+        done = real(*arguments)
+        inside.pop()
+        return done
+
+    monkeypatch.setattr(results, "study_sweep", study)
+    with ThreadPoolExecutor(4) as threads:
+        assert quickly(write_sweeps(tmp_path / "in", 4), tmp_path / "out", executor=threads).exit_code == 0
+    assert most == [1] * 4
 
 
 def test_a_name_cannot_write_on_the_terminal(tmp_path):

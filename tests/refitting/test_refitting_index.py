@@ -7,9 +7,9 @@ import math
 import pytest
 from browsing import browser, drive
 
-from scalefit.refitting.records import REPORT, Finding, Record
-from scalefit.refitting.report import write_index
-from scalefit.refitting.summary import summarize
+from scalefit.refitting.output_folder import REPORT, Record
+from scalefit.refitting.study import Finding
+from scalefit.refitting.summary import summarize, write_index
 
 LONG = {"x" * 100: 0.5, "a-sweep-of-" * 9 + "a": 0.25}
 VALUES = {"low": -math.inf, "small": -0.5, "none": math.nan, "large": 0.75, "high": math.inf} | LONG

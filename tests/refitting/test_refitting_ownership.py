@@ -11,9 +11,8 @@ import pytest
 from refitting_samples import quickly, runs, write_sweeps
 
 from scalefit.errors import RefitError
-from scalefit.refitting import _refit as engine
-from scalefit.refitting import records as intake
-from scalefit.refitting.folders import Outbox, foreign_files, is_free, is_results
+from scalefit.refitting import _refit, output_folder
+from scalefit.refitting.output_folder import foreign_files, is_free, is_results
 
 GONE = "/nowhere/gone.csv"
 
@@ -36,28 +35,17 @@ def label(folder: Path, **changes) -> None:
 
 def test_two_refits_at_once_of_files_of_one_name_keep_both(tmp_path, monkeypatch):
     first, second = one_file(tmp_path / "d1"), one_file(tmp_path / "d2", 1)
-    real = engine.produce
+    real = _refit.produce
 
     def interrupted_by_another(order):
-        monkeypatch.setattr(engine, "produce", real)
+        monkeypatch.setattr(_refit, "produce", real)
         assert quickly(second, tmp_path / "out").exit_code == 0
         return real(order)
 
-    monkeypatch.setattr(engine, "produce", interrupted_by_another)
+    monkeypatch.setattr(_refit, "produce", interrupted_by_another)
     result = quickly(first, tmp_path / "out")
     assert sorted(sources(tmp_path / "out").values()) == [str(first / "a.csv"), str(second / "a.csv")]
     assert sorted(result.summary["source"]) == sorted(sources(tmp_path / "out").values())
-
-
-def test_a_name_is_kept_for_one_file_as_long_as_an_outbox_is_open(tmp_path):
-    with Outbox(tmp_path) as one, Outbox(tmp_path) as two:
-        assert one.claim("a", "/d1/a.csv")
-        assert one.claim("a", "/d1/a.csv")
-        assert two.claim("a", "/d1/a.csv"), "two refits of one file want the same place"
-        assert not two.claim("A", "/d2/A.csv"), "some systems do not tell these apart"
-        assert two.claim("b", "/d2/b.csv")
-    with Outbox(tmp_path) as three:
-        assert three.claim("a", "/d2/a.csv")
 
 
 def test_what_someone_else_made_stays(tmp_path):
@@ -137,7 +125,7 @@ def test_a_record_that_cannot_be_read_is_told_of(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return open(path, *args)
 
-    monkeypatch.setattr(intake, "open", refused, raising=False)
+    monkeypatch.setattr(output_folder, "open", refused, raising=False)
     result = quickly(folder / "sweep0.csv", out)
     assert result.exit_code == 1
     place = out / "sweep1"

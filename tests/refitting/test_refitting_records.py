@@ -12,13 +12,13 @@ import pytest
 from refitting_samples import QUICK, contents, quickly, runs, write_sweeps
 
 from scalefit.refitting import summary
-from scalefit.refitting.folders import Outbox
-from scalefit.refitting.records import _MOST, read_record, read_records
+from scalefit.refitting.output_folder import OutputFolder, read_record, read_records
 from scalefit.refitting.settings import Analysis, Settings
 
+MOST = 1_000
 LR = {"quantity": "lr: a", "value": -0.5, "stderr": 0.1, "law": "eta = c * N**a"}
 MOVED = {"quantity": "lr: a", "before": -0.5, "after": -0.25, "errors": 5.0}
-MANY = [LR | {"quantity": f"lr: a{number}"} for number in range(_MOST + 1)]
+MANY = [LR | {"quantity": f"lr: a{number}"} for number in range(MOST + 1)]
 
 BROKEN = {
     "nested": "[" * 10**5,
@@ -39,7 +39,7 @@ BROKEN = {
     **{f"n_cautions {value!r}": {"n_cautions": value} for value in (10**30, 1.5)},
     **{f"outputs {value!r}": {"outputs": value} for value in (None, [], ["fit.json"], "fit.json")},
     **{f"outputs {name!r}": {"outputs": {name: 1}} for name in ("a\0b", "../a", "/etc/passwd", "\ud800")},
-    **{f"a size {value!r}": {"outputs": {"fit.json": value}} for value in (-1, 1.5, "2", None, 10**30)},
+    **{f"a size {value!r}": {"outputs": {"fit.json": value}} for value in (-1, 1.5, "two", None, 10**30)},
     **{f"findings {value!r}": {"findings": value} for value in (None, 3, {}, "lr: a", [3], [[]])},
     **{f"drift {value!r}": {"drift": value} for value in (None, 3, {}, "lr: a", [3], [[]])},
     **{
@@ -54,7 +54,7 @@ BROKEN = {
     **{f"errors {value!r}": {"drift": [MOVED | {"errors": value}]} for value in ("far", [], None)},
     "a number twice": {"findings": [LR, LR]},
     "too many numbers": {"findings": MANY},
-    "too much that moved": {"drift": [MOVED] * (_MOST + 1)},
+    "too much that moved": {"drift": [MOVED] * (MOST + 1)},
 }
 
 
@@ -104,12 +104,12 @@ def test_a_record_that_does_not_hold_together_stops_nothing_and_is_told_once(don
 
 
 def test_a_record_as_large_as_may_be_is_read(done, planted):
-    folder = planted({"findings": MANY[:_MOST], "drift": [MOVED] * _MOST})
+    folder = planted({"findings": MANY[:MOST], "drift": [MOVED] * MOST})
     result = quickly(done / "in", done / "out")
     assert result.unreadable == ()
     row = result.summary.set_index("name").loc["x"]
-    assert row["lr: a0"] == row[f"lr: a{_MOST - 1}"] == -0.5
-    assert len(read_record(folder).drift) == _MOST
+    assert row["lr: a0"] == row[f"lr: a{MOST - 1}"] == -0.5
+    assert len(read_record(folder).drift) == MOST
 
 
 @pytest.mark.parametrize("value", [5, 1.7e308, 5e-324, "nan", "inf", "-inf"])
@@ -264,6 +264,5 @@ def test_a_file_that_cannot_be_reached_is_not_called_gone(tmp_path, monkeypatch)
         return real(path, **options)
 
     monkeypatch.setattr(os, "lstat", refused)
-    with Outbox(out) as outbox:
-        table, _ = summary.write_summary(outbox, [])
+    table, _ = summary.write_summary(OutputFolder(out), [])
     assert table["status"].tolist() == ["ok", "ok"]

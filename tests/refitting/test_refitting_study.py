@@ -12,10 +12,9 @@ from typer.testing import CliRunner
 
 from scalefit.cli import app
 from scalefit.fitting.fit_values import FitStatus
-from scalefit.refitting.fit_file import read_fits
-from scalefit.refitting.records import Drift, Finding, drifted
+from scalefit.refitting.results import read_fits
 from scalefit.refitting.settings import Analysis
-from scalefit.refitting.study import study_sweep
+from scalefit.refitting.study import Drift, Finding, drifted, study_sweep
 from scalefit.simulation import Design, simulate_sweep
 from scalefit.sweep import Sweep
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from scalefit.cli import app
 from scalefit.errors import RefitError
-from scalefit.refitting import fit_file as archive
-from scalefit.refitting.fit_file import is_study, read_fits
+from scalefit.refitting import results
+from scalefit.refitting.results import is_study, read_fits
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,8 @@ def test_a_file_that_is_not_there_is_said_not_to_be(tmp_path):
 def test_a_file_out_of_all_bounds_is_refused(tmp_path, whole, monkeypatch):
     path = tmp_path / "fit.json"
     path.write_text(whole)
-    monkeypatch.setattr(archive, "_LARGEST", len(whole.encode()))
+    monkeypatch.setattr(results, "_LARGEST", len(whole.encode()))
     assert "lr" in read_fits(path)
-    monkeypatch.setattr(archive, "_LARGEST", len(whole.encode()) - 1)
+    monkeypatch.setattr(results, "_LARGEST", len(whole.encode()) - 1)
     with pytest.raises(RefitError, match=r"fit\.json holds [\d,]+ bytes; expected [\d,]+ at most"):
         read_fits(path)

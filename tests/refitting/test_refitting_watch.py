@@ -7,9 +7,8 @@ from pathlib import Path
 
 from refitting_samples import QUICK, runs
 
-from scalefit.refitting import _watch as watching
-from scalefit.refitting._refit import Plan
-from scalefit.refitting._watch import watch
+from scalefit.refitting import _refit
+from scalefit.refitting._refit import Plan, watch
 from scalefit.refitting.workers import Workers
 
 
@@ -119,7 +118,7 @@ def test_a_folder_that_cannot_be_searched_is_told_of_once_without_a_file_to_refi
 def test_an_interrupted_round_is_the_last(tmp_path, monkeypatch):
     runs().to_csv(tmp_path / "a.csv", index=False)
 
-    real = watching.refit_found
+    real = _refit.refit_found
 
     def interrupt(event):
         raise KeyboardInterrupt
@@ -127,7 +126,7 @@ def test_an_interrupted_round_is_the_last(tmp_path, monkeypatch):
     def interrupted(found, plan, workers, on_event):
         return real(found, plan, workers, interrupt)
 
-    monkeypatch.setattr(watching, "refit_found", interrupted)
+    monkeypatch.setattr(_refit, "refit_found", interrupted)
     plan = Plan(tmp_path / "out", QUICK, figures=False, report=False)
     (result,) = watch(tmp_path, plan, pool=lambda: Workers(1), sleep=lambda _: None)
     assert result.interrupted

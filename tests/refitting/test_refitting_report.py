@@ -17,10 +17,10 @@ from scalefit.errors import FitError
 from scalefit.optima.optimum_estimators import Basin
 from scalefit.plots.plot_optima import basins
 from scalefit.refitting._refit import refit
-from scalefit.refitting.figures import draw, inline
-from scalefit.refitting.report import write_index
+from scalefit.refitting.report import draw, inline
 from scalefit.refitting.settings import Analysis
 from scalefit.refitting.study import study_sweep
+from scalefit.refitting.summary import write_index
 from scalefit.simulation import Design, simulate_sweep
 from scalefit.sweep import Sweep
 

@@ -14,11 +14,9 @@ import pandas as pd
 import pytest
 from refitting_samples import QUICK, contents, quickly, runs, write_sweeps
 
-from scalefit.refitting.records import Drift, Finding, drifted
-from scalefit.refitting.refit_result import guarded_csv
 from scalefit.refitting.settings import Analysis, Settings
-from scalefit.refitting.study import study_sweep
-from scalefit.refitting.summary import summarize
+from scalefit.refitting.study import Drift, Finding, drifted, study_sweep
+from scalefit.refitting.summary import guarded_csv, summarize
 from scalefit.simulation import Design, Truth, simulate_sweep
 from scalefit.sweep import Sweep
 

@@ -1,4 +1,4 @@
-"""An extractor's memory gives the answer for the cells asked for, and for no others."""
+"""A cached estimator gives the answer for the cells asked for, and for no others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 from scalefit.optima.cells import Cells
 from scalefit.optima.optimum_estimators import Basin
-from scalefit.refitting.study import Remembered
+from scalefit.refitting.study import CachedBasin
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def check_same(found, expected):
 
 def test_the_same_cells_are_read_once(block):
     method = Counted()
-    memory = Remembered(method)
+    memory = CachedBasin(method)
     first = memory.estimate(block)
     check_same(first, Basin().estimate(block))
     assert memory.estimate(copied(block)) is first
@@ -75,7 +75,7 @@ def fewer(block):
 @pytest.mark.parametrize("change", [lower, diverged, moved, fewer])
 def test_other_cells_have_their_own_answer(block, change):
     method = Counted()
-    memory = Remembered(method)
+    memory = CachedBasin(method)
     first, other = memory.estimate(block), memory.estimate(change(block))
     check_same(other, Basin().estimate(change(block)))
     assert len(method.asked) == 2
@@ -85,5 +85,5 @@ def test_other_cells_have_their_own_answer(block, change):
 
 def test_it_passes_for_the_method_it_remembers_for():
     method = Basin(level=0.9)
-    assert Remembered(method).level == 0.9
-    assert repr(Remembered(method)) == repr(method)
+    assert CachedBasin(method).level == 0.9
+    assert repr(CachedBasin(method)) == repr(method)
