@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit._values import Note
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import FitError
 from scalefit.fitting.fit_result import Fit, predict
 from scalefit.fitting.fit_values import check_level
@@ -29,7 +29,7 @@ _BLOCK = 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SurfaceDraws(Shown):
+class SurfaceDraws(Displayable):
     """Refits of a surface; made by `scalefit.bootstrap`.
 
     Parameters
@@ -135,12 +135,12 @@ class SurfaceDraws(Shown):
             table = table.assign(**{f"{name}_lo": low, f"{name}_hi": high})
         return table
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         table = self.intervals()
         own = table["surface_stderr"].map(lambda v: format_number(v, 2))
         shown = pd.DataFrame({"setting": table["setting"], **_shown(table), "stderr of the surface": own})
         facts = (("refits", f"{len(self.shape)} by cell, seed {self.seed}"), ("source", self.surface.source))
-        return Face("Bootstrap of a surface", facts, shown, self.notes)
+        return Display("Bootstrap of a surface", facts, shown, self.notes)
 
 
 def resample_surface(surface: Surface, n: int, seed: int) -> SurfaceDraws:
@@ -174,7 +174,7 @@ _CHUNK = 30_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Draws(Shown):
+class Draws(Displayable):
     """Refits of a law to resampled data; made by `scalefit.bootstrap`.
 
     Parameters
@@ -265,10 +265,10 @@ class Draws(Shown):
             low, high = np.exp(low), np.exp(high)
         return table.assign(lo=low, hi=high)
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         facts = (("refits", f"{len(self.phi)} by {self.by}, seed {self.seed}"),)
         shown = pd.DataFrame(_shown(self.intervals()))
-        return Face(f"Bootstrap of {self.fit.law.formula}", facts, shown, self.notes)
+        return Display(f"Bootstrap of {self.fit.law.formula}", facts, shown, self.notes)
 
 
 @overload

@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"([+-]?[\d.]|nan\Z|[+-]?inf\Z|\Z)")
 
 
 @dataclass(frozen=True)
-class Face:
+class Display:
     """What a result shows: a title, facts (label, text), a table of texts, notes; renderers only lay it out.
 
     Cells of the table that are among `names` are names in formulas, which LaTeX sets as mathematics.
@@ -46,37 +46,37 @@ def _are_numbers(rows: list[list[str]]) -> list[bool]:
     return [j > 0 and all(_NUMBER.match(cell) for cell in column) for j, column in enumerate(columns)]
 
 
-def to_text(face: Face) -> str:
+def to_text(shown: Display) -> str:
     """Lay out as plain text what a result shows.
 
     Examples
     --------
-    >>> print(to_text(Face("Sweep", (("runs", "12"), ("source", "runs.csv")))))
+    >>> print(to_text(Display("Sweep", (("runs", "12"), ("source", "runs.csv")))))
     Sweep
       runs    12
       source  runs.csv
     """
-    width = max((len(label) for label, _ in face.facts), default=0)
-    lines = [face.title, *(f"  {label:<{width}}  {text}" for label, text in face.facts)]
-    if face.header:
-        rows = [face.header, *face.rows]
-        sides = [">" if number else "<" for number in _are_numbers(face.rows)]
+    width = max((len(label) for label, _ in shown.facts), default=0)
+    lines = [shown.title, *(f"  {label:<{width}}  {text}" for label, text in shown.facts)]
+    if shown.header:
+        rows = [shown.header, *shown.rows]
+        sides = [">" if number else "<" for number in _are_numbers(shown.rows)]
         formats = [
             f"{side}{max(map(len, column))}" for side, column in zip(sides, zip(*rows, strict=True), strict=True)
         ]
         lines += ["", *("  " + "  ".join(map(format, row, formats)).rstrip() for row in rows)]
-    lines += [""] if face.notes else []
-    lines += [f"  {'!' if note.caution else '-'} {note.text}" for note in face.notes]
+    lines += [""] if shown.notes else []
+    lines += [f"  {'!' if note.caution else '-'} {note.text}" for note in shown.notes]
     return "\n".join(lines)
 
 
-def to_markdown(face: Face) -> str:
+def to_markdown(shown: Display) -> str:
     """Lay out as Markdown, with a table in GitHub's form, what a result shows.
 
     Examples
     --------
     >>> import pandas as pd
-    >>> print(to_markdown(Face("Fit", (("rows", "98"),), pd.DataFrame({"parameter": ["a"], "value": ["0.3(1)"]}))))
+    >>> print(to_markdown(Display("Fit", (("rows", "98"),), pd.DataFrame({"parameter": ["a"], "value": ["0.3(1)"]}))))
     **Fit**
     <BLANKLINE>
     - rows: 98
@@ -85,16 +85,16 @@ def to_markdown(face: Face) -> str:
     |:---|---:|
     | a | 0.3(1) |
     """
-    parts = [f"**{_escape(face.title)}**"]
-    if face.facts:
-        parts.append("\n".join(f"- {_escape(label)}: {_escape(text)}" for label, text in face.facts))
-    if face.header:
-        header, *rows = (f"| {' | '.join(map(_escape, row))} |" for row in [face.header, *face.rows])
-        rule = "|" + "".join("---:|" if number else ":---|" for number in _are_numbers(face.rows))
+    parts = [f"**{_escape(shown.title)}**"]
+    if shown.facts:
+        parts.append("\n".join(f"- {_escape(label)}: {_escape(text)}" for label, text in shown.facts))
+    if shown.header:
+        header, *rows = (f"| {' | '.join(map(_escape, row))} |" for row in [shown.header, *shown.rows])
+        rule = "|" + "".join("---:|" if number else ":---|" for number in _are_numbers(shown.rows))
         parts.append("\n".join([header, rule, *rows]))
-    if face.notes:
-        marks = ("**caution:** " if note.caution else "" for note in face.notes)
-        parts.append("\n".join(f"- {mark}{_escape(note.text)}" for mark, note in zip(marks, face.notes, strict=True)))
+    if shown.notes:
+        marks = ("**caution:** " if note.caution else "" for note in shown.notes)
+        parts.append("\n".join(f"- {mark}{_escape(note.text)}" for mark, note in zip(marks, shown.notes, strict=True)))
     return "\n\n".join(parts)
 
 
@@ -108,22 +108,22 @@ _CELL = "padding:0.15em 0.7em;background:none;border:none;text-align:left"
 _TABLE = "border-collapse:collapse;border:none;margin:0.4em 0;font-variant-numeric:tabular-nums"
 
 
-def to_html(face: Face) -> str:
+def to_html(shown: Display) -> str:
     """Lay out as HTML, which follows the page, light or dark, what a result shows.
 
     Examples
     --------
-    >>> to_html(Face("Sweep <b>"))
+    >>> to_html(Display("Sweep <b>"))
     "<div class='scalefit'><div style='font-weight:600'>Sweep &lt;b&gt;</div></div>"
     """
-    parts = [f"<div class='scalefit'><div style='font-weight:600'>{escape(face.title)}</div>"]
-    if face.facts:
-        parts.append(_table(list(map(list, face.facts)), [f"{_CELL};opacity:0.7", _CELL]))
-    if face.header:
-        sides = ("right" if number else "left" for number in _are_numbers(face.rows))
-        parts.append(_table(face.rows, [f"{_CELL};text-align:{side}" for side in sides], face.header))
-    if face.notes:
-        items = (_item(note.text, note.caution) for note in face.notes)
+    parts = [f"<div class='scalefit'><div style='font-weight:600'>{escape(shown.title)}</div>"]
+    if shown.facts:
+        parts.append(_table(list(map(list, shown.facts)), [f"{_CELL};opacity:0.7", _CELL]))
+    if shown.header:
+        sides = ("right" if number else "left" for number in _are_numbers(shown.rows))
+        parts.append(_table(shown.rows, [f"{_CELL};text-align:{side}" for side in sides], shown.header))
+    if shown.notes:
+        items = (_item(note.text, note.caution) for note in shown.notes)
         parts.append(f"<ul style='margin:0.4em 0;padding-left:1.4em;max-width:60em'>{''.join(items)}</ul>")
     return "".join(parts) + "</div>"
 
@@ -207,7 +207,7 @@ def latex_number(text: str) -> str | None:
     return f"${match[1]}{power}${chr(92) + ',' + chr(92) + '%' if match[3] else ''}"
 
 
-def to_latex(face: Face, *, caption: str | None = None, label: str | None = None) -> str:
+def to_latex(shown: Display, *, caption: str | None = None, label: str | None = None) -> str:
     r"""Lay out as a LaTeX table, which needs booktabs, what a result shows; without a table, its facts.
 
     Cautions stand before the table as comments, so that they are neither lost nor printed.
@@ -216,7 +216,7 @@ def to_latex(face: Face, *, caption: str | None = None, label: str | None = None
     --------
     >>> import pandas as pd
     >>> table = pd.DataFrame({"parameter": ["alpha"], "value": ["0.347(15)"]})
-    >>> print(to_latex(Face("Fit", (), table, names=frozenset({"alpha"}))))
+    >>> print(to_latex(Display("Fit", (), table, names=frozenset({"alpha"}))))
     \begin{table}
       \centering
       \caption{Fit}
@@ -229,15 +229,15 @@ def to_latex(face: Face, *, caption: str | None = None, label: str | None = None
       \end{tabular}
     \end{table}
     """
-    header, rows = (face.header, face.rows) if face.header else (["", ""], list(map(list, face.facts)))
-    title = latex_text(face.title) if caption is None else caption
-    lines = [f"% caution: {' '.join(note.text.split())}" for note in face.notes if note.caution]
+    header, rows = (shown.header, shown.rows) if shown.header else (["", ""], list(map(list, shown.facts)))
+    title = latex_text(shown.title) if caption is None else caption
+    lines = [f"% caution: {' '.join(note.text.split())}" for note in shown.notes if note.caution]
     lines += [r"\begin{table}", r"  \centering", rf"  \caption{{{title}}}"]
     lines += [rf"  \label{{{label}}}"] if label else []
     columns = "".join("r" if number else "l" for number in _are_numbers(rows))
     lines += [rf"  \begin{{tabular}}{{{columns}}}", r"    \toprule"]
     lines += [f"    {' & '.join(map(latex_text, header))} \\\\", r"    \midrule"]
-    lines += [f"    {' & '.join(_latex_cell(cell, face.names) for cell in row)} \\\\" for row in rows]
+    lines += [f"    {' & '.join(_latex_cell(cell, shown.names) for cell in row)} \\\\" for row in rows]
     return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"])
 
 
@@ -245,18 +245,18 @@ def _latex_cell(cell: str, names: frozenset[str]) -> str:
     return f"${latex_name(cell)}$" if cell in names else latex_number(cell) or latex_text(cell)
 
 
-class Shown(ABC):
+class Displayable(ABC):
     """A result that can be shown as text, HTML, Markdown and LaTeX; a subclass says what is shown."""
 
     @abstractmethod
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         """Return what the result shows."""
 
     def __repr__(self) -> str:
-        return to_text(self._face())
+        return to_text(self._display())
 
     def _repr_html_(self) -> str:
-        return to_html(self._face())
+        return to_html(self._display())
 
     def to_markdown(self) -> str:
         """Return the result as Markdown: title, facts, table and notes.
@@ -274,7 +274,7 @@ class Shown(ABC):
         <BLANKLINE>
         - runs: 560
         """
-        return to_markdown(self._face())
+        return to_markdown(self._display())
 
     def to_latex(self, *, caption: str | None = None, label: str | None = None) -> str:
         r"""Return the result as a LaTeX table; needs the package booktabs.
@@ -297,4 +297,4 @@ class Shown(ABC):
         >>> r"\label{tab:runs}" in sf.load_dataset("simulated").to_latex(label="tab:runs")
         True
         """
-        return to_latex(self._face(), caption=caption, label=label)
+        return to_latex(self._display(), caption=caption, label=label)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from scalefit._levels import count_levels, lowest_of
 from scalefit._values import Note, Observations, merge
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import LawError, SweepError
 from scalefit.laws.expressions import evaluate_condition
 from scalefit.schema import ROW_NOTES, Groups, check_runs, notes_on_rows
@@ -21,7 +21,7 @@ from scalefit.vocabulary import AXES, BY_SYMBOL, check_data_unit, column_of, for
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sweep(Shown):
+class Sweep(Displayable):
     """A table of runs: words for columns, one unit of data, one row a run; it never changes.
 
     `read_sweep` and `load_dataset` make sweeps; `len` counts diverged runs too.
@@ -382,7 +382,7 @@ class Sweep(Shown):
         digest.update(np.sort(pd.util.hash_pandas_object(rows, index=False).to_numpy()).astype("<u8").tobytes())
         return digest.hexdigest()
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         axes = [name for name in AXES if name in self.columns]
         by = [name for name in ("params", "tokens") if name in axes]
         diverged = int(self._table["diverged"].sum())
@@ -397,4 +397,4 @@ class Sweep(Shown):
             ends = format_number(levels[0]), format_number(levels[-1])
             rows.append((name, self.units[name], str(len(levels)), *ends))
         table = pd.DataFrame(rows, columns=["axis", "unit", "levels", "from", "to"])
-        return Face("Sweep", tuple(facts), table, self.notes)
+        return Display("Sweep", tuple(facts), table, self.notes)

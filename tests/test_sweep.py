@@ -315,7 +315,7 @@ def test_repeated_and_far_off_runs_are_counted() -> None:
     assert codes(sweep) == ["repeats", "far_off"]
 
 
-# -- identity and faces ------------------------------------------------------------------------------------------------
+# -- identity and display ----------------------------------------------------------------------------------------------
 
 
 def test_fingerprint_follows_the_content() -> None:

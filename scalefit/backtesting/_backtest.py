@@ -16,7 +16,7 @@ from scalefit.backtesting.competitors import Competitor
 from scalefit.backtesting.folds import FLAGS, Setup, folds_of, score_fold
 from scalefit.backtesting.regret import group_runs, searched_axes
 from scalefit.backtesting.usual_competitors import usual_competitors
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import SweepError
 from scalefit.laws.formula import Law
 from scalefit.optima.cells import Estimator, Floats
@@ -30,7 +30,7 @@ _OF_METHOD = ("asymmetry", "touching", "mixed", "unfinished")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Backtest(Shown):
+class Backtest(Displayable):
     """Predictions for held-out cells beside what was found there; made by `backtest`.
 
     Attributes
@@ -150,7 +150,7 @@ class Backtest(Shown):
         """
         return self._scores.by_axis.copy()
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         scores, cells, folds = self.summary(), _held_cells(self._table), self.holdout
         held = "; ".join(folds) if len(folds) < 4 else f"{folds[0]}; ...; {folds[-1]} ({len(folds)} folds)"
         where = {"params": "beyond in params", "tokens": "beyond in tokens", "both": "in both", "neither": "within"}
@@ -174,7 +174,7 @@ class Backtest(Shown):
         for kind in ("params", "tokens"):
             if f"regret_{kind}" in scores:
                 shown[f"beyond {kind}"] = [format_number(value, 3) for value in scores[f"regret_{kind}"]]
-        return Face("Backtest", facts, shown, self.notes)
+        return Display("Backtest", facts, shown, self.notes)
 
 
 def backtest(

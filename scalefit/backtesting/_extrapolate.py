@@ -14,7 +14,7 @@ from scalefit._values import FrozenMap, Note, merge
 from scalefit.backtesting._backtest import Backtest
 from scalefit.backtesting.competitors import AUTO, label
 from scalefit.backtesting.folds import direction
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import FitError, ScalefitWarning
 from scalefit.fitting.fit_result import Fit, reach_of
 from scalefit.fitting.fit_values import FitStatus, check_level
@@ -30,7 +30,7 @@ _FARTHER = 1.1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Forecast(Shown):
+class Forecast(Displayable):
     """A prediction with all that is known against it; made by `extrapolate`.
 
     Attributes
@@ -73,12 +73,12 @@ class Forecast(Shown):
         """The predictions, as a copy."""
         return self._table.copy()
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         facts = [(name, fit.law.written(fit.values)) for name, fit in self.laws.items()]
         facts += [("status", "; ".join(f"{name} {fit.status}" for name, fit in self.laws.items()))]
         facts += [("interval", f"{self.level:.0%}, for a new observation"), ("source", self.source)]
         shown = self._table.map(lambda value: format_number(float(value), 3))
-        return Face(f"Forecast of {' and '.join(self.laws)}", tuple(facts), shown, self.notes)
+        return Display(f"Forecast of {' and '.join(self.laws)}", tuple(facts), shown, self.notes)
 
 
 def extrapolate(

@@ -99,7 +99,7 @@ class LawPair:
         By column: lr, batch. Anything with a `law` and ``predict(table, level=)`` that returns `prediction`, `lo` and
         `hi` will do.
     notes : tuple of Note
-        Shown with the backtest when they are cautions.
+        Displayable with the backtest when they are cautions.
 
     See Also
     --------

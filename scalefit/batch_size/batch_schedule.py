@@ -11,7 +11,7 @@ import pandas as pd
 
 from scalefit._values import Note, merge
 from scalefit.batch_size.critical_batch import CriticalBatch, positive, read_critical
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import FitError, LawError, SweepError
 from scalefit.fitting.fit_result import Fit
 from scalefit.laws.formula import Law
@@ -26,7 +26,7 @@ _POINTS, _DECADES = 200, 3  # of a law of the loss: below a thousandth of the da
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BatchSchedule(Shown):
+class BatchSchedule(Displayable):
     """A batch-size warm-up; made by `batch_schedule`.
 
     Attributes
@@ -105,7 +105,7 @@ class BatchSchedule(Shown):
         index = np.searchsorted(self._table["tokens"].to_numpy(), spent, side="right")
         return self._table["batch"].to_numpy()[np.minimum(index, len(self._table) - 1)]
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         stages, batch = self.stages, self._table["batch"].map(format_number)
         low, high = 100 * self.saved_lo, 100 * self.saved_hi
         span = f"{low:.1f} to {high:.1f} %" if np.isfinite(low) else "no interval"
@@ -119,7 +119,7 @@ class BatchSchedule(Shown):
             ("saved", f"{100 * self.saved:.1f} % of those steps ({span})"),
         )
         some = np.unique(np.linspace(0, len(stages) - 1, min(len(stages), _SHOWN)).astype(int))
-        return Face(f"Batch-size schedule ({self.shape})", facts, stages.iloc[some].map(format_number), self.notes)
+        return Display(f"Batch-size schedule ({self.shape})", facts, stages.iloc[some].map(format_number), self.notes)
 
 
 def batch_schedule(

@@ -12,7 +12,7 @@ import pandas as pd
 from scalefit._bootstrap import Draws
 from scalefit._values import Note, merge
 from scalefit.batch_size.critical_batch import positive
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import FitError, LawError
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import check_level
@@ -28,7 +28,7 @@ _STEP = 1e-5  # of a central difference in fit coordinates, which are logs: erro
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BestBatch(Shown):
+class BestBatch(Displayable):
     r"""The batch that loses least at every budget of data, B*(D) = M D^m; made by `best_batch`.
 
     Attributes
@@ -97,7 +97,7 @@ class BestBatch(Shown):
             low, high = np.quantile(self.draws @ design.T, [0.5 - level / 2, 0.5 + level / 2], axis=0)
         return pd.DataFrame({"tokens": data, "batch": np.exp(center), "lo": np.exp(low), "hi": np.exp(high)})
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         facts = (
             ("law", f"B* = {self.prefactor:.4g} * D ** {self.exponent:.4g}"),
             ("prefactor", format_error(self.prefactor, self.prefactor_stderr)),
@@ -105,7 +105,7 @@ class BestBatch(Shown):
             ("identified", "yes" if self.identified else "no: the step or the batch term is not known"),
             ("from", f"{self.fit.n} rows from {self.fit.source}"),
         )
-        return Face("Best batch at a budget of data", facts, None, self.notes)
+        return Display("Best batch at a budget of data", facts, None, self.notes)
 
 
 def best_batch(fit: Fit, *, draws: Draws | None = None) -> BestBatch:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scalefit._values import Note, merge
 from scalefit.batch_size.critical_batch import NoiseScale, positive, read_critical
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import FitError
 from scalefit.fitting.fit_values import check_level
 from scalefit.fitting.problem import Rows, collect
@@ -53,7 +53,7 @@ SHAPES = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RateCurve(Shown):
+class RateCurve(Displayable):
     """Predicted learning rates over the batch; made by `fit_rate_curve`.
 
     Attributes
@@ -152,7 +152,7 @@ class RateCurve(Shown):
         columns = {"batch": sizes, "lr": np.exp(center), "lo": np.exp(center - half), "hi": np.exp(center + half)}
         return pd.DataFrame(columns | {"reach": reach})
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         noise, table = self.noise, self._table
         scale = format_error(noise.value, noise.value * noise.log_stderr)
         span = f"{format_number(self.batch.min())} .. {format_number(self.batch.max())}"
@@ -163,7 +163,7 @@ class RateCurve(Shown):
         for name, form in (("scatter", "{:.3g}"), ("worst", "{:.2f}x"), ("p", "{:.2g}")):
             shown[name] = table[name].map(form.format)
         shown["rejected"] = np.where(table["rejected"], "yes", "no")
-        return Face("Learning rate over the batch", facts, shown, self.notes)
+        return Display("Learning rate over the batch", facts, shown, self.notes)
 
 
 def fit_rate_curve(

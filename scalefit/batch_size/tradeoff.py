@@ -13,7 +13,7 @@ from scalefit._values import Note, Observations, merge
 from scalefit.batch_size.critical_batch import positive
 from scalefit.batch_size.hyperbola import Curve, Estimator
 from scalefit.batch_size.tradeoff_points import TradeoffPoints, cell_text, note_hidden
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import FitError, SweepError
 from scalefit.fitting.fit_values import check_level
 from scalefit.vocabulary import column_of, format_error, format_number
@@ -27,7 +27,7 @@ _ALIKE = 2.0  # ratio of standard errors up to which fits count alike in a law
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Tradeoff(Shown):
+class Tradeoff(Displayable):
     r"""Steps against examples, one fit a study and target; made by `fit_tradeoff`.
 
     .. math:: S = S_{min}(1 + B_{crit}/B),\qquad E = E_{min}(1 + B/B_{crit}),\qquad B_{crit} = E_{min}/S_{min}
@@ -225,7 +225,7 @@ class Tradeoff(Shown):
         table = rows[[*self._origin.keys, *_TARGETS]].rename(columns={"target": "loss"}).dropna(axis=1, how="all")
         return Observations(table, weights, merge(notes), self.source, data_unit=self.data_unit)
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         table = self._table.head(_SHOWN)
         shown = pd.DataFrame({name: [cell_text(value) for value in table[name]] for name in self._origin.keys})
         for name in _TARGETS:
@@ -238,7 +238,7 @@ class Tradeoff(Shown):
         units = f"batch in {self.data_unit}, examples in {self.examples_unit}"
         facts = (("method", repr(self.method)), ("units", units), ("source", self.source))
         notes = note_hidden(self.notes, len(self) - _SHOWN, "fits")
-        return Face("Trade-off of steps and examples", facts, shown, notes)
+        return Display("Trade-off of steps and examples", facts, shown, notes)
 
 
 def _with_error(row: pd.Series, name: str) -> str:

@@ -14,7 +14,7 @@ from scalefit._values import Note, merge
 from scalefit.batch_size.critical_batch import positive
 from scalefit.batch_size.points_from_sweep import best_over_lr, check_known, edge_notes, from_sweep
 from scalefit.batch_size.points_from_table import read_table, study_columns
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import SweepError
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import format_number
@@ -28,7 +28,7 @@ _COLUMNS = ("batch", "steps", "examples", "log_stderr", "n", "status")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TradeoffPoints(Shown):
+class TradeoffPoints(Displayable):
     """Steps and examples to reach each target, one row a batch size; made by `tradeoff_points`.
 
     Attributes
@@ -85,13 +85,13 @@ class TradeoffPoints(Shown):
         """Return the number of rows, bounds included."""
         return len(self._table)
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         counts = self._table["status"].value_counts()
         points = f"{counts.get('point', 0)}, bounds {counts.get('bound', 0)}"
         units = (("batch", f"in {self.data_unit}"), ("examples", f"in {self.examples_unit}"))
         facts = (("points", points), *units, ("source", self.source))
         text = self._table[[*self.keys, *_COLUMNS]].head(_SHOWN).map(cell_text)
-        return Face("Trade-off points", facts, text, note_hidden(self.notes, len(self) - _SHOWN, "points"))
+        return Display("Trade-off points", facts, text, note_hidden(self.notes, len(self) - _SHOWN, "points"))
 
 
 def cell_text(value: object) -> str:

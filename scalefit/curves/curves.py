@@ -13,7 +13,7 @@ import pandas as pd
 from scalefit._values import Note, merge
 from scalefit.curves.crossings import CROSSINGS, count_above, locate
 from scalefit.curves.smoothing import Layout, Smoother
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import LawError, SweepError
 from scalefit.laws.expressions import evaluate_condition, names, parse
 from scalefit.sweep import Sweep
@@ -26,7 +26,7 @@ _ALONG = ("steps", "tokens", "loss", "flops", "weight_norm")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Curves(Shown):
+class Curves(Displayable):
     """The loss along training of many runs; made by `read_curves`, never changed.
 
     Attributes
@@ -345,7 +345,7 @@ class Curves(Shown):
         others = [name for name in self._runs if name not in columns]
         return pd.concat([pd.DataFrame(columns), self._runs[others]], axis=1)
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         counts = self._layout.counts
         lost = int(self._runs["diverged"].sum())
         facts = [
@@ -366,7 +366,7 @@ class Curves(Shown):
             if name in self._runs and len(levels := self._runs[name].dropna().unique())
         ]
         table = pd.DataFrame(rows, columns=["axis", "unit", "values", "from", "to"])
-        return Face("Curves", tuple(facts), table, self.notes)
+        return Display("Curves", tuple(facts), table, self.notes)
 
 
 def _range(counts: Array) -> str:

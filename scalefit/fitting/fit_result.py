@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit._values import Note
-from scalefit.display import Face, Shown, latex_text
+from scalefit.display import Display, Displayable, latex_text
 from scalefit.errors import ExtrapolationWarning, LawError
 from scalefit.fitting.export import read_record, to_json, to_model_result, to_parameters
 from scalefit.fitting.fit_values import FitStatus, FitValues, check_level
@@ -26,7 +26,7 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Fit(FitValues, Shown):
+class Fit(FitValues, Displayable):
     """A law fitted to a table.
 
     Made by `scalefit.fit`; frozen. Inside, parameters live in fit coordinates phi: the log of a positive parameter,
@@ -185,7 +185,7 @@ class Fit(FitValues, Shown):
         """Return the fit with more notes."""
         return replace(self, notes=(*self.notes, *notes))
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         return describe(self)
 
     def to_latex(self, *, caption: str | None = None, label: str | None = None) -> str:
@@ -209,7 +209,7 @@ def _data(fit: Fit) -> str:
     return f"{fit.n} rows{bounds} from {fit.source}" + (f", in {fit.data_unit}" if fit.data_unit != "tokens" else "")
 
 
-def describe(fit: Fit) -> Face:
+def describe(fit: Fit) -> Display:
     """Decide what a fit shows; text and HTML only lay it out."""
     table = fit.table
     shown = pd.DataFrame(
@@ -243,7 +243,7 @@ def describe(fit: Fit) -> Face:
         facts.insert(2, ("remedy", fit.status.remedy))
     label = f" ({fit.law.name})" if fit.law.name else ""
     names = frozenset((*fit.law.parameters, *fit.ties))
-    return Face(f"Fit of {fit.law.formula}{label}", tuple(facts), shown, fit.notes, names)
+    return Display(f"Fit of {fit.law.formula}{label}", tuple(facts), shown, fit.notes, names)
 
 
 def predict(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any], level: float) -> pd.DataFrame:

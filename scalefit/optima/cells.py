@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scalefit._values import Note
-from scalefit.display import Face
+from scalefit.display import Display
 from scalefit.vocabulary import format_number
 
 Floats = NDArray[np.float64]
@@ -183,14 +183,14 @@ def average(
     return cell[np.unique(place, return_index=True)[1]], middle, mean
 
 
-def cells_face(title: str, facts: list[tuple[str, str]], table: pd.DataFrame, notes: tuple[Note, ...]) -> Face:
+def cells_face(title: str, facts: list[tuple[str, str]], table: pd.DataFrame, notes: tuple[Note, ...]) -> Display:
     """Return what a result with one row a cell displays: its first rows, and how many more there are."""
     text = table.iloc[:_SHOWN].map(
         lambda value: format_number(float(value)) if isinstance(value, int | float | np.number) else str(value)
     )
     if (more := len(table) - _SHOWN) > 0:
         notes = (*notes, Note("shown", f"{more} more cells in .table"))
-    return Face(title, tuple(facts), text, notes)
+    return Display(title, tuple(facts), text, notes)
 
 
 def _finite_or_nan(values: Floats) -> Floats:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from scalefit._levels import count_levels
 from scalefit._values import Note, Observations, merge
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import SweepError
 from scalefit.optima.cells import STATUSES, Estimates, Estimator, average, cells_face, pad, repeats
 from scalefit.optima.optimum_estimators import Basin, Parabola
@@ -223,7 +223,7 @@ def _status_notes(table: pd.DataFrame, axes: tuple[str, ...]) -> list[Note]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Optima(Shown):
+class Optima(Displayable):
     """The optimum of each cell; made by `find_optima`.
 
     Attributes
@@ -367,7 +367,7 @@ class Optima(Shown):
         one_sided = (self._status(column) == "edge").to_numpy() & (below != above)
         return limit, np.where(one_sided, np.where(below, -1, 1), 0)
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         facts = [("cells", f"{len(self)} of ({', '.join(self.by)})"), ("method", repr(self.method))]
         for name in self.over:
             status = self._status(name)

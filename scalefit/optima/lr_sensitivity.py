@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scalefit._levels import lowest_of
 from scalefit._values import Note, Observations, merge
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import FitError, SweepError
 from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
@@ -269,7 +269,7 @@ def _notes(table: pd.DataFrame, span: float, cap: float | None) -> list[Note]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sensitivity(Shown):
+class Sensitivity(Displayable):
     """The learning-rate sensitivity of each cell; made by `lr_sensitivity`.
 
     Attributes
@@ -386,7 +386,7 @@ class Sensitivity(Shown):
             source="trend of the sensitivity of arXiv:2309.14322",
         )
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         counts = ", ".join(f"{n} {key}" for key, n in self._table["status"].value_counts().items())
         facts = [
             ("cells", f"{len(self)} of ({', '.join(self.by)}): {counts}"),

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from scalefit._values import Note
 from scalefit._version import __version__
-from scalefit.display import Shown, to_html
+from scalefit.display import Displayable, to_html
 from scalefit.errors import ScalefitError
 from scalefit.refitting.output_folder import Record
 from scalefit.refitting.settings import Analysis, Reading
@@ -58,7 +58,7 @@ def write_report(
     notes: Iterable[Note] = (),
 ) -> str:
     """Return the page of one sweep; a picture stands in the section that its name begins with."""
-    results: dict[str, tuple[str, tuple[Shown | None, ...]]] = {
+    results: dict[str, tuple[str, tuple[Displayable | None, ...]]] = {
         "sweep": ("Runs", (study.sweep,)),
         "laws": ("Laws", (*_chosen(study.lr_law), *_chosen(study.batch_law), study.loss_law)),
         "prediction": ("Held-out runs", (study.backtest,)),
@@ -126,16 +126,16 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _chosen(choice: Choice | None) -> tuple[Shown, ...]:
+def _chosen(choice: Choice | None) -> tuple[Displayable, ...]:
     return () if choice is None else (choice, choice.fit)
 
 
-def _once(result: Shown, shown_notes: set[Note]) -> Markup:
+def _once(result: Displayable, shown_notes: set[Note]) -> Markup:
     """Lay a result out, without the notes that stand above it on the page already."""
-    face = result._face()
-    new = tuple(note for note in face.notes if note not in shown_notes)
+    display = result._display()
+    new = tuple(note for note in display.notes if note not in shown_notes)
     shown_notes.update(new)
-    return Markup(to_html(replace(face, notes=new)))
+    return Markup(to_html(replace(display, notes=new)))
 
 
 def draw(study: Study) -> tuple[Pictures, list[Note]]:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from scalefit._values import Note
 from scalefit._version import __version__
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.refitting.discovery import FAILURES, INDEX, SUMMARY, SUMMARY_PARQUET
 from scalefit.refitting.output_folder import REPORT, DamagedError, OutputFolder, Record, read_json, read_records
 from scalefit.refitting.study import Finding
@@ -117,7 +117,7 @@ class Event:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Refit(Shown):
+class Refit(Displayable):
     """What `refit` did.
 
     Attributes
@@ -167,7 +167,7 @@ class Refit(Shown):
         failed = any(event.status == "failed" for event in self.events) or bool(self.unreadable)
         return 130 if self.interrupted else int(failed)
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         counts = Counter(event.status for event in self.events)
         known = {"ok": "refitted", "skipped": "up to date", "failed": "failed"}
         words = ", ".join(f"{counts[status]} {word}" for status, word in known.items() if counts[status])
@@ -186,7 +186,7 @@ class Refit(Shown):
         if self.interrupted:
             notes.append(Note("interrupted", "stopped before the end; run it again to do the rest", caution=True))
         facts = (("sweeps", words), ("results", str(self.out / "index.html")))
-        return Face("Refit", facts, failed.head(_SHOWN) if len(failed) else None, tuple(notes))
+        return Display("Refit", facts, failed.head(_SHOWN) if len(failed) else None, tuple(notes))
 
 
 class _Failure(TypedDict):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit._values import Note, Observations, merge
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import ExtrapolationWarning
 from scalefit.fitting.fit_result import Fit
 from scalefit.laws.formula import Law
@@ -27,7 +27,7 @@ _HEAVY = 0.05
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Average(Shown):
+class Average(Displayable):
     """Laws averaged by their error on unseen cells; made by `average_laws`.
 
     Attributes
@@ -147,7 +147,7 @@ class Average(Shown):
         reach = np.max([one["reach"] for one in found], axis=0)
         return widest.assign(prediction=prediction, lo=lo, hi=hi, reach=reach, between=between)
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         table, target = self.table, self.fits[0].law.target
         shown = pd.DataFrame({"law": table["law"], "weight": table["weight"].map("{:.2f}".format)})
         for name in ("error", "behind"):
@@ -155,7 +155,7 @@ class Average(Shown):
         heavy = self.fits[int(np.argmax(self.weights))]
         law, rows = heavy.law.written(heavy.values), f"{self.fits[0].n} from {self.source}"
         facts = (("heaviest", law), ("reason", self.reason), ("rows", rows))
-        return Face(f"Average of {len(self.fits)} laws for {target}", facts, shown, self.notes)
+        return Display(f"Average of {len(self.fits)} laws for {target}", facts, shown, self.notes)
 
 
 def average_laws(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from scalefit._levels import group_levels
 from scalefit._values import Note, Observations
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import FitError, LawError, SweepError
 from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
@@ -41,7 +41,7 @@ _FAMILIES: dict[str, tuple[Law, ...]] = {
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Choice(Shown):
+class Choice(Displayable):
     """The law chosen, and why; made by `choose_law`.
 
     Attributes
@@ -72,10 +72,10 @@ class Choice(Shown):
     reason: str
     notes: tuple[Note, ...] = field(default=())
 
-    def _face(self) -> Face:
-        inner = self.comparison._face()
+    def _display(self) -> Display:
+        inner = self.comparison._display()
         facts = (("law", self.fit.law.written(self.fit.values)), ("reason", self.reason), *inner.facts)
-        return Face(f"Choice of {name_of(self.fit)}", facts, inner.table, (*self.notes, *inner.notes))
+        return Display(f"Choice of {name_of(self.fit)}", facts, inner.table, (*self.notes, *inner.notes))
 
 
 def choose_law(

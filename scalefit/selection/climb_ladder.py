@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit._values import FrozenMap, Note, merge
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import FitError
 from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
@@ -31,7 +31,7 @@ _FEWEST = 6
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Ladder(Shown):
+class Ladder(Displayable):
     """Rules for the learning rate over the batch, tested within each other; made by `climb_ladder`.
 
     Attributes
@@ -92,7 +92,7 @@ class Ladder(Shown):
             return f"the simplest rule the data do not contradict is {simplest[0]}; {rest}"
         return f"the data do not tell {' and '.join(simplest)} apart; {rest}"
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         table, gap = self._table, self._table["aicc"] - self._table["aicc"].min()
         tested: dict[str, list[str]] = {rule: [] for rule in table["rule"]}
         for (small, large), test in self.tests.items():
@@ -104,7 +104,7 @@ class Ladder(Shown):
         shown["stands"] = table["stands"].map({True: "yes", False: "no"})
         pairs = f"{next(iter(self.fits.values())).n} from {self.source}"
         facts = (("pairs", pairs), ("verdict", self.verdict), ("level", format_number(self.level)))
-        return Face("Rules for the learning rate over the batch", facts, shown, self.notes)
+        return Display("Rules for the learning rate over the batch", facts, shown, self.notes)
 
 
 def climb_ladder(pairs: Any, *, weights: Any = None, level: float = 0.05, n: int = 299, seed: int = 0) -> Ladder:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit._values import FrozenMap, Note
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
 from scalefit.selection.criteria import Errors, Growth, criteria, hold_out, match, name_of, parameters_of
@@ -19,7 +19,7 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison(Shown):
+class Comparison(Displayable):
     """Fits of one target to the same rows, ranked by their error on rows held out; made by `compare`.
 
     Attributes
@@ -79,7 +79,7 @@ class Comparison(Shown):
         """The fit with the smallest error on rows held out."""
         return self.fits[0]
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         table, target = self._table, self.fits[0].law.target
         unit = f"log {target}" if self.space == "log" else target
         facts = [("rows", f"{self.fits[0].n} from {self.source}"), ("errors", f"root mean square of {unit}")]
@@ -92,7 +92,7 @@ class Comparison(Shown):
         shown["weight"] = table["akaike_weight"].map("{:.2f}".format)
         for name in ("leave_out", *(f"grow_{axis}" for axis in self.growths), "error", "behind"):
             shown[name.replace("_", " ")] = list(map(format_error, table[name], table[f"{name}_stderr"]))
-        return Face(f"Comparison of {len(self.fits)} laws for {target}", tuple(facts), shown, self.notes)
+        return Display(f"Comparison of {len(self.fits)} laws for {target}", tuple(facts), shown, self.notes)
 
 
 def compare(fits: Sequence[Fit]) -> Comparison:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from scalefit._values import Note
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import FitError
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.problem import Problem
@@ -29,7 +29,7 @@ _FLAT = 1e-5
 
 
 @dataclass(frozen=True, repr=False)
-class NestedTest(Shown):
+class NestedTest(Displayable):
     """A simpler law tested within a larger one; made by `nested_test`.
 
     Attributes
@@ -84,9 +84,9 @@ class NestedTest(Shown):
         numbers = f"F({self.restrictions}, {self.dof}) = {format_number(self.statistic, 3)}, p = {self.p:.2g}"
         return f"the data {what} {self.small} within {self.large}: {numbers}"
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         facts = (("verdict", self.verdict), ("p by F", f"{self.p_f:.2g}"), ("level", format_number(self.level)))
-        return Face(f"{self.small} within {self.large}", facts, None, self.notes)
+        return Display(f"{self.small} within {self.large}", facts, None, self.notes)
 
 
 def nested_test(small: Fit, large: Fit, *, level: float = 0.05, n: int = 999, seed: int = 0) -> NestedTest:

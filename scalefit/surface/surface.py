@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scalefit._values import Note
-from scalefit.display import Face, Shown
+from scalefit.display import Display, Displayable
 from scalefit.errors import FitError, LawError
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import check_level
@@ -40,7 +40,7 @@ class Pooled:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Surface(Shown):
+class Surface(Displayable):
     """Loss around the optimum for every size and budget; made by `fit_surface`.
 
     Parameters
@@ -276,7 +276,7 @@ class Surface(Shown):
         height, gradient, _ = BasinShape(trend, axes)(self.shape[None], offsets[:, None])
         return height[0], gradient[:, 0]
 
-    def _face(self) -> Face:
+    def _display(self) -> Display:
         fits = [*self.laws.values(), *([self.floor_fit] if self.floor_fit is not None else [])]
         tables = [f.table.assign(law=f.law.target) for f in fits]
         table = pd.concat(tables)[["law", "parameter", "value", "stderr", "lo", "hi", "status"]]
@@ -288,4 +288,4 @@ class Surface(Shown):
             ("cell scatter", ", ".join(f"{format_number(s, 3)} of log {axis}" for axis, s in self.between.items())),
             ("source", self.source),
         ]
-        return Face("Surface", tuple(facts), shown, self.notes)
+        return Display("Surface", tuple(facts), shown, self.notes)

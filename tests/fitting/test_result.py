@@ -1,4 +1,4 @@
-"""What a fit shows and promises: statuses with a remedy, frozen values, faces that escape, errors beside values."""
+"""What a fit shows and promises: statuses with a remedy, frozen values, displays that escape, errors beside values."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def unfinished() -> sf.Fit:
 )
 def test_every_status_has_its_sentence_and_remedy_on_the_face(fit: sf.Fit, status: FitStatus) -> None:
     assert fit.status is status
-    for face in (repr(fit), fit._repr_html_()):
-        assert f"{status.name}: {status.sentence}" in face
-        assert (status.remedy in face) == (status is not FitStatus.CONVERGED)
+    for shown in (repr(fit), fit._repr_html_()):
+        assert f"{status.name}: {status.sentence}" in shown
+        assert (status.remedy in shown) == (status is not FitStatus.CONVERGED)
     marked = {state for state in fit.table["status"] if state != "free"}
     expected = {FitStatus.AT_BOUND: {"at bound"}, FitStatus.ILL_CONDITIONED: {"unidentified"}}
     assert marked == expected.get(status, set())

@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_searched_is_told_of_and_the_rest_is_done(closed
     assert result.table["status"].tolist() == ["ok"]
     assert result.unreadable == ((str(closed), "Permission denied"),)
     assert result.exit_code == 1
-    assert [note.text for note in result._face().notes if note.caution] == [f"{closed}: Permission denied"]
+    assert [note.text for note in result._display().notes if note.caution] == [f"{closed}: Permission denied"]
 
 
 def in_the_shell(folder, *how):

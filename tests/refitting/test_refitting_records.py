@@ -98,7 +98,7 @@ def test_a_record_that_does_not_hold_together_stops_nothing_and_is_told_once(don
     assert str(folder / "record.json") in told
     assert len(told) < 500 + len(str(folder))
     assert result.exit_code == 1
-    assert "unreadable" in {note.code for note in result._face().notes}
+    assert "unreadable" in {note.code for note in result._display().notes}
     assert list(pd.read_parquet(done / "out" / "summary.parquet")["name"]) == ["sweep0"]
     assert read_record(folder) is None
 

@@ -153,7 +153,7 @@ def test_exponents_that_move_beyond_their_errors_are_flagged_in_summary_and_inde
     assert "errors)" in rows.loc["sweep0", "moved"]
     assert "lr: a " not in rows.loc["sweep1", "moved"], "more data of the same law is no drift"
     assert rows.loc["sweep2", "moved"] == ""
-    assert any(note.code == "moved" and "sweep0" in note.text for note in result._face().notes)
+    assert any(note.code == "moved" and "sweep0" in note.text for note in result._display().notes)
     assert "lr: a " in (out / "index.html").read_text()
     assert "Moved since the last refit" in (out / "sweep0" / "report.html").read_text()
     assert "Moved since the last refit" not in (out / "sweep2" / "report.html").read_text()

@@ -12,9 +12,19 @@ from hypothesis import strategies as st
 
 import scalefit as sf
 from scalefit._values import Note
-from scalefit.display import Face, Shown, latex_name, latex_number, latex_text, to_html, to_latex, to_markdown, to_text
+from scalefit.display import (
+    Display,
+    Displayable,
+    latex_name,
+    latex_number,
+    latex_text,
+    to_html,
+    to_latex,
+    to_markdown,
+    to_text,
+)
 
-FACE = Face(
+DISPLAY = Display(
     "Sweep <b>",
     (("runs", "12"), ("source & more", "a<b>.csv")),
     pd.DataFrame({"lr": ["1e-3", "<script>"], "loss": ["3.2", "2"]}),
@@ -23,7 +33,7 @@ FACE = Face(
 
 
 def test_text_lines_up_labels_and_columns_and_marks_cautions():
-    assert to_text(FACE).splitlines() == [
+    assert to_text(DISPLAY).splitlines() == [
         "Sweep <b>",
         "  runs           12",
         "  source & more  a<b>.csv",
@@ -38,7 +48,7 @@ def test_text_lines_up_labels_and_columns_and_marks_cautions():
 
 
 def test_html_escapes_everything_that_came_from_data():
-    page = to_html(FACE)
+    page = to_html(DISPLAY)
     for raw in ("<script>", "two <runs>", "a<b>.csv", "Sweep <b>", "source & more", "doubtful & odd"):
         assert raw not in page
     for escaped in ("&lt;script&gt;", "two &lt;runs&gt;", "a&lt;b&gt;.csv", "source &amp; more"):
@@ -47,19 +57,25 @@ def test_html_escapes_everything_that_came_from_data():
     assert page.count("<table") == page.count("</table>") == 2
 
 
-def test_an_empty_face_is_its_title():
-    assert to_text(Face("Fit")) == "Fit"
+def test_an_empty_display_is_its_title():
+    assert to_text(Display("Fit")) == "Fit"
     assert (
-        to_html(Face("Fit", table=pd.DataFrame()))
+        to_html(Display("Fit", table=pd.DataFrame()))
         == "<div class='scalefit'><div style='font-weight:600'>Fit</div></div>"
     )
 
 
 def test_numbers_are_set_to_the_right_and_words_to_the_left():
-    face = Face("x", (), pd.DataFrame({"name": ["a", "b"], "value": ["0.3(1)", "-2e-05"], "status": ["free", "fixed"]}))
-    assert to_text(face).splitlines()[2:] == ["  name   value  status", "  a     0.3(1)  free", "  b     -2e-05  fixed"]
-    assert r"\begin{tabular}{lrl}" in to_latex(face)
-    assert "|:---|---:|:---|" in to_markdown(face)
+    shown = Display(
+        "x", (), pd.DataFrame({"name": ["a", "b"], "value": ["0.3(1)", "-2e-05"], "status": ["free", "fixed"]})
+    )
+    assert to_text(shown).splitlines()[2:] == [
+        "  name   value  status",
+        "  a     0.3(1)  free",
+        "  b     -2e-05  fixed",
+    ]
+    assert r"\begin{tabular}{lrl}" in to_latex(shown)
+    assert "|:---|---:|:---|" in to_markdown(shown)
 
 
 class Page(html.parser.HTMLParser):
@@ -81,12 +97,12 @@ class Page(html.parser.HTMLParser):
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_no_text_becomes_markup(title, cell):
     page = Page()
-    face = Face(title, ((title, cell),), pd.DataFrame({"a": [cell]}), (Note("n", cell, caution=True),))
-    page.feed(to_html(face))
+    shown = Display(title, ((title, cell),), pd.DataFrame({"a": [cell]}), (Note("n", cell, caution=True),))
+    page.feed(to_html(shown))
     page.close()
     assert page.open == []
     assert set(page.tags) <= {"div", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "b"}
-    lines = to_markdown(face).split("\n")
+    lines = to_markdown(shown).split("\n")
     assert sum(line.startswith("|") for line in lines) == 3
 
 
@@ -133,7 +149,7 @@ RESULTS = {
 @pytest.mark.parametrize("kind", RESULTS)
 def test_every_result_shows_itself_in_all_four_ways(kind):
     result = RESULTS[kind](sf.load_dataset("tiny-lm"))
-    assert isinstance(result, Shown)
+    assert isinstance(result, Displayable)
     page = Page()
     page.feed(result._repr_html_())
     assert page.open == []
