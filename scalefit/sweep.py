@@ -11,12 +11,11 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from scalefit._levels import count_levels, lowest_of
 from scalefit._values import Note, Observations, merge
 from scalefit.display import Display, Displayable
 from scalefit.errors import LawError, SweepError
 from scalefit.laws.expressions import evaluate_condition
-from scalefit.schema import ROW_NOTES, Groups, check_runs, notes_on_rows
+from scalefit.schema import ROW_NOTES, Groups, check_runs, count_levels, lowest_of, notes_on_rows
 from scalefit.vocabulary import AXES, BY_SYMBOL, check_data_unit, column_of, format_number, format_span, units_of
 
 

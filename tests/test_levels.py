@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from scalefit._levels import count_levels, group_rows, lowest_of, near_lowest, number_groups
 from scalefit.errors import SweepError
+from scalefit.schema import count_levels, group_rows, lowest_of, near_lowest, number_groups
 
 
 def test_without_a_column_all_rows_are_one_group() -> None:

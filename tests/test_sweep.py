@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from scalefit._levels import group_levels, number_groups
 from scalefit._values import Note
 from scalefit.errors import SweepError
+from scalefit.schema import group_levels, number_groups
 from scalefit.sweep import Sweep
 
 

@@ -8,9 +8,8 @@ from typing import Any, Literal, overload
 
 import pandas as pd
 
-from scalefit._datasets.fetch import Found, bundled_path, digest, find
 from scalefit._datasets.read_table import read_table
-from scalefit._datasets.registry import DATASETS, Dataset, get_dataset
+from scalefit._datasets.registry import DATASETS, Dataset, Found, bundled_path, digest, find, get_dataset
 from scalefit._values import Note, merge
 from scalefit.curves.curves import Curves
 from scalefit.errors import SweepError

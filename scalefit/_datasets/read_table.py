@@ -12,8 +12,7 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from scalefit._datasets.fetch import Found
-from scalefit._datasets.registry import Dataset
+from scalefit._datasets.registry import Dataset, Found
 from scalefit.errors import SweepError
 from scalefit.vocabulary import parse_number
 

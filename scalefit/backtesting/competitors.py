@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from scalefit._levels import near_lowest
 from scalefit._values import Note, merge
 from scalefit.backtesting.regret import cell_axes, searched_axes
 from scalefit.errors import FitError, LawError, ScalefitWarning
@@ -24,6 +23,7 @@ from scalefit.laws.formula import Law
 from scalefit.optima.cells import Estimator
 from scalefit.optima.effective_lr import effective_lr, from_effective
 from scalefit.optima.find_optima import Optima, find_optima
+from scalefit.schema import near_lowest
 from scalefit.selection.average_laws import average_laws
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import column_of

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scalefit._levels import count_levels
 from scalefit.errors import SweepError
 from scalefit.optima.cells import Floats, pad, repeats, some
 from scalefit.optima.local_fit import noise_scale
+from scalefit.schema import count_levels
 from scalefit.sweep import Sweep
 
 Bools = NDArray[np.bool_]

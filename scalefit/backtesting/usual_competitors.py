@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from scalefit._levels import near_lowest
 from scalefit._values import Note, merge
 from scalefit.backtesting.competitors import AUTO, Competitor, Custom, Entrant, LawPair, check_targets, fit_pair, label
 from scalefit.backtesting.regret import cell_axes, searched_axes
@@ -20,6 +19,7 @@ from scalefit.laws.formula import Law
 from scalefit.laws.published import PUBLISHED, PublishedLaw, get_published
 from scalefit.optima.cells import Estimator
 from scalefit.optima.optimum_estimators import Basin, Parabola
+from scalefit.schema import near_lowest
 from scalefit.selection.average_laws import average_laws
 from scalefit.surface.fit_surface import fit_surface
 from scalefit.surface.surface import Surface

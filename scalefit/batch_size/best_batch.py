@@ -17,7 +17,7 @@ from scalefit.errors import FitError, LawError
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import check_level
 from scalefit.laws import get_law
-from scalefit.solvers.students_t import t_quantile
+from scalefit.solvers.distributions import t_quantile
 from scalefit.vocabulary import format_error
 
 Array = np.ndarray

@@ -10,9 +10,9 @@ import numpy as np
 from scalefit.batch_size.critical_batch import positive
 from scalefit.batch_size.hyperbola import Array, Estimate, Interval, Study, bend, fit_profile
 from scalefit.errors import FitError, SweepError
+from scalefit.solvers.distributions import t_quantile
 from scalefit.solvers.levenberg import minimize
 from scalefit.solvers.losses import Squared
-from scalefit.solvers.students_t import t_quantile
 
 
 @dataclass(frozen=True)

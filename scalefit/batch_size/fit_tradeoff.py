@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scalefit._levels import group_rows
 from scalefit._values import Note, merge
 from scalefit.batch_size.estimators import Hyperbola, fit_tied
 from scalefit.batch_size.hyperbola import SIGNIFICANCE, VERDICTS, Array, Estimate, Estimator, Study, find_poor
@@ -19,6 +18,7 @@ from scalefit.batch_size.tradeoff import Tradeoff
 from scalefit.batch_size.tradeoff_points import TradeoffPoints, tradeoff_points
 from scalefit.errors import FitError, SweepError
 from scalefit.fitting.fit_values import check_level
+from scalefit.schema import group_rows
 from scalefit.vocabulary import column_of
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from scalefit.solvers.students_t import t_quantile
+from scalefit.solvers.distributions import t_quantile
 
 Array = np.ndarray
 

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scalefit._levels import lowest_of
 from scalefit._values import Note
 from scalefit.errors import SweepError
 from scalefit.optima.basin_shape import bend
 from scalefit.optima.cells import Floats, average, pad, repeats
 from scalefit.optima.local_fit import Quadratic, fit_quadratic, read_vertices
 from scalefit.optima.optimum_estimators import Basin
+from scalefit.schema import lowest_of
 from scalefit.sweep import Sweep
 
 Ints = NDArray[np.int64]

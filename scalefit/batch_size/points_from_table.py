@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from scalefit._levels import group_levels
 from scalefit._values import Note
 from scalefit.batch_size.critical_batch import positive
 from scalefit.errors import SweepError
+from scalefit.schema import group_levels
 from scalefit.vocabulary import QUANTITIES, check_data_unit, column_of, format_number
 
 Array = np.ndarray

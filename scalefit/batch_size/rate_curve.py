@@ -16,7 +16,7 @@ from scalefit.errors import FitError
 from scalefit.fitting.fit_values import check_level
 from scalefit.fitting.problem import Rows, collect
 from scalefit.laws import get_law
-from scalefit.solvers.students_t import t_quantile
+from scalefit.solvers.distributions import t_quantile
 from scalefit.vocabulary import format_error, format_number
 
 Floats = NDArray[np.float64]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scalefit._levels import group_levels, group_rows, lowest_of
 from scalefit._values import Note, merge
 from scalefit.batch_size.critical_batch import positive
 from scalefit.batch_size.points_from_sweep import best_over_lr, check_known, edge_notes, from_sweep
 from scalefit.batch_size.points_from_table import read_table, study_columns
 from scalefit.display import Display, Displayable
 from scalefit.errors import SweepError
+from scalefit.schema import group_levels, group_rows, lowest_of
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import format_number
 

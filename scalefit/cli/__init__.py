@@ -8,8 +8,7 @@ import sys
 import pandas as pd
 import typer
 
-from scalefit.cli.fit_commands import backtest_command, fit_command, predict_command
-from scalefit.cli.list_commands import datasets_command, laws_command
+from scalefit.cli.commands import backtest_command, datasets_command, fit_command, laws_command, predict_command
 from scalefit.cli.options import readable
 from scalefit.cli.refit_commands import refit_command
 

@@ -12,8 +12,8 @@ from scalefit.fitting.covariance import Errors, invert, judge
 from scalefit.fitting.parameters import Settings
 from scalefit.fitting.problem import Problem
 from scalefit.fitting.search import refine, solve
+from scalefit.solvers.distributions import hazard, hazard_slope, log_tail
 from scalefit.solvers.levenberg import Solution
-from scalefit.solvers.normal_tail import hazard, hazard_slope, log_tail
 
 Array = np.ndarray
 

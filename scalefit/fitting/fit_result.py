@@ -16,7 +16,7 @@ from scalefit.display import Display, Displayable, latex_text
 from scalefit.errors import ExtrapolationWarning, LawError
 from scalefit.fitting.export import read_record, to_json, to_model_result, to_parameters
 from scalefit.fitting.fit_values import FitStatus, FitValues, check_level
-from scalefit.solvers.students_t import t_quantile
+from scalefit.solvers.distributions import t_quantile
 from scalefit.vocabulary import column_of, format_error, format_number
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from scalefit._values import Note
 from scalefit.errors import FitError
 from scalefit.fitting.problem import Problem
 from scalefit.laws.formula import Law
+from scalefit.solvers.distributions import t_quantile
 from scalefit.solvers.losses import Loss
-from scalefit.solvers.students_t import t_quantile
 from scalefit.vocabulary import column_of
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from scalefit._levels import group_levels, number_groups
 from scalefit._values import Note, Observations
 from scalefit.errors import FitError, LawError, SweepError
 from scalefit.laws.formula import Law
+from scalefit.schema import group_levels, number_groups
+from scalefit.solvers.distributions import deviance
 from scalefit.solvers.losses import Loss
-from scalefit.solvers.normal_tail import deviance
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import AXES, QUANTITIES, column_of, quantity_of
 

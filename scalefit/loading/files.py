@@ -16,8 +16,15 @@ import pandas as pd
 from scalefit._values import Note
 from scalefit.errors import SweepError
 from scalefit.loading import parsing
-from scalefit.loading.parquet import read_parquet
-from scalefit.loading.parsing import check_cells, check_marks, check_text, read_json, refuse_repeats, strictly
+from scalefit.loading.parsing import (
+    check_cells,
+    check_marks,
+    check_text,
+    read_json,
+    read_parquet,
+    refuse_repeats,
+    strictly,
+)
 
 _SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon"}
 _QUOTED = re.compile(rb'"[^"]*"')

@@ -16,8 +16,15 @@ import pandas as pd
 from scalefit._values import Note
 from scalefit.errors import SweepError
 from scalefit.loading.files import find_files, read_file
-from scalefit.loading.parquet import ParquetTable, open_parquet
-from scalefit.loading.parsing import MAX_NAME, check_cells, check_columns, frame_of_records, refuse_repeats
+from scalefit.loading.parsing import (
+    MAX_NAME,
+    ParquetTable,
+    check_cells,
+    check_columns,
+    frame_of_records,
+    open_parquet,
+    refuse_repeats,
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from scalefit.errors import SweepError
 from scalefit.loading import curve_rows, numbers
 from scalefit.loading.columns import Names, Overrides, new_names, recognise, shorten
 from scalefit.loading.frames import RawTable, Rows, gather, gather_by_column
-from scalefit.loading.parquet import ParquetTable
+from scalefit.loading.parsing import ParquetTable
 from scalefit.loading.read_sweep import CONVENTIONS, one_of
 from scalefit.loading.units import units
 from scalefit.schema import refuse

@@ -10,12 +10,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from scalefit._levels import count_levels
 from scalefit._values import Note, Observations, merge
 from scalefit.display import Display, Displayable
 from scalefit.errors import SweepError
 from scalefit.optima.cells import STATUSES, Estimates, Estimator, average, cells_face, pad, repeats
 from scalefit.optima.optimum_estimators import Basin, Parabola
+from scalefit.schema import count_levels
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import BY_COLUMN, column_of, format_number
 

@@ -14,7 +14,7 @@ import numpy as np
 from scalefit._values import Note
 from scalefit.optima.basin_shape import bend, pool_noise, window_weight
 from scalefit.optima.cells import MIN_LEVELS, Bools, Cells, Estimates, Floats, conclude
-from scalefit.solvers.students_t import t_quantile
+from scalefit.solvers.distributions import t_quantile
 
 # Residual degrees of freedom over all cells from which the noise is judged about a cubic instead of the parabola.
 _ENOUGH_DOF = 8.0

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scalefit._levels import lowest_of
 from scalefit._values import Note, Observations, merge
 from scalefit.display import Display, Displayable
 from scalefit.errors import FitError, SweepError
@@ -21,6 +20,7 @@ from scalefit.optima.cells import Bools, Estimator, Floats, average, cells_face,
 from scalefit.optima.find_optima import find_optima
 from scalefit.optima.local_fit import fit_quadratic
 from scalefit.optima.optimum_estimators import Basin
+from scalefit.schema import lowest_of
 from scalefit.sweep import Sweep
 
 # A range is whole up to rounding of its ends.

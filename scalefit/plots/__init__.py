@@ -1,7 +1,6 @@
 """Pictures for notebooks and papers: axes in, axes out, nothing drawn unasked."""
 
-from scalefit.plots._savefig import fingerprint, savefig
-from scalefit.plots._style import style
+from scalefit.plots._style import fingerprint, savefig, style
 from scalefit.plots.axes import figure_grid
 from scalefit.plots.plot_compare import compare, published
 from scalefit.plots.plot_curves import curves

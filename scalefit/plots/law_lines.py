@@ -12,7 +12,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from scalefit._levels import group_levels
 from scalefit._values import Observations
 from scalefit.errors import ExtrapolationWarning, LawError
 from scalefit.fitting.fit_result import Fit
@@ -21,6 +20,7 @@ from scalefit.optima.find_optima import Optima
 from scalefit.plots._style import BAND, ROLES, Look, draw_marks
 from scalefit.plots.axes import key, panel
 from scalefit.plots.scales import letter_of, log_steps, widen, write_value
+from scalefit.schema import group_levels
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import column_of
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scalefit._levels import group_levels
 from scalefit.curves.curves import Curves
 from scalefit.errors import SweepError
 from scalefit.plots._style import DOTTED, QUIET, ROLES, Look, family, size
 from scalefit.plots.axes import expect, key, label_ends, panel
 from scalefit.plots.scales import label_of, widen, write_value
+from scalefit.schema import group_levels
 from scalefit.vocabulary import column_of
 
 _MOST_LEVELS = 8

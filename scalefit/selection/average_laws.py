@@ -17,7 +17,7 @@ from scalefit.fitting.fit_result import Fit
 from scalefit.laws.formula import Law
 from scalefit.selection.choose_law import fit_laws
 from scalefit.selection.compare import Comparison, is_judged
-from scalefit.solvers.students_t import t_quantile
+from scalefit.solvers.distributions import t_quantile
 from scalefit.vocabulary import column_of, format_error, format_number
 
 Array = np.ndarray

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scalefit._levels import group_levels
 from scalefit._values import Note, Observations
 from scalefit.display import Display, Displayable
 from scalefit.errors import FitError, LawError, SweepError
@@ -19,6 +18,7 @@ from scalefit.fitting.fit_values import FitStatus
 from scalefit.laws import BUILT_IN, get_law
 from scalefit.laws.formula import Law
 from scalefit.optima.find_optima import Optima
+from scalefit.schema import group_levels
 from scalefit.selection.compare import Comparison, compare, is_judged
 from scalefit.selection.criteria import name_of
 from scalefit.solvers.losses import Loss

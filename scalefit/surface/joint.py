@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scalefit._levels import group_rows, number_groups
 from scalefit.optima.basin_shape import BasinShape, pool_noise, widen_window, window_weight
+from scalefit.schema import group_rows, number_groups
 from scalefit.solvers.losses import SoftL1
 from scalefit.sweep import Sweep
 

@@ -14,7 +14,7 @@ from scalefit.errors import FitError, LawError
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import check_level
 from scalefit.optima.basin_shape import BasinShape
-from scalefit.solvers.students_t import t_quantile
+from scalefit.solvers.distributions import t_quantile
 from scalefit.surface.joint import CellCentres, Problem, State, evaluate
 from scalefit.vocabulary import column_of, format_number
 

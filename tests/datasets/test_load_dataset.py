@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit._datasets import fetch, registry
+from scalefit._datasets import registry
 from scalefit._datasets.load_dataset import datasets, load_dataset
 from scalefit._datasets.read_table import read_mup, read_reference_points, read_zhang
 from scalefit.errors import SweepError
@@ -181,7 +181,7 @@ def test_a_missing_file_is_said_to_be_gone(site, monkeypatch):
 
 def test_a_server_that_does_not_answer_is_given_up(site, monkeypatch):
     register(monkeypatch)
-    monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
+    monkeypatch.setattr(registry, "TIMEOUT", 0.2)
     site.hold = threading.Event()
     try:
         with pytest.raises(SweepError, match=r"did not answer within 0\.2 s"):
@@ -341,21 +341,21 @@ def test_an_installed_package_finds_its_own_copy_first(monkeypatch, tmp_path):
     known = registry.DATASETS["simulated"]
     package = tmp_path / "site" / "scalefit"
     (package / "_data" / "simulated").mkdir(parents=True)
-    monkeypatch.setattr(fetch, "_PACKAGE", package)
+    monkeypatch.setattr(registry, "_PACKAGE", package)
     with pytest.raises(SweepError, match=r"simulated should be bundled.*install scalefit again"):
         load_dataset("simulated")
     (tmp_path / "site" / "data" / "simulated").mkdir(parents=True)
     checkout = tmp_path / "site" / "data" / "simulated" / "runs.csv"
     checkout.write_text("lr,loss\n1,2\n")
-    assert fetch.bundled_path(known) == checkout
+    assert registry.bundled_path(known) == checkout
     (package / "_data" / "simulated" / "runs.csv").write_text("lr,loss\n1,3\n")
-    assert fetch.bundled_path(known) == package / "_data" / "simulated" / "runs.csv"
+    assert registry.bundled_path(known) == package / "_data" / "simulated" / "runs.csv"
 
 
 def test_the_real_sweep_is_bundled():
     try:
-        fetch.bundled_path(registry.DATASETS["tiny-lm"])
-        fetch.bundled_path(registry.DATASETS["tiny-lm-curves"])
+        registry.bundled_path(registry.DATASETS["tiny-lm"])
+        registry.bundled_path(registry.DATASETS["tiny-lm-curves"])
     except SweepError as error:
         pytest.skip(f"the sweep has not been generated in this checkout: {error}")
     sweep = load_dataset("tiny-lm")
@@ -377,7 +377,7 @@ def test_the_list_states_source_commit_hash_and_licence_of_every_public_set():
     assert public["commit"].str.match(r"^([0-9a-f]{8}|[0-9a-f]{40})( [0-9a-f]{40})*$").all()
     assert public["sha256"].str.match(r"^([0-9a-f]{64}( [0-9a-f]{64})*)?$").all()
     simulated = listed.loc["simulated"]
-    path = fetch.bundled_path(registry.DATASETS["simulated"])
+    path = registry.bundled_path(registry.DATASETS["simulated"])
     assert simulated["rows"] == 560
     assert simulated["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert simulated["size"] == path.stat().st_size

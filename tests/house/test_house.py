@@ -15,7 +15,7 @@ import scalefit
 
 ROOT = Path(scalefit.__file__).parent
 STOREYS = (
-    "errors _values _version _levels solvers theory",
+    "errors _values _version solvers theory",
     "vocabulary simulation",
     "display laws",
     "sweep schema",

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from scalefit.errors import SweepError
-from scalefit.loading import files, parquet, parsing
+from scalefit.loading import files, parsing
 from scalefit.loading.read_sweep import read_sweep
 from scalefit.sweep import Sweep
 
@@ -367,7 +367,7 @@ def test_nested_texts_that_cannot_be_numbered_are_measured_piece_by_piece(
         raise pa.ArrowException("as for chunked nested arrays")
 
     monkeypatch.setattr(parsing, "MAX_PARQUET", 1_000_000)
-    monkeypatch.setattr(parquet, "_length", refuse)
+    monkeypatch.setattr(parsing, "_length", refuse)
     texts = ["x" * 20_000, "y"]
     found = refusal(write("a.parquet", numbered("list", texts, [0] * 1000)))
     assert "texts in column 'the.note.list.element', which unpack to 0.00" in found, "it stops at the limit"

@@ -1,4 +1,4 @@
-"""`scalefit fit`, `predict` and `backtest`: a law fitted, used, and held against runs it has not seen."""
+"""`scalefit fit`, `predict`, `backtest`, `laws` and `datasets`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 
 import scalefit.cli.options as options
 from scalefit._bootstrap import bootstrap
+from scalefit._datasets.load_dataset import datasets
 from scalefit._fit import fit_sweep
 from scalefit.backtesting._backtest import backtest
+from scalefit.cli.options import AsJson, Debug
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
-from scalefit.laws import get_law
+from scalefit.laws import catalog, get_law
 from scalefit.laws.formula import Law
 from scalefit.refitting.results import is_study, read_fits
 from scalefit.vocabulary import column_of, format_number, parse_number
@@ -184,3 +187,38 @@ def backtest_command(
     if out is not None:
         report.table.to_csv(out, index=False)
     typer.echo(report.summary().to_json(orient="records", indent=1) if as_json else f"{report!r}\n")
+
+
+def laws_command(as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the laws: built-in forms to fit, and published ones with their constants."""
+    table = catalog()
+    if as_json:
+        typer.echo(table.to_json(orient="records", indent=1))
+        return
+    forms, constants = (table[table["kind"] == kind] for kind in ("form", "constants"))
+    _print_table(forms[["name", "formula", "source"]], "Forms, to be fitted")
+    typer.echo()
+    _print_table(constants[["name", "formula", "parameters", "source"]], "Published, with their constants")
+    typer.echo()
+
+
+def datasets_command(as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the sweeps that come with the package or can be fetched, with their sources and licences."""
+    table = datasets()
+    if as_json:
+        typer.echo(table.to_json(orient="records", indent=1))
+    else:
+        _print_table(table[["name", "kind", "holds", "rows", "about", "licence"]])
+
+
+def _print_table(table: pd.DataFrame, title: str | None = None) -> None:
+    """Print a table as wide as the terminal; names are never broken, so that they can be copied."""
+    from rich.console import Console
+    from rich.table import Table
+
+    listing = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in table.columns:
+        listing.add_column(str(name), overflow="fold", no_wrap=name == "name")
+    for row in table.itertuples(index=False):
+        listing.add_row(*map(str, row))
+    Console(highlight=False, markup=False).print(listing)
