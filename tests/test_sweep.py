@@ -328,7 +328,7 @@ def test_fingerprint_follows_the_content() -> None:
     assert Sweep.from_frame(tagged).fingerprint != first
 
 
-def test_faces_show_spans_cells_levels_source_and_notes() -> None:
+def test_displays_show_spans_cells_levels_source_and_notes() -> None:
     table = runs()
     table.loc[0, "loss"] = 9.0
     sweep = Sweep.from_frame(table, source="<b>runs</b>.csv", params_convention="non_embedding")

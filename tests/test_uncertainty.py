@@ -197,7 +197,7 @@ def test_predictions_spread_as_those_of_the_fit(name: str) -> None:
     pd.testing.assert_frame_equal(ours, sf.bootstrap(fit, n=1000, by="parametric").predict(**point))
 
 
-def test_the_face_says_how_it_was_drawn() -> None:
+def test_the_display_says_how_it_was_drawn() -> None:
     text = repr(sf.bootstrap(FITS["squared"], n=25, by="cell", seed=7))
     assert "Bootstrap of L = E + A/N**alpha + B/D**beta" in text
     assert "25 by cell, seed 7" in text
@@ -256,7 +256,7 @@ def test_percentiles_of_a_surfaces_optimum_are_those_of_a_new_cell(surface: sf.S
     pd.testing.assert_frame_equal(ours, draws.optimum(**place))
 
 
-def test_the_face_of_a_resampled_surface(surface: sf.Surface) -> None:
+def test_the_display_of_a_resampled_surface(surface: sf.Surface) -> None:
     draws = sf.bootstrap(surface, n=20, seed=7)
     assert "Bootstrap of a surface" in repr(draws)
     assert "20 by cell, seed 7" in repr(draws)

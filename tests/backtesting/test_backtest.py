@@ -371,7 +371,7 @@ def test_backtest_is_frozen_and_repeats():
     pd.testing.assert_frame_equal(report.table, again.table)
 
 
-def test_faces_show_ranking_and_escape():
+def test_displays_show_ranking_and_escape():
     report = backtest(simulated(), "params >= 1e9", entrants=[known("<b>truth</b>"), known("off", 4.0)])
     text, page = repr(report), report._repr_html_()
     assert text.index("<b>truth</b>") < text.index("off")

@@ -181,14 +181,14 @@ def test_a_backtest_that_says_nothing_says_so(sweep, report, fitted, surface):
     assert "could not score" in told(extrapolate(fitted, params=2 * top, tokens=1e10, backtest=failing), "untested")
 
 
-def test_a_backtest_of_other_runs_is_doubted(report, fitted):
+def test_a_backtest_of_other_runs_gets_a_caution(report, fitted):
     elsewhere = dataclasses.replace(fitted, source="runs.csv")
     forecast = extrapolate(elsewhere, params=1e8, tokens=1e10, backtest=report)
     assert "runs.csv" in told(forecast, "other_data")
     assert "other_data" not in codes(extrapolate(fitted, params=1e8, tokens=1e10, backtest=report))
 
 
-def test_faces_show_law_prediction_and_cautions(fitted):
+def test_displays_show_law_prediction_and_cautions(fitted):
     forecast = extrapolate(fitted.with_notes(Note("x", "<b>")), params=7e9, tokens=1.4e12)
     text = repr(forecast)
     assert "Forecast of lr" in text

@@ -147,14 +147,14 @@ def test_a_law_of_the_loss_stands_in_for_a_curve() -> None:
     assert any("found for params from 85M to 1.3B" in note.text for note in big.notes)
 
 
-def test_doubts_about_the_critical_batch_come_along() -> None:
+def test_cautions_about_the_critical_batch_come_along() -> None:
     far = batch_schedule(fitted(), curve().assign(loss=lambda t: t["loss"] - 1.0))
     assert any(note.code == "beyond" and "loss by" in note.text for note in far.notes)
     assert any(note.code == "no_errors" for note in batch_schedule(5e5, curve()).notes)
     assert np.isnan(batch_schedule(5e5, curve()).saved_lo)
 
 
-def test_the_face_says_what_is_saved() -> None:
+def test_the_display_says_what_is_saved() -> None:
     text = repr(batch_schedule(fitted(), curve(), power_of_two=True))
     assert "Batch-size schedule (sqrt)" in text
     assert "% of those steps" in text

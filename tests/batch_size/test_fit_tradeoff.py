@@ -331,7 +331,7 @@ def test_overhead_is_the_batch_size_that_pays_it():
     assert found["B_crit_stderr"] == pytest.approx(0.2 * row["B_crit_stderr"], rel=1e-9)
 
 
-def test_faces_say_what_is_known():
+def test_displays_say_what_is_known():
     trade = fit_tradeoff(pd.concat([noisy(0, 1 / 16, 16).assign(params=1e8), noisy(0, 1e-4, 1e-2).assign(params=1e9)]))
     text = repr(trade)
     assert "Trade-off of steps and examples" in text
@@ -425,7 +425,7 @@ class TestTablesAsTheyCome:
         assert trade.by == ("name",)
         assert not any(note.code == "mixed" for note in trade.notes)
 
-    def test_points_that_average_learning_rates_are_doubted(self):
+    def test_points_that_average_learning_rates_get_a_caution(self):
         several = pd.concat([exact(GRID).assign(lr=rate) for rate in (1e-3, 2e-3)])
         assert any(note.code == "lr_mixed" for note in fit_tradeoff(several).notes)
         tuned = exact(GRID).assign(lr=1e-3 * np.sqrt(GRID))

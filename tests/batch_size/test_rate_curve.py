@@ -170,7 +170,7 @@ def test_pairs_may_be_the_optima_of_a_sweep() -> None:
     assert curve.table["eta_max"][0] == pytest.approx(2e-3, rel=0.02)
 
 
-def test_doubts_are_noted() -> None:
+def test_cautions_are_noted() -> None:
     codes = [note.code for note in fit_rate_curve(1e9, pairs(batch=BATCH[:4])).notes]
     assert {"known", "one_side", "few"} <= set(codes)
     three = fit_rate_curve(NOISE, pairs(batch=BATCH[:3]))

@@ -52,7 +52,7 @@ def test_a_log_has_a_line_for_each_file_and_a_summary(folder, first):
     assert "\x1b" not in first.output
 
 
-def test_quiet_tells_failures_only(folder, first):
+def test_quiet_prints_failures_only(folder, first):
     result = refit(folder, "out", "--quiet")
     assert result.exit_code == 1
     assert result.stdout == ""

@@ -181,7 +181,7 @@ def test_mlflow_frame_with_parameters_as_text() -> None:
     assert not noted(sweep, "unfinished")
 
 
-def test_optuna_value_is_the_loss_and_pruned_trials_are_doubted() -> None:
+def test_optuna_value_is_the_loss_and_pruned_trials_get_a_caution() -> None:
     table = pd.DataFrame(
         {
             "number": [0, 1, 2],
@@ -215,7 +215,7 @@ def test_states_of_another_kind_are_not_taken_for_a_tracker_s() -> None:
     assert not read_sweep(runs(state=["Texas", "Ohio", "Iowa", "Utah"])).notes
 
 
-def test_whole_curves_are_doubted() -> None:
+def test_whole_curves_get_a_caution() -> None:
     curve = pd.DataFrame({"lr": 1e-3, "step": range(10), "loss": np.linspace(4, 3, 10)})
     assert "'step' suggests whole loss curves" in noted(read_sweep(curve), "curves")
     assert not noted(read_sweep(runs(step=1000)), "curves")

@@ -253,7 +253,7 @@ def test_published_constants_refuse_other_units() -> None:
         published_entrant("steplaw2025").train(sweep)
 
 
-def test_numbers_in_millions_are_doubted() -> None:
+def test_numbers_in_millions_get_a_caution() -> None:
     table = pd.DataFrame({"lr": [1e-3, 2e-3], "batch": 65536.0, "params": 70.0, "tokens": 4.0, "loss": [3.1, 3.0]})
     sweep = read_sweep(table, batch_unit="tokens")
     told = {note.code: note for note in sweep.notes}
@@ -266,7 +266,7 @@ def test_numbers_in_millions_are_doubted() -> None:
     assert "short" not in {note.code for note in epochs.notes}
 
 
-def test_losses_like_no_nats_are_doubted_and_kept() -> None:
+def test_losses_like_no_nats_get_a_caution_and_are_kept() -> None:
     def told(loss: list[float], **options: Any) -> dict[str, str]:
         sweep = read_sweep(pd.DataFrame({"lr": [1e-3, 2e-3], "loss": loss}), **options)
         assert_array_equal(sweep.table["loss"], loss)

@@ -44,7 +44,7 @@ def test_a_file_named_twice_is_found_once(folder):
     assert [source.name for source in found.sources] == ["a", "b", "c", "deep--a"]
 
 
-def test_files_that_would_share_a_name_are_told_apart(folder):
+def test_files_that_would_share_a_name_are_distinguished(folder):
     (folder / "a.jsonl").write_bytes(b"x")
     names = [source.name for source in discover(folder, folder / "out").sources]
     assert len(names) == len(set(names)) == 5

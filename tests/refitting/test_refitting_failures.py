@@ -121,7 +121,7 @@ def closed(tmp_path, monkeypatch):
     return closed
 
 
-def test_a_folder_that_cannot_be_searched_is_told_of_and_the_rest_is_done(closed, tmp_path):
+def test_a_folder_that_cannot_be_searched_is_reported_and_the_rest_is_done(closed, tmp_path):
     result = quickly(tmp_path / "in", tmp_path / "out")
     assert result.table["status"].tolist() == ["ok"]
     assert result.unreadable == ((str(closed), "Permission denied"),)
@@ -135,19 +135,19 @@ def in_the_shell(folder, *how):
     return CliRunner().invoke(app, ["refit", str(folder / "in"), "--out", str(folder / "out"), *quick, *how])
 
 
-def test_the_shell_tells_of_a_folder_that_cannot_be_searched(closed, tmp_path):
+def test_the_shell_reports_a_folder_that_cannot_be_searched(closed, tmp_path):
     result = in_the_shell(tmp_path)
     assert result.exit_code == 1
     assert f"{closed}: Permission denied" in " ".join(result.stdout.split())
 
 
-def test_quiet_tells_of_a_folder_that_cannot_be_searched(closed, tmp_path):
+def test_quiet_reports_a_folder_that_cannot_be_searched(closed, tmp_path):
     result = in_the_shell(tmp_path, "--quiet")
     assert result.exit_code == 1
     assert result.stderr == f"failed  {closed}: Permission denied\n"
 
 
-def test_json_tells_of_a_folder_that_cannot_be_searched(closed, tmp_path):
+def test_json_reports_a_folder_that_cannot_be_searched(closed, tmp_path):
     result = in_the_shell(tmp_path, "--json")
     last = json.loads(result.stdout.splitlines()[-1])
     assert result.exit_code == last["exit_code"] == 1

@@ -210,7 +210,7 @@ def test_a_column_can_be_set_aside_in_toml(tmp_path):
     assert read_settings(tmp_path / "scalefit.toml").reading.columns == {"tokens": None}
 
 
-def test_an_executor_that_was_shut_down_is_told_of(tmp_path):
+def test_an_executor_that_was_shut_down_is_reported(tmp_path):
     threads = ThreadPoolExecutor(1)
     threads.shutdown()
     with pytest.raises(RefitError, match="the executor given is broken"), Workers(1, threads) as workers:

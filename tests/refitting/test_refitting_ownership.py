@@ -94,7 +94,7 @@ def test_a_file_that_was_moved_keeps_its_results(tmp_path):
     assert list(quickly(tmp_path / "d2", out).table["status"]) == ["skipped"]
 
 
-def test_a_failure_is_told_of_the_file_that_failed(tmp_path):
+def test_a_failure_is_reported_for_the_file_that_failed(tmp_path):
     first, second, out = one_file(tmp_path / "d1"), one_file(tmp_path / "d2", 1), tmp_path / "out"
     (first / "a.csv").write_text("broken\n1\n")
     assert quickly(first, out).exit_code == 1
@@ -116,7 +116,7 @@ def test_an_odd_thing_in_the_output_stops_nothing(tmp_path):
     assert list(result.summary["status"]) == ["ok"]
 
 
-def test_a_record_that_cannot_be_read_is_told_of(tmp_path, monkeypatch):
+def test_a_record_that_cannot_be_read_is_reported(tmp_path, monkeypatch):
     folder, out = write_sweeps(tmp_path / "in", 2), tmp_path / "out"
     quickly(folder, out)
 

@@ -88,7 +88,7 @@ def planted(done):
 
 
 @pytest.mark.parametrize("what", BROKEN.values(), ids=BROKEN)
-def test_a_record_that_does_not_hold_together_stops_nothing_and_is_told_once(done, planted, what):
+def test_a_record_that_does_not_hold_together_stops_nothing_and_is_reported_once(done, planted, what):
     (done / "out" / "summary.parquet").unlink()
     folder = planted(what)
     result = quickly(done / "in", done / "out")
@@ -184,7 +184,7 @@ def forget(out: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", FORGOTTEN.values(), ids=FORGOTTEN)
-def test_damaged_failures_stop_nothing_and_are_told_once(done, text):
+def test_damaged_failures_stop_nothing_and_are_reported_once(done, text):
     forget(done / "out", text)
     result = quickly(done / "in", done / "out")
     assert list(result.table["status"]) == ["skipped"]
@@ -194,7 +194,7 @@ def test_damaged_failures_stop_nothing_and_are_told_once(done, text):
     assert quickly(done / "in", done / "out").exit_code == 0
 
 
-def test_failures_that_are_a_pipe_or_too_large_are_told(done, monkeypatch):
+def test_failures_that_are_a_pipe_or_too_large_are_reported(done, monkeypatch):
     place = done / "out" / "failures.json"
     place.unlink()
     os.mkfifo(place)

@@ -77,7 +77,7 @@ def test_a_page_loads_nothing_and_its_names_do_not_clash(out, name):
         assert link in page.ids
 
 
-def test_a_report_tells_everything(out):
+def test_a_report_shows_everything(out):
     text = " ".join(Page((out / "wide" / "report.html").read_text()).text.split())
     for part in ("Choice of", "Fit of", "Backtest", "Trade-off", "Surface", "Optima over lr, batch", "Bootstrap of"):
         assert part in text

@@ -53,7 +53,7 @@ def test_a_drift_says_itself_in_a_line():
     assert str(Drift("lr: a", -0.5, -0.25, 5.0)) == "lr: a -0.5 -> -0.25 (5 errors)"
 
 
-def test_doubts_of_a_surface_go_with_its_laws_into_the_file(tmp_path):
+def test_cautions_of_a_surface_go_with_its_laws_into_the_file(tmp_path):
     flat = runs().assign(loss=3.0)
     flat.to_csv(tmp_path / "flat.csv", index=False)
     quickly(tmp_path / "flat.csv", tmp_path / "out")
@@ -79,7 +79,7 @@ def test_where_one_axis_varies_backtest_and_surface_follow_it():
     assert (scores[scores["entrant"] != "steplaw2025"]["failed"] == 0).all()
 
 
-def test_what_moved_is_told_in_the_log_and_for_machines(tmp_path):
+def test_what_moved_is_reported_in_the_log_and_for_machines(tmp_path):
     folder, out = tmp_path / "in", str(tmp_path / "out")
     folder.mkdir()
     command = ["refit", str(folder), "--out", out, "--jobs", "1", "--no-figures", "--no-report"]

@@ -75,7 +75,7 @@ def test_what_arrives_or_changes_later_is_refitted_and_nothing_else(tmp_path):
     assert watched(tmp_path, tmp_path / "out", steps) == [{"a": "ok"}, {"b": "ok"}, {"a": "ok"}]
 
 
-def test_a_bad_file_is_told_of_once(tmp_path):
+def test_a_bad_file_is_reported_once(tmp_path):
     (tmp_path / "a.csv").write_text("broken")
     assert watched(tmp_path, tmp_path / "out", [nothing] * 5) == [{"a": "failed"}]
 
@@ -102,7 +102,7 @@ def test_a_path_that_names_nothing_keeps_no_other_waiting(tmp_path):
     ]
 
 
-def test_a_folder_that_cannot_be_searched_is_told_of_once_without_a_file_to_refit(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_searched_is_reported_once_without_a_file_to_refit(tmp_path, monkeypatch):
     locked, real = tmp_path / "in" / "locked", os.scandir
     locked.mkdir(parents=True)
 

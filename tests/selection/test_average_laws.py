@@ -87,7 +87,7 @@ def test_predictions_take_tables_symbols_and_arrays(average):
         average.predict(params=1e8, tokens=1e10, batch=3.0)
 
 
-def test_the_reason_and_the_face_name_the_heavy_laws(average):
+def test_the_reason_and_the_display_name_the_heavy_laws(average):
     heavy = average.table.loc[average.weights >= 0.05, "law"]
     assert all(name in average.reason for name in heavy)
     assert "Average of 3 laws for eta" in repr(average)
@@ -127,7 +127,7 @@ def test_coverage_of_the_average_ten_times_out():
         assert auto < (plain + 0.08 if bend == 0 else 0.85 * plain)
 
 
-def test_a_law_that_cannot_be_fitted_is_left_out_and_told_of():
+def test_a_law_that_cannot_be_fitted_is_left_out_and_noted():
     found = average_laws(draw(2), ["lr_power", "lr_power_batch"])
     assert found.weights.tolist() == [1.0]
     assert "lr_power_batch" in "".join(note.text for note in found.notes if note.code == "not_fitted")

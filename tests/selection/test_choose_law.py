@@ -87,7 +87,7 @@ def test_sweeps_and_optima_are_taken_as_they_are():
         choose_law(both)
 
 
-def test_laws_that_cannot_be_fitted_are_told_of(table):
+def test_laws_that_cannot_be_fitted_are_noted(table):
     chosen = choose_law(table, laws=["lr_power", "lr_power_batch"])
     assert [note.code for note in chosen.notes] == ["not_fitted"]
     assert "only law" in chosen.reason

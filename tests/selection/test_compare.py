@@ -207,7 +207,7 @@ def test_a_law_that_the_smaller_cells_do_not_identify_comes_last():
     assert "lost" in [note.code for note in table.notes]
 
 
-def test_a_direction_that_no_law_can_learn_is_dropped_and_told_of():
+def test_a_direction_that_no_law_can_learn_is_dropped_and_noted():
     pairs = optima(grid(2, 6), seed=0)
     found = compare([fit("lr_power", pairs)])
     assert list(found.growths) == ["tokens"]
@@ -216,7 +216,7 @@ def test_a_direction_that_no_law_can_learn_is_dropped_and_told_of():
     assert choose_law(pairs).fit.law.name == "lr_power"
 
 
-def test_a_fixed_law_can_be_compared_and_is_doubted(table):
+def test_a_fixed_law_can_be_compared_and_gets_a_caution(table):
     import lmfit
 
     params = lmfit.Parameters()
@@ -229,7 +229,7 @@ def test_a_fixed_law_can_be_compared_and_is_doubted(table):
     assert "fixed" in [note.code for note in found.notes]
 
 
-def test_faces_tell_the_rule_and_escape(fits):
+def test_displays_show_the_rule_and_escape(fits):
     found = compare(fits)
     assert isinstance(found, Comparison)
     assert "ranked by error" in repr(found)
