@@ -258,7 +258,7 @@ def backtest(
     names = tuple(fold.name for fold in folds)
     kept = (note for note in found.notes if note.caution and note.code in _OF_METHOD)
     cautions = [Note(note.code, f"observed optima: {note.text}", True) for note in kept]
-    # Of notes that differ from fold to fold in their numbers only, the last is kept.
+    # Notes of several folds may differ only in their numbers; the last one is kept.
     once = {(note.code, re.sub(r"\d+", "", note.text)): note for notes in fold_notes for note in notes}
     notes = merge(sweep.notes, _notes(scores, names), cautions, once.values())
     return Backtest(scores.table, scores.draws, names, axes, level, notes, sweep.source)
@@ -266,7 +266,7 @@ def backtest(
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The competitors of a backtest compared, from its table and the simulated regrets of its rows, in percent."""
+    """Compares the competitors of a backtest, from its table and the simulated regrets of its rows, in percent."""
 
     table: pd.DataFrame
     draws: Floats

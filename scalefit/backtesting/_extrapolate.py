@@ -135,7 +135,7 @@ def extrapolate(
     laws = _laws_of(source)
     if backtest is not None and not isinstance(backtest, Backtest):
         raise FitError(f"backtest: expected the report of sf.backtest, found {type(backtest).__name__}")
-    with warnings.catch_warnings():  # what they warn of is in the notes
+    with warnings.catch_warnings():  # the notes hold what these warnings say
         warnings.simplefilter("ignore", ScalefitWarning)
         table = _predict(source, laws, inputs, level)
     own = list(_notes(table, laws))
@@ -173,12 +173,12 @@ def _predict(source: Source, laws: Mapping[str, Fit], inputs: Mapping[str, Any],
         found = source.predict(level=level, **inputs).drop(columns=["reach", "between"], errors="ignore")
         table = found.rename(columns={"prediction": name, "lo": f"{name}_lo", "hi": f"{name}_hi"})
     reach = pd.concat([reach_of(fit, table) for fit in laws.values()], axis=1)
-    reach = reach.T.groupby(level=0, sort=False).max().T  # an input of both laws lies outside by the larger factor
+    reach = reach.T.groupby(level=0, sort=False).max().T  # an input of both laws gets the larger of its two factors
     return table.assign(**{f"reach_{name}": reach[name] for name in reach if name}, reach=reach.max(axis=1))
 
 
 def _notes(table: pd.DataFrame, laws: Mapping[str, Fit]) -> Iterator[Note]:
-    """Caution of laws that did not converge, of open intervals, and of every input beyond the fitted range."""
+    """Return cautions: laws that did not converge, open intervals, inputs beyond the fitted range."""
     for name, fit in laws.items():
         if fit.status is not FitStatus.CONVERGED:
             yield Note("status", f"{name}: {fit.status}: {fit.status.sentence}. Remedy: {fit.status.remedy}", True)
@@ -194,7 +194,7 @@ def _notes(table: pd.DataFrame, laws: Mapping[str, Fit]) -> Iterator[Note]:
 
 
 def _competitor(backtest: Backtest, source: Source, laws: Mapping[str, Fit], asked: str | None) -> str:
-    """Return the competitor whose scores count for this forecast; empty if there is none."""
+    """Return the name of the competitor that predicts as this forecast does; empty if there is none."""
     ranked = list(backtest.summary()["entrant"])
     if asked is not None:
         if asked not in ranked:
@@ -203,7 +203,7 @@ def _competitor(backtest: Backtest, source: Source, laws: Mapping[str, Fit], ask
     alike = [name for name in ranked if name.startswith("surface") == isinstance(source, Surface)]
     names = {AUTO} if isinstance(source, Average) else {label(fit.law) for fit in laws.values()}
     found = [name for name in alike if name.rpartition(": ")[2] in names]
-    if isinstance(source, Surface):  # any surface says more about another than a law through single optima does
+    if isinstance(source, Surface):  # another surface's scores say more about it than those of laws through optima
         found += alike
     return found[0] if found else ""
 
@@ -211,7 +211,7 @@ def _competitor(backtest: Backtest, source: Source, laws: Mapping[str, Fit], ask
 def _tested(
     backtest: Backtest, name: str, table: pd.DataFrame, laws: Mapping[str, Fit]
 ) -> tuple[pd.DataFrame, tuple[Note, ...]]:
-    """Look up, point by point, what the backtest measured nearest to it."""
+    """Return, for every point, the measured errors of the tests nearest to it."""
     axes = [axis for axis in backtest.axes if axis in laws]
     scores = _scores(backtest, name, axes)
     if not axes or not len(scores):
@@ -246,9 +246,9 @@ def _scores(backtest: Backtest, name: str, axes: list[str]) -> pd.DataFrame:
 
 
 def _nearest(scores: pd.DataFrame, beyond: str, reach: float) -> int:
-    """Return the row nearest in reach, among those in the same direction if there are any.
+    """Return the row of the test nearest in reach, among those in the same direction if there are any; -1 for none.
 
-    For a point inside the data only tests inside count; without any it is -1, which is no row.
+    For a point inside the data only tests inside the data count.
     """
     same = scores[scores["beyond"] == beyond]
     if beyond == "neither" and not len(same):
@@ -257,7 +257,7 @@ def _nearest(scores: pd.DataFrame, beyond: str, reach: float) -> int:
 
 
 def _quote(row: Mapping[Any, Any], name: str, axes: list[str], beyond: str, reach: float) -> Iterator[Note]:
-    """Say what was measured nearest to a point, and where the point asks for more than that."""
+    """Return a sentence on the test nearest to a point, and on how far the point reaches beyond that test."""
     where = {"both": "params and tokens", "neither": "neither params nor tokens"}.get(row["beyond"], row["beyond"])
     tested = format_number(row["reach"], 3)
     errors = [

@@ -33,7 +33,7 @@ AUTO = "auto"
 
 
 class Predictor(Protocol):
-    """What training gives; its `notes`, if it has them, are shown with the backtest."""
+    """What `Competitor.train` returns; a backtest shows its `notes`, if it has any."""
 
     def optimum(self, *, level: float = 0.95, **cells: Any) -> pd.DataFrame:
         """Predict the best setting at `params` and `tokens`; see `Competitor`."""
@@ -79,7 +79,7 @@ class Competitor(Protocol):
 
 
 class Rule(Protocol):
-    """A law with its values: what `Fit` and `Average` are, and what a published law becomes."""
+    """A law with values for its parameters: a `Fit`, an `Average` or a published law."""
 
     @property
     def law(self) -> Law:
@@ -99,7 +99,7 @@ class LawPair:
         By column: lr, batch. Anything with a `law` and ``predict(table, level=)`` that returns `prediction`, `lo` and
         `hi` will do.
     notes : tuple of Note
-        Displayable with the backtest when they are cautions.
+        Those that are cautions are shown with the backtest.
 
     See Also
     --------
@@ -228,7 +228,7 @@ class Entrant:
         for name in axes:
             wanted = self.lr_law if name == "lr" else self.batch_law
             law = None if wanted == AUTO else get_law(wanted)
-            # A law with the other setting as an input holds at fixed values of it, so it is searched alone.
+            # A law with the other setting as an input holds at fixed values of it, so its optima are over one axis.
             asked[name] = law, optima((name,) if law and set(axes) & set(_inputs(law)) else axes)
         return fit_pair(self.fitter, asked)
 
@@ -359,7 +359,7 @@ def fit_pair(fitter: Callable[[Law, Any], Rule], asked: Mapping[str, tuple[Law |
             warnings.simplefilter("ignore", ScalefitWarning)
             rules[name] = found = fitter(law, data) if law else average_laws(data, target=name)
         status, formula = getattr(found, "status", FitStatus.CONVERGED), found.law.formula
-        # An ill-conditioned fit may only be imprecise; its prediction is arbitrary when the design itself is singular.
+        # An ill-conditioned fit may only be imprecise. If the design itself is singular, its prediction is arbitrary.
         singular = getattr(found, "condition", 0.0) * RANK_TOLERANCE > 1
         if status is FitStatus.NOT_CONVERGED or (status is FitStatus.ILL_CONDITIONED and singular):
             raise FitError(f"{formula!r} on the training cells: {status}: {status.sentence}", found)

@@ -30,13 +30,13 @@ _AXES = {"largest": ("params", "tokens", "both"), "rolling": ("params", "tokens"
 """What each phrase may be followed by, as columns."""
 
 _ENDS = ("", "_lo", "_hi")
-_COUNTED = ("edge", "flat", "too_few")  # a fit's left_out note counts these optima too
-_FAILURES = (ScalefitError, ValueError, ArithmeticError, np.linalg.LinAlgError)  # anything else is a defect
+_COUNTED = ("edge", "flat", "too_few")  # the note "left_out" of a fit counts these optima too
+_FAILURES = (ScalefitError, ValueError, ArithmeticError, np.linalg.LinAlgError)  # others are faults of ours
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """One split of the cells: which are scored and which are learnt from; no cell is in both."""
+    """One split of the cells into those that are scored and those that competitors learn from."""
 
     name: str
     held: Bools
@@ -91,7 +91,7 @@ def folds_of(sweep: Sweep, keys: pd.DataFrame, cell: NDArray[np.int64], holdout:
     found: dict[bytes, Fold] = {}
     for fold in (fold for text in dict.fromkeys(asked) for fold in _folds(sweep, keys, cell, text)):
         cells = fold.held.tobytes() + fold.trained.tobytes()
-        same = found.get(cells)  # asked for in two ways: its cells count once
+        same = found.get(cells)  # two holdouts may ask for the same fold; its cells count once
         found[cells] = fold if same is None else replace(same, name=f"{same.name}, {fold.name}")
     return list(found.values())
 
@@ -108,9 +108,9 @@ def _folds(sweep: Sweep, keys: pd.DataFrame, cell: NDArray[np.int64], text: str)
 
 
 def _rolling(keys: pd.DataFrame, name: str, values: Floats, text: str) -> list[Fold]:
-    """Return one fold per level with enough below it to learn from."""
+    """Return one fold for every level that has enough cells below it to learn from."""
     varied = [str(column) for column in keys if keys[column].nunique() > 1]
-    enough = 2 * (1 + len(varied))  # twice the parameters of a law linear in logs
+    enough = 2 * (1 + len(varied))  # fewest cells to learn from: twice the parameters of a law linear in logs
     folds = []
     for level in np.unique(values):
         below = keys.loc[values < level, varied]
@@ -134,7 +134,7 @@ def _values(keys: pd.DataFrame, column: str, text: str) -> Floats:
 
 
 def _by_condition(sweep: Sweep, keys: pd.DataFrame, cell: NDArray[np.int64], text: str) -> Bools:
-    """Say which cells satisfy a condition, judged by the levels of the cells so that jitter cannot split one."""
+    """Return which cells satisfy a condition on their levels; jitter of single runs cannot split a cell."""
     table = sweep.table
     columns = {str(name): table[name].to_numpy() for name in table.columns}
     columns |= {str(name): keys[name].to_numpy()[cell] for name in keys.columns}
@@ -162,7 +162,7 @@ def _complement(text: str, held: Bools) -> Fold:
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What all folds of a backtest share: runs and optima of the cells (rows of `keys`), and who is scored."""
+    """What all folds of a backtest share: runs and optima of the cells (rows of `keys`), and the competitors."""
 
     sweep: Sweep
     keys: pd.DataFrame
@@ -187,7 +187,7 @@ class Setup:
 
 
 def score_fold(setup: Setup, fold: Fold) -> tuple[pd.DataFrame, Floats, tuple[Note, ...]]:
-    """Train everyone on a fold and score the predictions for the cells held out.
+    """Train every competitor on a fold and score its predictions for the cells held out.
 
     Returns the rows, cell by cell and competitor by competitor, the simulated regrets of each in percent, and notes.
     """
@@ -224,7 +224,7 @@ def score_fold(setup: Setup, fold: Fold) -> tuple[pd.DataFrame, Floats, tuple[No
 def _predict(
     competitor: Competitor, training: Sweep, places: pd.DataFrame, setup: Setup
 ) -> tuple[pd.DataFrame, str, list[Note]]:
-    """Return one competitor's predictions, or NaN and why there are none, and what to note."""
+    """Return one competitor's predictions (NaN where it has none), the reason if it has none, and notes."""
     names = [f"{axis}{end}" for axis in setup.axes for end in _ENDS]
     try:
         predictor = competitor.train(training)
@@ -250,16 +250,16 @@ def _predict(
 def _compare(predicted: pd.DataFrame, truth: pd.DataFrame, axis: str) -> pd.DataFrame:
     """Return the observed optimum of a setting, the error of its prediction and whether it lies inside."""
     names, status = [f"{axis}{end}" for end in _ENDS], truth[f"{axis}_status"].to_numpy()
-    with np.errstate(divide="ignore", invalid="ignore"):  # an open bound is 0
+    with np.errstate(divide="ignore", invalid="ignore"):  # an open end of the interval is 0, whose log is -inf
         value, low, high = np.log(predicted[names].to_numpy().T)
         observed, first, last = np.log(truth[names].to_numpy(dtype=float).T)
     error, edge = value - observed, status == "edge"
-    # At an edge the optimum is a bound: the error is the least it can have been.
+    # At an edge the optimum is a bound, so only the least possible error is known.
     error = np.where(edge & np.isinf(last), np.minimum(error, 0.0), error)
     error = np.where(edge & np.isinf(first), np.maximum(error, 0.0), error)
     above = observed > value
     allowed = np.hypot(np.where(above, high - value, value - low), np.where(above, observed - first, last - observed))
-    bounded = np.isfinite([low, high, first, last]).all(axis=0)  # an open interval excludes nothing
+    bounded = np.isfinite([low, high, first, last]).all(axis=0)  # an open interval contains every prediction
     inside = np.where((status == "interior") & bounded, np.abs(error) <= allowed, None)
     columns = {f"observed_{name}": truth[name] for name in names}
     columns[f"observed_log_{axis}_stderr"] = truth[f"log_{axis}_stderr"]
@@ -268,12 +268,12 @@ def _compare(predicted: pd.DataFrame, truth: pd.DataFrame, axis: str) -> pd.Data
 
 
 def _reach(places: pd.DataFrame, trained: pd.DataFrame) -> tuple[NDArray[np.object_], Floats]:
-    """Say on which axes the held-out cells lie outside the training cells, and by what factor."""
+    """Return on which axes the held-out cells lie outside the training cells, and by what factor."""
     factors = pd.DataFrame(np.maximum(places / trained.max(), trained.min() / places)).clip(lower=1.0)
     return direction(factors), factors.max(axis=1).to_numpy()
 
 
 def direction(factors: pd.DataFrame, inside: float = 1.0) -> NDArray[np.object_]:
-    """Say on which of params and tokens points lie outside by more than a factor: either, both or neither."""
+    """Return on which of params and tokens each point lies outside by more than a factor: one, both or neither."""
     params, tokens = (factors[n] > inside if n in factors else np.zeros(len(factors), bool) for n in _AXES["rolling"])
     return np.select([params & tokens, params, tokens], ["both", "params", "tokens"], "neither").astype(object)

@@ -18,16 +18,15 @@ Bools = NDArray[np.bool_]
 
 DRAWS = 400
 """Simulated repetitions of a cell's noise behind a standard error."""
-# In simulated sweeps (noise 0.001, 0.003, 0.01 nats at a loss near 2.4, factors of two between settings) the standard
-# error was 1.9, 1.2 and 1.1 times the true spread: on coarse grids what the local fit misses counts as noise.
+# On coarse grids the standard error is too large, since what the local fit misses counts as noise: docs/backtest.md.
 
 TILT = 0.01
 """Stretch along the rising diagonal before triangulating, which settles the diagonals of a rectangular grid."""
-# Triangulating a rectangular grid leaves the diagonal of every rectangle open. Left to rounding and the order of the
-# rows it moved the mean regret of two Step Law cells between 0.200 and 0.236 %. Stretched, the diagonal is always the
-# one on which the batch falls as lr rises, across the usual valley, which reads the loss high rather than low.
+# A triangulation may split a rectangle along either diagonal, and rounding or the order of the rows would decide which
+# (docs/backtest.md has what that does to a regret). After stretching it is always the diagonal along which the batch
+# falls as lr rises. It runs across the usual valley, so the interpolated loss is rather too high than too low.
 
-_CLOSE = 1e-9  # logs; a point this near a border is on it
+_CLOSE = 1e-9  # in logs: a point this close to a border counts as on it
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +87,8 @@ class CellRuns:
         loss = np.where(diverged, np.nanmax(self.loss), self.loss)
         weights, clipped, off_hull = self._weights(points)
         value = weights @ loss / loss.min() - 1
-        # The noise is common to all points, so that their differences can be judged. The best run is the luckiest:
-        # even the true optimum has a positive regret of the order of the noise, and the spread contains that luck.
+        # All points see the same simulated noise, so that differences between them can be judged. The best run is the
+        # luckiest one: even the true optimum has a regret of the order of the noise, and the spread contains this.
         known = np.isfinite(self.noise)
         noise = np.random.default_rng(self.seed).standard_normal((draws, len(loss))) * (self.noise if known else 0.0)
         simulated = weights @ (loss + noise).T / (loss + noise).min(axis=1) - 1
@@ -97,7 +96,7 @@ class CellRuns:
         return Regrets(value, stderr, simulated, clipped, off_hull, some(weights[:, diverged] > _CLOSE, axis=1))
 
     def _weights(self, points: Floats) -> tuple[Floats, Bools, Bools]:
-        """Return how much each run counts at each point, and which points had to be moved to get there."""
+        """Return the weight of each run at each point, and which points were moved into the range of the runs."""
         nodes = self.x[np.unique(self.place, return_index=True)[1]]
         inside = np.clip(points, nodes.min(axis=0), nodes.max(axis=0))
         clipped = some(np.abs(inside - points) > _CLOSE, axis=1)
@@ -127,7 +126,7 @@ def _triangulate(nodes: Floats, points: Floats) -> tuple[Floats, Bools]:
     tilt = np.eye(2) + TILT * (1 - np.eye(2))
     try:
         mesh = Delaunay((nodes - nodes.mean(axis=0)) @ tilt)
-    except QhullError:  # all runs on a line: nothing to interpolate over
+    except QhullError:  # all runs lie on a line, so there is no triangle
         return weights, outside
     share, triangle = _barycentric(nodes[mesh.simplices], points)
     found = share.min(axis=1) >= -_CLOSE
@@ -139,7 +138,7 @@ def _triangulate(nodes: Floats, points: Floats) -> tuple[Floats, Bools]:
 
 def _barycentric(corners: Floats, points: Floats) -> tuple[Floats, NDArray[np.intp]]:
     """Return the barycentric weights of each point in the triangle that holds it best, and that triangle."""
-    # Delaunay.find_simplex solves a 2 by 2 system per triangle through LAPACK, a second per cell on busy machines.
+    # Not Delaunay.find_simplex: it calls LAPACK for every triangle, up to a second a cell on a busy machine.
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     from_corner = points[:, None] - corners[:, 0]
     area = _cross(first, second)

@@ -76,9 +76,9 @@ class Baseline:
         by, axes = list(cell_axes(sweep)), list(searched_axes(sweep))
         keys, cell = sweep.group(by)
         kept = near_lowest(cell, sweep.table["loss"].to_numpy(), len(keys), self.excess)
-        # Least squares over all runs kept has the coefficients of least squares over the cells' geometric means
-        # weighted by the number kept. The latter does not take runs of one cell for independent. A cell whose runs all
-        # diverged has no run kept.
+        # Least squares over all runs kept gives the same coefficients as least squares over the cells' geometric means
+        # weighted by the number of runs kept. The second form does not treat runs of one cell as independent. A cell
+        # whose runs all diverged has no run left.
         logs = sweep.table.loc[kept, axes].apply(np.log).groupby(cell[kept])
         counts = logs.size()
         means = keys.loc[counts.index].assign(**logs.mean().apply(np.exp)).reset_index(drop=True)
@@ -165,10 +165,10 @@ def usual_competitors(
     methods: Sequence[Estimator] | None,
     published: Sequence[str],
 ) -> tuple[Competitor, ...]:
-    """Return references, a joint surface with every law, every method with every law, and published laws asked for.
+    """Return the competitors by default: references, surfaces and methods with every law, and published laws asked for.
 
-    Methods are ``Basin()`` and ``Parabola()`` by default; a published law goes by its key, or by what the keys of a
-    pair begin with.
+    Methods are ``Basin()`` and ``Parabola()`` unless given. A published law is named by its key, a published pair by
+    the common beginning of its two keys.
     """
     laws = (laws,) if isinstance(laws, str) else laws
     recipe = partial(surface_or_average, batch_law=batch_law)
@@ -184,7 +184,7 @@ def usual_competitors(
 
 def surface_or_average(sweep: Sweep, lr_law: Law | str, batch_law: Law | str) -> Surface | LawPair:
     """Fit a surface; where a law is "auto", average the usual laws through the centres of its cells instead."""
-    # The surface needs some law to hold its cells together; for an average that is the straight one.
+    # A surface needs a law through its cells; where an average is asked for, it is the straight law.
     lr, batch = ("lr_power" if lr_law == AUTO else lr_law), ("batch_power" if batch_law == AUTO else batch_law)
     surface, asked = fit_surface(sweep, lr_law=lr, batch_law=batch, loss_law=None), {"lr": lr_law, "batch": batch_law}
     if AUTO not in asked.values():
@@ -202,7 +202,7 @@ def _log_linear(target: str, cells: pd.DataFrame) -> Law:
 
 @dataclass(frozen=True)
 class _Printed:
-    """A published law as a rule; it has no interval."""
+    """A published law as a `Rule`; its predictions have no interval."""
 
     law: Law
     published: PublishedLaw

@@ -21,8 +21,8 @@ from scalefit.vocabulary import column_of, format_number
 Array = np.ndarray
 
 _DRAWS = 1000
-_SHOWN = 12  # stages
-_POINTS, _DECADES = 200, 3  # of a law of the loss: below a thousandth of the data hardly a step is taken
+_SHOWN = 12  # stages that the display lists
+_POINTS, _DECADES = 200, 3  # of a law of the loss; data below a thousandth of all take hardly a step
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -266,14 +266,14 @@ def _read_curve(
         table = _from_table(curve)
     unit = getattr(curve, "data_unit", unit)
     critical.check_data_unit(unit)
-    # Geometric mean of the losses at both ends of a segment; before the first point the loss is not known.
+    # Geometric mean of the losses at both ends of a segment; the loss before the first point is unknown.
     middle = np.sqrt(table["loss"] * table["loss"].shift(fill_value=table["loss"].iloc[0]))
     others = {name: value for name, value in given.items() if name in critical.inputs}
     return pd.DataFrame({"tokens": table["tokens"], "loss": middle}).assign(**others), unit, notes
 
 
 def _from_law(law: Fit | PublishedLaw, tokens: float | None, given: dict[str, float]) -> tuple[pd.DataFrame, Note]:
-    """Follow a law of the final loss along training."""
+    """Return data and loss along training, as a law of the final loss gives them."""
     if column_of(law.law.target) != "loss":
         raise LawError(f"expected a law for the loss, found one for {law.law.target}: {law.law.formula!r}")
     end = positive("tokens", tokens, expected="where training ends, a positive number")[0]
@@ -310,8 +310,8 @@ def _ideal(critical: Array, least: Array, overhead: float, shape: str) -> Array:
     rising = np.maximum.accumulate(critical, axis=-1)
     if shape == "proportional":
         return overhead * rising
-    # The batch is a multiple of a power of B_crit. Its factor makes the mean overhead B/B_crit, each segment weighed
-    # by its share of the least data, the one asked for.
+    # The batch is a factor times a power of B_crit. The factor is such that the mean of B/B_crit, weighted by each
+    # segment's share of the least data, equals the overhead asked for.
     power = 0.5 if shape == "sqrt" else 0.0
     share = least / least.sum(axis=-1, keepdims=True)
     return overhead * rising**power / (share * rising ** (power - 1)).sum(axis=-1, keepdims=True)
@@ -325,7 +325,7 @@ def _rounded(
     low, high = max(smallest or 0.0, unit if multiple or power_of_two else 0.0), cap or np.inf
     found = np.clip(batch, low, high)
     if power_of_two or multiple:
-        # The nearest step that stays within the limits: steps count doublings or multiples of the unit.
+        # Take the nearest allowed size within the limits; sizes are doublings or multiples of the unit.
         steps: Callable[[Any], Any] = np.log2 if power_of_two else np.asarray
         step = np.clip(np.rint(steps(found / unit)), np.ceil(steps(low / unit)), np.floor(steps(high / unit)))
         found = unit * (2**step if power_of_two else step)
@@ -344,7 +344,7 @@ def _costs(batch: Array, critical: Array, least: Array) -> tuple[Array, Array, A
 
 
 def _shape_notes(critical: Array, batch: Array, ideal: Array, shape: str) -> list[Note]:
-    """Say where the critical batch falls again, what rounding changed, and what a proportional batch cannot save."""
+    """Note where the critical batch falls again, what rounding changed, and that a proportional batch saves nothing."""
     notes = []
     falls = critical < np.maximum.accumulate(critical) * (1 - 1e-9)
     if falls.any():

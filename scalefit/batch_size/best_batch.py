@@ -24,7 +24,7 @@ Array = np.ndarray
 
 _NEEDED = ("b", "beta", "c", "gamma")
 _LOST = ("at bound", "unidentified")
-_STEP = 1e-5  # of a central difference in fit coordinates, which are logs: errors near 1e-10
+_STEP = 1e-5  # of a central difference in logs; its error is near 1e-10
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -20,7 +20,7 @@ Array = np.ndarray
 
 
 def positive(name: str, value: Any, error: type[ScalefitError] = FitError, expected: str = "positive numbers") -> Array:
-    """Return numbers as a vector, after checking that every one is finite and above 0."""
+    """Return numbers as a vector; raise unless every one is finite and above 0."""
     try:
         numbers = np.atleast_1d(np.asarray(value, dtype=float)).ravel()
     except (TypeError, ValueError):
@@ -53,7 +53,7 @@ class CriticalBatch:
 
     @property
     def name(self) -> str:
-        """What notes call it."""
+        """The name of the source, for notes."""
         if isinstance(self.source, NoiseScale):
             return f"B_crit = {format_number(self.source.value)}"
         return self.source.law.name or self.source.law.formula
@@ -103,14 +103,14 @@ class CriticalBatch:
             return self.at(table) * np.exp(source.log_stderr * rng.normal(size=(n, 1)))
         if not isinstance(source, Fit) or source.dof <= 0 or not np.isfinite(source.covariance).all():
             return None
-        # A multivariate Student t: normal draws over the root of a chi square, as the scatter was estimated too.
+        # Multivariate Student t, because the scatter was estimated too: normal draws over the root of a chi square.
         zero = np.zeros(len(source.phi))
         normal = rng.multivariate_normal(zero, source.covariance, n, method="eigh", check_valid="ignore")
         phi = source.phi + normal * np.sqrt(source.dof / rng.chisquare(source.dof, size=n))[:, None]
         return source.law(source.natural(phi), table)
 
     def notes(self, table: pd.DataFrame) -> list[Note]:
-        """Say what a user of these values should know: their errors, and how far they reach beyond their data."""
+        """Return notes for users of these values: their errors, and how far they reach beyond their data."""
         source, notes = self.source, []
         if isinstance(source, Fit):
             if source.status is not FitStatus.CONVERGED:

@@ -93,7 +93,7 @@ class _Line:
 
     study: Study
     inverse: bool
-    coefficient: Array  # intercept and slope
+    coefficient: Array  # intercept and slope of the line
     covariance: Array
     dof: int
 
@@ -102,12 +102,12 @@ class _Line:
         """Fit by least squares."""
         log_steps = study.y - study.x
         x, y = (np.exp(-study.y), np.exp(-log_steps)) if inverse else (np.exp(-study.x), np.exp(log_steps))
-        # Columns of size one: the design stays well conditioned whatever the units.
+        # Columns are scaled to size one, so that the design is well conditioned whatever the units.
         units = np.array([1.0, 1 / np.abs(x).max()])
         design = np.stack([np.ones_like(x), x], axis=1) * units
         coefficient = np.linalg.lstsq(design, y, rcond=None)[0]
         dof = len(x) - 2
-        # Two batch sizes leave nothing to judge noise by: infinite variances open every interval.
+        # Two batch sizes leave no degree of freedom for the noise: infinite variances open every interval.
         variance = ((y - design @ coefficient) ** 2).sum() / dof if dof > 0 else np.inf
         spread = np.linalg.pinv(design.T @ design, hermitian=True) * variance
         return cls(study, inverse, coefficient * units, spread * np.outer(units, units), dof)
@@ -154,7 +154,7 @@ def _ratio(over: float, under: float, v_over: float, v_under: float, v_both: flo
     b = over * under - quantile**2 * v_both
     c = over**2 - quantile**2 * v_over
     if not ratio > 0 or a <= 0:
-        # The denominator may be 0: the ratio has at most a lower bound, where the numerator may not be.
+        # The denominator may be 0: the ratio has a lower bound if the numerator cannot be 0, and none otherwise.
         low = (b - np.sqrt(b * b - a * c)) / a if a < 0 < c and over > 0 else 0.0
         return Interval(_log(ratio), _log(low), np.inf)
     root = np.sqrt(max(b * b - a * c, 0.0))
@@ -218,7 +218,7 @@ class Hyperbola:
         place, _ = profile.region(level)
         low_open, high_open = profile.open_ends(level)
         low, high = profile.interval(lambda at: np.stack([np.zeros_like(at), -at]), level)
-        # Small B_crit lets E_min fall without limit, large B_crit S_min: their ends are open together.
+        # As B_crit goes to 0, E_min falls without limit; as B_crit grows, S_min does. So the ends are open together.
         below, above = (-np.inf if low_open else 0.0), (np.inf if high_open else 0.0)
         return Estimate(
             Interval(profile.floor, float(low[0]) + below, float(high[0])),
@@ -295,15 +295,15 @@ class Overhead:
         return replace(found, critical=Interval(value, -np.inf if np.isinf(found.critical.lo) else low, high))
 
 
-_STARTS = np.linspace(-3.0, 3.0, 7)  # of ln B_crit, from the middle of the batch sizes
-_POWERS = {"E_min": (1, 0), "S_min": (1, -1), "B_crit": (0, 1)}  # of E_min and B_crit in each quantity
+_STARTS = np.linspace(-3.0, 3.0, 7)  # starting values of ln B_crit, counted from the middle of the batch sizes
+_POWERS = {"E_min": (1, 0), "S_min": (1, -1), "B_crit": (0, 1)}  # powers of E_min and B_crit in each quantity
 
 
 @dataclass(frozen=True, eq=False)
 class TiedFit:
     """One law for ln E_min and one for ln B_crit, linear in the same covariates."""
 
-    phi: Array  # coefficients (2 q,): a constant and one a covariate, of ln E_min and then of ln B_crit
+    phi: Array  # (2 q,): coefficients of ln E_min, then those of ln B_crit; a constant and one for each covariate
     covariance: Array
     noise: float  # variance of ln examples about the curves, noise of runs included
     dof: int  # distinct batch sizes minus two: targets of one study share its runs and add no independent ones
@@ -315,7 +315,7 @@ class TiedFit:
         return rows @ self.phi, np.sqrt(np.einsum("ij,jk,ik->i", rows, self.covariance, rows))
 
     def exponents(self, names: list[str]) -> list[dict[str, object]]:
-        """Return the powers of the covariates in E_min, S_min and B_crit, one row each."""
+        """Return the exponents of the covariates in E_min, S_min and B_crit, one row each."""
         # Standard errors are widened by Student's t, so that 1.96 of them hold 95 %.
         wide = t_quantile(0.95, self.dof) / t_quantile(0.95, np.inf)
         lines: list[dict[str, object]] = []
@@ -369,13 +369,13 @@ def fit_tied(studies: list[Study], covariates: Array, places: int, level: float)
     phi = np.asarray(found.phi[found.best()])
     misfit, jacobian = residuals(phi[None])
     least = float((misfit[0] ** 2).sum())
-    # Runs are shared by the targets of a study: n points tell no more than their batch sizes.
+    # The targets of a study share its runs, so only distinct batch sizes count as independent.
     variance = least / (len(x) - 2 * q)
     inflated = variance * len(x) / places
     covariance = np.linalg.pinv(jacobian[0] @ jacobian[0].T, hermitian=True) * inflated
     dof = places - 2
     limit = t_quantile(level, dof) ** 2 * inflated
-    # Where B_crit is 0 or without limit the curves are straight: ln E rises with ln B, or not at all.
+    # At B_crit = 0 the curves are straight with ln E rising as ln B, at infinite B_crit they are flat.
     ends = (rest - design @ np.linalg.lstsq(design, rest, rcond=None)[0] for rest in (y - x, y))
     below, above = (bool((off**2).sum() - least <= limit) for off in ends)
     return TiedFit(phi, covariance, variance, dof, below, above)

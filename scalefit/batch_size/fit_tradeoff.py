@@ -168,9 +168,9 @@ class _Part:
     name: tuple[Any, ...]  # values of the columns that tell fits apart
     rows: pd.DataFrame  # points and bounds
     study: Study  # what is fitted
-    excess: Array  # logs of what its smallest batch sizes need beyond the hyperbola of the others, one each
-    chance: float  # of that by noise alone
-    left: int  # how many of them are left out
+    excess: Array  # ln(data needed / data that the hyperbola of the others allows) for each of its smallest batch sizes
+    chance: float  # probability that noise alone gives as much excess
+    left: int  # how many of the smallest batch sizes are left out
 
     @property
     def highest(self) -> float:
@@ -180,7 +180,7 @@ class _Part:
 
 
 def _divide(points: TradeoffPoints, lack: float | None, leave_out: bool) -> tuple[list[_Part], list[tuple[Any, ...]]]:
-    """Return what can be fitted, and the names of studies that have fewer than two batch sizes."""
+    """Return the parts that can be fitted, and the names of studies with fewer than two batch sizes."""
     keys, rows = points.keys, points.table.sort_values("batch", kind="stable")
     parts, single = [], []
     for key, group in rows.groupby(keys, sort=True) if keys else [((), rows)]:
@@ -234,7 +234,7 @@ def _tie_parts(
     exponents = []
     for g, values in enumerate(found.to_dict("records")):
         members = np.flatnonzero(group == g).tolist()
-        # Centred, so that the constant is the value in the middle of the data and hardly correlated with the powers.
+        # Centred, so that the constant is the value in the middle of the data, nearly uncorrelated with the exponents.
         centred = logs[members] - logs[members].mean(axis=0)
         covariates = np.column_stack([np.ones(len(members)), centred])
         places = {(*table.loc[j, studies], x) for j in members for x in parts[j].study.x}
@@ -246,7 +246,7 @@ def _tie_parts(
 
 
 def _line(keys: list[str], part: _Part, found: Estimate, size: float | None, level: float) -> dict[str, Any]:
-    """Return what the table says of one fit."""
+    """Return one fit's row of the table."""
     line = dict(zip(keys, part.name, strict=True))
     units = {"S_min": np.nan if size is None else size}
     for name, value in {"S_min": found.steps, "E_min": found.floor, "B_crit": found.critical}.items():
@@ -260,7 +260,7 @@ def _line(keys: list[str], part: _Part, found: Estimate, size: float | None, lev
 
 
 def _beside_curve(part: _Part, found: Estimate, level: float) -> pd.DataFrame:
-    """Put a fit beside its points, and say which bounds it contradicts."""
+    """Return the points of a fit with its curve beside them, and which bounds the curve contradicts."""
     batch, observed = part.rows["batch"], np.log(part.rows["examples"])
     value, _, high = found.curve(np.log(batch.to_numpy()), level)
     point = part.rows["status"] == "point"

@@ -18,17 +18,17 @@ from scalefit.solvers.distributions import t_quantile
 
 Array = np.ndarray
 
-# Ln batch and a level -> ln examples, and both ends of their interval for one more run.
+# Takes ln batch and a level; returns ln examples and both ends of the interval for one more run.
 Curve = Callable[[Array, float], tuple[Array, Array, Array]]
 
-_FAR = 12.0  # logs beyond the batch sizes where B_crit is as good as 0 or infinite: the curve is straight to 1e-5
+_FAR = 12.0  # in logs: a B_crit this far beyond the batch sizes counts as 0 or infinite; the curve is straight to 1e-5
 _EXACT = 1e-20  # variance below which ln examples are taken to be exact
-_STEP = 0.04  # of the grid over ln B_crit: fine enough for two minima, which noisy studies can have
-_ROUNDS = 6  # of refinement by a factor 8 each: ln B_crit to 2e-7
+_STEP = 0.04  # step of the grid over ln B_crit; it separates the two minima that noisy studies can have
+_ROUNDS = 6  # refinements by a factor of 8, which give ln B_crit to 2e-7
 
-SIGNIFICANCE = 0.05  # chance, for a whole study that obeys the hyperbola, of calling its smallest batch sizes poor
-_KEPT = 4  # batch sizes that must remain, and no fewer than half of them, to judge the smaller ones by
-_CLOSEST = 0.02  # scatter in ln examples reckoned with at least: a few batch sizes on a curve by luck are no yardstick
+SIGNIFICANCE = 0.05  # probability that the smallest batch sizes of a study that obeys the hyperbola are called poor
+_KEPT = 4  # so many batch sizes, and at least half of all, must remain to judge the smaller ones by
+_CLOSEST = 0.02  # least scatter in ln examples that is assumed: a few batch sizes can lie on a curve by luck
 
 VERDICTS = {
     "identified": "S_min, E_min and B_crit are identified",
@@ -54,7 +54,7 @@ class Study:
 
     @property
     def reach(self) -> tuple[float, float]:
-        """The ln B_crit below and above which nothing changes any more."""
+        """The lowest and highest ln B_crit considered; beyond them the curve no longer changes."""
         return float(self.x[0]) - _FAR, float(self.x[-1]) + _FAR
 
     def weights(self, lack: float) -> Array:
@@ -81,8 +81,8 @@ class Profile:
     weight: Array
     lack: float  # variance of ln examples between batch sizes beyond the runs' own noise
     critical: float  # ln B_crit of least misfit; infinite where the misfit falls to the end
-    least: float  # that misfit
-    dof: float  # of `lack`; infinite where it was given
+    least: float  # the least misfit itself
+    dof: float  # degrees of freedom of `lack`; infinite where `lack` was given
 
     @property
     def scale(self) -> float:
@@ -91,7 +91,7 @@ class Profile:
 
     @property
     def clipped(self) -> float:
-        """Ln B_crit, no further out than where it makes no difference."""
+        """Ln B_crit, limited to the reach of the study."""
         return float(np.clip(self.critical, *self.study.reach))
 
     @property
@@ -113,7 +113,7 @@ class Profile:
         Where the first or last is an end of the study's reach, the region is open on that side.
         """
         low, high = self.study.reach
-        limit = self._limit(level)  # infinite without degrees of freedom: then all is allowed
+        limit = self._limit(level)  # infinite without degrees of freedom: then no B_crit is rejected
         grid = np.sort(np.append(np.arange(low, high, _STEP), [high, self.clipped]))
         inside = np.flatnonzero(limit - self._excess(grid) >= 0)
         first, last = inside[0], inside[-1]
@@ -175,7 +175,7 @@ def _lowest(study: Study, weight: Array) -> tuple[float, float]:
     grid = np.append(np.arange(low, high, _STEP), high)
     misfit = study.floor(weight, grid)[1]
     at = int(np.argmin(misfit))
-    # Rounding alone decides where a flat misfit is lowest: an end that is as good to 1e-6 is the answer.
+    # Where the misfit is flat, rounding alone decides which place is lowest. An end that is as good to 1e-6 is taken.
     tiny = 1e-6 * abs(misfit[at]) + 1e-15 * weight.sum()
     for end, place in ((-1, np.inf), (0, -np.inf)):
         if misfit[end] - misfit[at] <= tiny:
@@ -207,8 +207,8 @@ def _lack_of_fit(study: Study, weight: Array, critical: float, dof: int) -> floa
 def find_poor(study: Study, lack: float | None = None) -> tuple[Array, float]:
     """Find the smallest batch sizes that need more data than the hyperbola of all larger ones allows.
 
-    Returned are the logs of what they needed over what it allows, one each, and the chance of so much by noise alone (1
-    where none is found).
+    Returns ln(data needed / data allowed) for each of them, and the probability that noise alone does as much (1 where
+    none is found).
     """
     # By the hyperbola the data needed never rise as the batch shrinks. For m = 1, 2, ... the curve is fitted without
     # the m smallest batch sizes, and what the misfit gains when they are taken back is an F test of m and k - m - 2
@@ -261,7 +261,7 @@ class Interval:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """The answer of one estimator for one study."""
+    """What one estimator says of one study."""
 
     floor: Interval  # ln E_min
     critical: Interval  # ln B_crit
@@ -272,7 +272,7 @@ class Estimate:
 
     @property
     def status(self) -> str:
-        """How far the batch sizes tell the parameters; a key of `VERDICTS`."""
+        """Which parameters the batch sizes identify; a key of `VERDICTS`."""
         if self.critical.bounded:
             return "identified" if self.floor.bounded and self.steps.bounded else "unknown"
         if len(self.residuals) < 3:
@@ -282,7 +282,7 @@ class Estimate:
 
 
 class Estimator(Protocol):
-    """What a method is: frozen settings that turn a study into an estimate."""
+    """The protocol of a method: frozen settings, and `estimate`, which turns a study into an estimate."""
 
     def estimate(self, study: Study, level: float) -> Estimate:
         """Estimate E_min, B_crit and their ratio for one study."""

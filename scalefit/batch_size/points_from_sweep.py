@@ -20,10 +20,10 @@ from scalefit.sweep import Sweep
 
 Ints = NDArray[np.int64]
 
-_FEW_CELLS = 3  # below which the basins' asymmetry keeps its usual value
-_FLOORS = np.linspace(0.0, 0.97, 98)  # of the law in the data that are tried, as shares of the lowest loss
+_FEW_CELLS = 3  # with fewer cells the asymmetry of the basins keeps its usual value
+_FLOORS = np.linspace(0.0, 0.97, 98)  # floors of the law that are tried, as shares of the lowest loss
 _LOSS_WINDOW = 0.015
-_NAMED = 3  # studies that a note names
+_NAMED = 3  # a note names at most so many studies
 
 
 def study_name(keys: list[str], values: tuple[Any, ...]) -> str:
@@ -33,7 +33,7 @@ def study_name(keys: list[str], values: tuple[Any, ...]) -> str:
 
 
 def check_known(keys: pd.DataFrame, cell: NDArray[Any]) -> None:
-    """Raise if a level that tells points apart is unknown for some runs, whose cells are numbered by rows of `keys`."""
+    """Raise if some runs lack a value that separates studies; `keys` has a row for each cell."""
     for name in (name for name in keys if keys[name].isna().any()):
         missing = int(keys[name].isna().to_numpy()[cell].sum())
         raise SweepError(f"{name} is unknown for {missing} of {len(cell)} runs; points need it of every run")
@@ -53,8 +53,8 @@ def edge_notes(status: NDArray[Any], things: str) -> list[Note]:
 class LowestValues:
     """The lowest value of each cell over the learning rate; NaN where no run finished."""
 
-    value: Floats  # at the bottom of the basin where there is one, elsewhere at the rate of the lowest mean
-    stderr: Floats  # NaN where nothing is left to judge noise from
+    value: Floats  # at the bottom of the basin where there is one, else at the learning rate with the lowest mean
+    stderr: Floats  # NaN where the noise cannot be estimated
     status: NDArray[np.object_]  # of the optimum over the learning rate: interior, edge, flat or too_few
     count: Ints  # runs that finished
 
@@ -97,7 +97,7 @@ def _lowest_mean(cell: Ints, log_lr: Floats, value: Floats, n_cells: int, rtol: 
 
 
 def _bottom_stderr(fit: Quadratic, place: Floats, k: float) -> Floats:
-    """Return the standard error of the height of the bottom; its place does not matter to first order."""
+    """Return the standard error of the lowest value; an error of its position has no effect to first order."""
     scale = fit.scale[:, 0]
     z = np.where(np.isfinite(place), (place - fit.centre[:, 0]) / scale, 0.0)
     row = np.stack([np.ones_like(z), z, bend(z, k * scale)[0]], axis=1)
@@ -147,14 +147,14 @@ def fit_budgets(batch: Floats, tokens: Floats, loss: Floats, variance: Floats) -
     usual = float(np.median(variance[known])) if known.any() else 0.0
     variance = np.where(known, variance, usual or 1.0)
     log_tokens, count = np.log(tokens), np.bincount(place)
-    dof = int((count - 2)[count > 2].sum()) - 1  # a line in logs per batch size, and one floor for all
+    dof = int((count - 2)[count > 2].sum()) - 1  # parameters: a line in logs for each batch size, and one floor for all
     floors = _FLOORS * loss.min() if dof > 0 else np.zeros(1)
     misfits = [_lines(place, log_tokens, loss, variance, floor)[0] for floor in floors]
     floor = float(floors[int(np.argmin(misfits))])
     misfit, level, slope, covariance, centre = _lines(place, log_tokens, loss, variance, floor)
     first, lowest = (lowest_of(place, values, len(levels)) for values in (log_tokens, loss))
     last, highest = (-lowest_of(place, -values, len(levels)) for values in (log_tokens, loss))
-    # Without noise that is known the misfit says how large it is; with it, errors only ever grow.
+    # If the noise is unknown, the misfit gives it. If it is known, the misfit can only widen the errors.
     scale = misfit / dof if dof > 0 else (1.0 if usual else np.nan)
     covariance *= max(scale, 1.0) if usual else scale
     return BudgetLaws(levels, floor, level, slope, covariance, centre, first, last, count, lowest, highest)
@@ -169,7 +169,7 @@ def _lines(place: Ints, log_tokens: Floats, loss: Floats, variance: Floats, floo
     away = log_tokens - centre[place]
     level = np.bincount(place, weight * height) / total
     moment = np.bincount(place, weight * away**2)
-    several = moment > 1e-12 * total  # one budget has no slope, whatever rounding says
+    several = moment > 1e-12 * total  # one budget gives no slope, though rounding may suggest one
     moment = np.where(several, moment, 1.0)
     slope = np.where(several, -np.bincount(place, weight * away * height) / moment, 0.0)
     covariance = np.stack([1 / total, 1 / moment], axis=1)[:, :, None] * np.eye(2)
@@ -193,7 +193,7 @@ def from_sweep(
     if len(flat) == len(studies):
         lack = f"no batch size of {sweep.source} has two budgets of different losses"
         raise SweepError(f"{lack}: nothing tells what data a target needs; run more budgets")
-    if isinstance(targets, int) and flat:  # a study without a law still has bounds to offer at targets that are given
+    if isinstance(targets, int) and flat:  # a study without a law still gives bounds, if targets are given
         named = "; ".join(study_name(names, study) for study in flat[:_NAMED]) + "; ..." * (len(flat) > _NAMED)
         lack = "have no batch size with two budgets of different losses to spread targets between"
         text = f"{len(flat)} of {len(studies)} studies {lack}, and are left out: {named}"
@@ -235,7 +235,7 @@ def _reach_targets(laws: BudgetLaws, targets: list[float] | int, max_reach: floa
     target = np.array(targets)[:, None]
     place, error = np.stack([laws.invert(one) for one in targets], axis=1)  # (targets, batches)
     far = np.exp(np.maximum(np.maximum(place - laws.last, laws.first - place), 0.0))
-    # Without a law of its own a batch size only tells on which side of the target its budgets lie.
+    # A batch size without a law of its own only shows on which side of the target its budgets lie.
     early = np.where(np.isnan(place), laws.lowest <= target, place < laws.first - np.log(max_reach))
     bound = ~early & ~(place <= laws.last + np.log(max_reach))
     point = ~early & ~bound

@@ -15,16 +15,16 @@ from scalefit.vocabulary import QUANTITIES, check_data_unit, column_of, format_n
 
 Array = np.ndarray
 
-_AGREE = 0.02  # relative scatter of examples / (batch x steps) up to which both columns tell the same story
-_MEASURES = ("examples", "epochs", "tokens")  # of the data used; the first there counts, `steps` serves without them
+_AGREE = 0.02  # relative scatter of examples / (batch x steps) up to which the two columns agree
+_MEASURES = ("examples", "epochs", "tokens")  # columns of the data used: the first that exists is taken, else `steps`
 _OWN = {"batch", "steps", "target", "log_stderr", "n", "status", "reach", "lr_status", *_MEASURES}
-_OF_RUNS = {"seed", "run", "lr", "loss", "replicate"}  # columns that tell runs apart, not studies
+_OF_RUNS = {"seed", "run", "lr", "loss", "replicate"}  # columns that separate runs, never studies
 
 
 def read_table(
     table: pd.DataFrame, by: str | Sequence[str] | None, data_unit: str, unit: str | None, size: float | None
 ) -> tuple[pd.DataFrame, list[str], str, float | None, list[Note]]:
-    """Return points, the columns that tell studies apart, the unit of examples, its size and notes."""
+    """Return points, the columns that separate studies, the unit of examples, its size and notes."""
     table = table.rename(columns=lambda name: column_of(str(name))).reset_index(drop=True)
     check_data_unit(data_unit)
     _check_columns(table)
@@ -56,7 +56,7 @@ def read_table(
 
 
 def study_columns(by: str | Sequence[str] | None, columns: Iterable[str], own: set[str]) -> list[str]:
-    """Return the columns that tell studies apart: those asked for, none with a meaning of its `own`, else params."""
+    """Return the columns that separate studies: those asked for (none that is in `own`), else params."""
     if by is None:
         return [name for name in columns if name == "params"]
     if not isinstance(by, str | Sequence):
@@ -81,14 +81,15 @@ def _check_columns(table: pd.DataFrame) -> None:
 
 
 def _studies(table: pd.DataFrame, by: str | Sequence[str] | None) -> tuple[list[str], list[Note]]:
-    """Return the columns that tell studies apart, and notes on those guessed and those mixed."""
+    """Return the columns that separate studies, and notes on guesses and on columns that were not used."""
     if by is not None:
         return study_columns(by, table.columns, _OWN), []
     hidden = _OWN | _OF_RUNS | {q.column for q in QUANTITIES} - {"params", "optimizer", "schedule"}
     others = [str(name) for name in table if name not in hidden]
     names, notes = [name for name in others if name == "params"], []
     for name in others:
-        # A text that spans batch sizes tells studies apart; a second one only if it tells runs of one size apart.
+        # A column of text whose values span batch sizes separates studies; a second such column only if it separates
+        # runs of one batch size.
         if name in names or pd.api.types.is_numeric_dtype(table[name]) or table[name].isna().any():
             continue
         spans = table.groupby(name)["batch"].nunique()
@@ -126,14 +127,14 @@ def _positive(table: pd.DataFrame, name: str) -> Array:
 
 
 def _levels(values: pd.Series) -> Array:
-    """Return the levels of a column that tells fits apart."""
+    """Return the levels of a column that separates fits."""
     if values.isna().any():
         first = int(np.flatnonzero(values.isna())[0])
         raise SweepError(f"{values.name}: expected a value in every row, found none in row {first + 1}")
     if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         return values.to_numpy(dtype=object)
     numbers = values.to_numpy(dtype=float)
-    return numbers if values.name == "target" else group_levels(numbers)  # targets may lie closer than a level is wide
+    return numbers if values.name == "target" else group_levels(numbers)  # targets may differ by less than a level
 
 
 def _reached(table: pd.DataFrame) -> Array:
@@ -173,7 +174,7 @@ def _unit_size(
 
 
 def _rate_notes(table: pd.DataFrame, rows: pd.DataFrame, keys: list[str]) -> list[Note]:
-    """Note points that average learning rates: the mean of tuned and untuned runs is nobody's best."""
+    """Note points that average several learning rates, since their mean is above the result of the best rate."""
     if "lr" not in table:
         return []
     groups = table["lr"].groupby([rows[name] for name in [*keys, "batch"]])

@@ -1,4 +1,4 @@
-"""The best learning rate over the batch: its shapes, the recipe that finds its height, and what it predicts."""
+"""The best learning rate over the batch: shapes from theory, fitted to pairs of batch and best rate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scalefit.vocabulary import format_error, format_number
 Floats = NDArray[np.float64]
 
 _FEWEST = 3
-_TRUST = 1e-3  # share of noise scales that are not credible, given up as Berger and Boos do
+_TRUST = 1e-3  # chance of a noise scale outside those searched, added to p (Berger and Boos 1994)
 _GRID = np.linspace(-1.0, 1.0, 41)
 
 
@@ -44,7 +44,7 @@ class Shape(NamedTuple):
         return self.fall - self.alpha / (1 + np.exp(np.minimum(u, 700.0)))  # exp(710) overflows
 
 
-# The curves that Li et al. 2024 draw; "adam" is their theorem 3: 2 / (sqrt(B_noise/B) + sqrt(B/B_noise)).
+# The curves of Li et al. 2024; "adam" is their theorem 3: 2 / (sqrt(B_noise/B) + sqrt(B/B_noise)).
 SHAPES = (
     Shape("adam", "lr_surge", 2.0, 1.0, 0.5),
     Shape("sgd", "lr_sgd_exact", 1.0, 1.0, 0.0),
@@ -284,12 +284,12 @@ def _lack_of_fit(shape: Shape, scale: NoiseScale, batch: Floats, rate: Floats, w
     wide = total - ((height @ curved) ** 2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = np.maximum(simple - wide, 0.0) / 2 / (np.maximum(wide, 0.0) / (count - 3))
-    p = float(fdtrc(2, count - 3, np.nan_to_num(statistic, nan=0.0)).max())  # pairs exactly on the curve: 0/0
+    p = float(fdtrc(2, count - 3, np.nan_to_num(statistic, nan=0.0)).max())  # 0/0: pairs exactly on the curve
     return min(1.0, p + (0.0 if known else _TRUST))
 
 
 def _pair_notes(scale: NoiseScale, rows: Rows, batch: Floats) -> list[Note]:
-    """Say what the pairs cannot show."""
+    """Note what the pairs cannot show."""
     notes = []
     if scale.log_stderr == 0:
         notes.append(Note("known", "B_noise is taken as known: intervals and p values hold no error of it"))

@@ -1,4 +1,4 @@
-"""The fitted trade-off between steps and examples: what it says, and what may be asked of it."""
+"""The fitted trade-off between steps and examples, with its predictions and the rows for laws over it."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ class Tradeoff(Displayable):
 
     @property
     def exponents(self) -> pd.DataFrame | None:
-        """The powers of the tied columns, as a copy; None where nothing is tied."""
+        """The exponents of the tied columns, as a copy; None where nothing is tied."""
         return None if self._exponents is None else self._exponents.copy()
 
     @property
     def by(self) -> tuple[str, ...]:
-        """The columns that tell studies apart, `target` aside."""
+        """The columns that separate studies, without `target`."""
         return self._origin.by
 
     @property
@@ -242,7 +242,7 @@ class Tradeoff(Displayable):
 
 
 def _with_error(row: pd.Series, name: str) -> str:
-    """Write a value with its error, or the bound that is known instead."""
+    """Write a value with its error, or its bound where only that is known."""
     value, error = row[name], row[f"{name}_stderr"]
     if np.isfinite(error):
         return format_error(value, error)

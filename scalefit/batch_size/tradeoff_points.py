@@ -20,7 +20,7 @@ from scalefit.sweep import Sweep
 from scalefit.vocabulary import format_number
 
 _SHOWN = 12
-_DATA_WINDOW = 0.3  # excess that still counts for the best learning rate: data rise far faster than the loss
+_DATA_WINDOW = 0.3  # window of the basin in ln lr, as a relative excess of data; data rise far faster than the loss
 _STATUSES = {"reached", "bound", "before_start"}
 _SETTINGS = ("params", "weight_decay", "seq_len", "optimizer", "schedule")
 _OWN = {"batch", "tokens", "loss", "lr", "target"}
@@ -78,7 +78,7 @@ class TradeoffPoints(Displayable):
 
     @property
     def keys(self) -> list[str]:
-        """The columns that tell fits apart: those of `by`, and `target` where there is one."""
+        """The columns that separate fits: those of `by`, and `target` where there is one."""
         return [*self.by, *(["target"] if "target" in self._table else [])]
 
     def __len__(self) -> int:
@@ -234,7 +234,7 @@ def _from_crossings(runs: pd.DataFrame, names: list[str], data_unit: str) -> tup
     points, cell = group_rows(rows[[*keys, "batch"]])
     check_known(points, cell)
     used, log_lr = rows["examples"].to_numpy(dtype=float), np.log(runs["lr"].to_numpy(dtype=float))
-    to_target = np.where(rows["status"] == "reached", used, np.nan)  # runs that did not get there count as failed
+    to_target = np.where(rows["status"] == "reached", used, np.nan)  # NaN: failed, for lack of the target
     least = best_over_lr(cell, log_lr, to_target, len(points), window=_DATA_WINDOW)
     there = np.isfinite(least.value)
     points["examples"] = np.where(there, least.value, -lowest_of(cell, -used, len(points)))

@@ -1,1 +1,1 @@
-"""Laws compared on cells they have not seen, nested tests, averages, and the simplest law that stands."""
+"""Which law: comparison on cells left out, nested tests, averages, and the choice of the simplest law."""

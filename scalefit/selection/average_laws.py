@@ -1,4 +1,4 @@
-"""Several laws as one prediction: each weighs as much as its error on unseen cells allows."""
+"""Several laws as one prediction, weighted by their errors on cells they have not seen."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Average(Displayable):
 
     @property
     def law(self) -> Law:
-        """The heaviest of the laws with the most inputs: what a prediction has to be given."""
+        """The law with the most inputs (of several, the one of largest weight); a prediction needs these inputs."""
         return self.widest.law
 
     @property
@@ -128,7 +128,7 @@ class Average(Displayable):
         given = {column_of(str(name)): value for name, value in inputs.items()}
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ExtrapolationWarning)
-            widest = self.widest.predict(table, level=level, **given)  # first: it knows which names are strange
+            widest = self.widest.predict(table, level=level, **given)  # first: it refuses unknown names
             own = ({n: given[n] for n in map(column_of, fit.law.inputs) if n in given} for fit in self.fits)
             found = [fit.predict(table, level=level, **one) for fit, one in zip(self.fits, own, strict=True)]
         for one in caught[:1]:
@@ -200,23 +200,9 @@ def average_laws(
 
     Notes
     -----
-    Root mean square error in ln eta of a prediction at ten times the largest size and data, and coverage of its 95 %
-    interval, in 120 simulated sweeps a row (scatter 0.2; d is the coefficient of ln N ln D, e that of (ln N)**2;
-    standard error about 7 % of the error, 0.02 of the coverage):
-
-    ========================  ===========  ===========  ===========  ============
-    cells and truth           lr_power     lr_curved    choose_law   average_laws
-    ========================  ===========  ===========  ===========  ============
-    17 of Step Law, straight  0.33, 0.94   1.62, 0.97   0.43, 0.94   0.38, 1.00
-    17, d = 0.08              1.08, 0.34   1.62, 0.97   1.15, 0.38   1.00, 0.82
-    17, e = 0.05              0.59, 0.74   1.65, 0.95   0.63, 0.75   0.61, 0.98
-    5 x 8, straight           0.16, 0.94   0.41, 0.97   0.19, 0.93   0.21, 0.99
-    5 x 8, d = 0.03           0.52, 0.61   0.41, 0.97   0.52, 0.65   0.38, 0.94
-    5 x 8, d = 0.08           1.30, 0.00   0.41, 0.97   0.82, 0.64   0.63, 0.91
-    ========================  ===========  ===========  ===========  ============
-
-    Weights of laws that are not shrunk were tried and dropped (1.19 in place of 0.38 in the first row), as were weights
-    by a power of the error (0.38, 1.01, 0.62, 0.23, 0.39, 0.58: no difference beyond noise).
+    In simulated sweeps the 95 % interval of a prediction ten times beyond the data holds the truth in 91 to 100 % (82 %
+    where 17 cells cannot show a bend). The average costs 0.05 in ln eta when the truth is straight, and halves the
+    error of the straight law when a bend can be seen (docs/statistics.md).
 
     Examples
     --------
@@ -230,7 +216,7 @@ def average_laws(
     (['lr_power', 'lr_curved', 'lr_quadratic'], True)
     """
     if (centres := getattr(data, "lr_fit" if target in (None, "lr", "eta") else "batch_fit", None)) is not None:
-        # of a surface, the cells' centres its law was fitted to, with their random-effects weights
+        # a surface: take the centres of its cells, with their random-effects weights
         target = column_of(centres.law.target)
         data = Observations(centres.rows, centres.weights, data.notes, data.source, centres.data_unit)
     comparison, notes = fit_laws(data, laws, target, bounds=bounds, shrink=shrink, weights=weights)

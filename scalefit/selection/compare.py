@@ -121,10 +121,9 @@ def compare(fits: Sequence[Fit]) -> Comparison:
 
     *Standard errors* are a jackknife over cells. For the growths the smaller cells are refitted without each cell,
     because the cells of a level share the error of the law that predicts them; the refits of the cells left out are
-    not redone. `behind_stderr` is that of the difference: both laws face the same cells, so it is usually the smaller
-    and the one to look at. In 250 simulated sweeps (`lr_power` and `lr_curved`, 17 and 40 cells, with and without an
-    interaction) the root mean square of `error_stderr` was 1.00 to 1.09 times the true spread, that of `behind_stderr`
-    1.1 to 1.6 times (1.0 to 1.3 in the median): the difference is rather called smaller than it is.
+    not redone. `behind_stderr` is that of the difference: both laws predict the same cells, so it is usually smaller,
+    and the one to look at. In simulations `error_stderr` was right and `behind_stderr` rather too large
+    (docs/statistics.md).
 
     *Bounds* (optima at the edge of their grid) are learnt from as bounds. Their error is the least it can be: nothing
     when the prediction lies on the side of the truth. Fits must agree on which rows are bounds.
@@ -163,12 +162,12 @@ def compare(fits: Sequence[Fit]) -> Comparison:
         "akaike_weight": akaike_weights(np.array([one.aicc for one in judged])),
         "lost": [error.lost for error in errors],
     }
-    for name in errors[0].squares:  # the error, then what it would be without each cell
+    for name in errors[0].squares:  # the error, then the error without each of the cells
         roots = np.sqrt([error.squares[name] for error in errors])
         columns |= {name: roots[:, 0], f"{name}_stderr": jackknife(roots[:, 1:])}
     table = pd.DataFrame(columns)
     order = np.lexsort([table["error"], table["lost"]])
-    behind = roots[order] - roots[order[0]]  # the last of them is the error ranked by
+    behind = roots[order] - roots[order[0]]  # the last one is the error that laws are ranked by
     table = table.iloc[order].reset_index(drop=True)
     table = table.assign(behind=behind[:, 0], behind_stderr=jackknife(behind[:, 1:]))
     notes = _notes(given, names, errors, splits, int(matched.cells.max()) + 1)
@@ -180,7 +179,7 @@ def compare(fits: Sequence[Fit]) -> Comparison:
 
 
 def is_judged(table: pd.DataFrame) -> pd.Series:
-    """Tell for which laws of a comparison every held-out prediction could be made."""
+    """Return for which laws of a comparison every held-out prediction could be made."""
     return table["behind"].notna() & (table["lost"] == 0)
 
 

@@ -1,4 +1,4 @@
-"""How laws are judged: proof that they saw the same rows, information criteria, and errors on cells left out."""
+"""How laws are judged: a check that they saw the same rows, information criteria, and errors on cells left out."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _CHUNK = 100_000
 """Rows times refits handled at once."""
 
 _NEAR = 1e-3
-"""A refit that stopped has arrived when another step would lower its objective by less than this share."""
+"""A refit that stopped early counts as converged if another step would lower its objective by less than this share."""
 
 _FAINT = 0.1
-"""A positive parameter that moves no fitted value by this share of the residual scatter per e-fold is out of play."""
+"""A positive parameter no longer matters if an e-fold of it moves no fitted value by this share of the scatter."""
 
 _SHARE = 0.1
 """The largest levels are held out until this share of the cells is, and two."""
@@ -63,7 +63,7 @@ def match(fits: Sequence[Fit]) -> Matched:
     for other in given[1:]:
         _check_rows(first, other)
     cells = number_groups(*(fit.cells for fit in given))[1]
-    order = _order(first, cells)  # which does not depend on the order the rows were given in
+    order = _order(first, cells)  # the result does not depend on the order in which rows were given
     order = order[first.weights[order] > 0]
     numbers = number_groups(cells[order])[1]
     taken = tuple(replace(_take(fit, order), cells=numbers) for fit in given)
@@ -151,7 +151,7 @@ def criteria(fit: Fit) -> Criteria:
     exact = fit.objective <= fit.problem.rounding() or fit.dof <= 0
     if fit.status.name == "NOT_CONVERGED" or exact or fit.shrinkage > 0:
         return Criteria(np.nan, np.nan, np.nan)
-    if fit.is_bound.any():  # they enter by the normal probability of lying beyond them
+    if fit.is_bound.any():  # bounds enter by the normal probability of lying beyond them
         likelihood = _censored_likelihood(fit)
     else:
         likelihood = log_likelihood(fit.loss, fit.residuals[counted], fit.weights[counted])
@@ -248,7 +248,7 @@ def hold_out(matched: Matched) -> tuple[list[Growth], list[str], list[Errors]]:
     errors = [_held_out_errors(fit, matched, splits) for fit in matched.fits]
     learnt = [one for one in splits if not np.isnan([e.squares[f"grow_{one.column}"][0] for e in errors]).all()]
     unlearnt = [split.column for split in splits if split not in learnt]
-    if unlearnt:  # a direction that no law can learn says nothing about any of them
+    if unlearnt:  # a split that no law can learn says nothing about any law
         splits, errors = learnt, [_held_out_errors(fit, matched, learnt) for fit in matched.fits]
     return splits, unlearnt, errors
 
@@ -306,7 +306,7 @@ def _mean_squares(fit: Fit, learnt: Array, scored: Array) -> Array:
             if not usable.all():
                 soft, slopes = fit.problem.soften(away, jacobian)
                 usable = usable | _arrived(fit, free, soft, slopes[:, free], kept)
-            if fit.censored is not None:  # the error of a bound is the least it can be: none on the side of the truth
+            if fit.censored is not None:  # at a bound only the least error is known: 0 on the side of the truth
                 away = np.where(fit.censored * away > 0, 0.0, away)
             mean = (asked * away**2).sum(axis=1) / asked.sum(axis=1)
             enough = (kept > 0).sum(axis=1) >= free.sum()
@@ -315,10 +315,10 @@ def _mean_squares(fit: Fit, learnt: Array, scored: Array) -> Array:
 
 
 def _arrived(fit: Fit, free: Array, residual: Array, columns: Array, weights: Array) -> Array:
-    """Tell which refits predict as the minimum does although the solver was still moving.
+    """Return which refits predict as the minimum does although the solver had not converged.
 
-    On fewer rows the term of a law may run to zero, which takes endless steps that change nothing. The parameters
-    that still matter must be identified.
+    On fewer rows the term of a law may run to zero, over endless steps that change no prediction. Such a refit counts
+    if the parameters that still matter are identified.
     """
     scatter = np.sqrt((weights * residual**2).sum(axis=1) / weights.sum(axis=1))
     alive = (np.abs(columns).max(axis=2) > _FAINT * scatter[:, None]) | ~fit.law.derivation.logged[free]

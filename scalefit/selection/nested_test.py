@@ -1,4 +1,4 @@
-"""Is the simpler of two nested laws enough? An F test whose p value is simulated, so that it holds for few rows."""
+"""An F test of a simpler law within a larger one; its p value is simulated, so that it holds for few rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SCOUT_STEPS, _STEPS, _FINALISTS = 8, 60, 2
 _WITHIN = 1e-4
 """A law holds another when it reproduces its fitted values to this share of the residual sum of squares."""
 _FLAT = 1e-5
-"""Smallest singular value of the scaled Jacobian below which the restriction lies at the border."""
+"""Below this smallest singular value of the scaled Jacobian the small law counts as lying at the border."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,7 +159,7 @@ def nested_test(small: Fit, large: Fit, *, level: float = 0.05, n: int = 999, se
         observed = np.vstack([less.problem.observed[None], middle + noise])
         simple, wide = _lowest(less, middle, observed), _lowest(more, middle, observed)
         simple[0], wide[0] = min(simple[0], less.objective), min(wide[0], more.objective)
-        wide = np.minimum(wide, simple)  # the large law holds the small one
+        wide = np.minimum(wide, simple)  # the large law contains the small one
         statistics = (simple - wide) / added / (wide / more.dof)
     statistic = float(statistics[0])
     p = (1 + int((statistics[1:] >= statistic).sum())) / (n + 1)
@@ -223,7 +223,7 @@ def _lowest(fit: Fit, middle: Array, observed: Array) -> Array:
         basis = np.linalg.qr((jacobian[0, problem.lower < problem.upper] * root).T)[0]
         residual = (observed - value) * root
         return fit.loss.value(residual - (residual @ basis) @ basis.T).sum(axis=1)
-    # A few steps from every start tell which two are worth the rest.
+    # A few steps from every start show which two are worth the remaining steps.
     starts = np.tile(_starts(fit, middle), (len(observed), 1))
     scouted, phi = _descend(problem, observed, starts, _SCOUT_STEPS)
     ahead = np.argsort(scouted, axis=1, kind="stable")[:, :_FINALISTS]
@@ -236,12 +236,13 @@ def _posed(fit: Fit, observed: Array) -> Problem:
 
 
 def _starts(fit: Fit, middle: Array) -> Array:
-    """Return where every search starts: where the small law's values lead, the fit's end, the best scouts."""
+    """Return where every search starts: the best end on the small law's values, the fit itself, the best scouts."""
     problem = _posed(fit, middle)
     scouts = [starting_points(one, {}, _SCOUTS) for one in (problem, fit.problem)]
     phi = np.concatenate([fit.phi[None], *scouts])
     phi = phi[np.isfinite(problem.objective(phi))]
-    # These ends say whether the law is nested, and at a border; 1e-8 will do for the share that p is.
+    # These ends decide whether the law is nested, and whether at a border, so they need a finer tolerance than the
+    # simulated data sets, which only count towards p.
     objective, ends = _descend(fit.problem, middle[None], phi, _STEPS, tolerance=1e-14)
     best = ends[0, np.argsort(objective[0], kind="stable")[:1]]
     order = np.argsort(fit.problem.objective(phi), kind="stable")
