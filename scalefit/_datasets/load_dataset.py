@@ -88,7 +88,7 @@ def load_dataset(name: str, *, raw: bool = False) -> Sweep | pd.DataFrame:
         table.attrs.update(dataset=name, notes=[str(note) for note in notes])
         return table
     source: Any = found.paths[0]
-    if dataset.name == "chinchilla-epoch":  # which publishes FLOPs in place of tokens
+    if dataset.name == "chinchilla-epoch":  # this data set publishes FLOPs in place of tokens
         published = read_table(dataset, found)
         source = published.assign(tokens=published["Training FLOP"] / (6 * published["Model Size"]))
     sweep = read_sweep(source, **(dataset.sweep or {}))
@@ -141,7 +141,7 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
         "size": sum(sizes) if files and len(sizes) == len(files) else None,
     }
     if dataset.bundled:
-        with suppress(SweepError):  # an installation may lack the file, and the list is still a list
+        with suppress(SweepError):  # where an installation lacks the file, the list is shown without it
             path = bundled_path(dataset)
             rows = len(read_table(dataset, Found((path,), "")))
             facts |= {"rows": rows, "sha256": digest(path), "size": path.stat().st_size}

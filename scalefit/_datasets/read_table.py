@@ -32,7 +32,7 @@ def read_table(dataset: Dataset, found: Found) -> pd.DataFrame:
         raise SweepError(f"{names} cannot be read as {dataset.name} ({what}); delete it and load again") from None
 
 
-_ZHANG_SEQ_LEN = 512  # tokens per sequence of every run that the notebook asks for
+_ZHANG_SEQ_LEN = 512  # tokens per sequence, the same for all runs of the notebook
 _REACHED = re.compile(
     r"Minimum goal step (?P<steps>\d+) for batch size (?P<sequences>\d+) "
     r"\(Model Size (?P<model>[^,]+), Run Name (?P<run>.+?)\), Run ID (?P<run_id>\w+)"

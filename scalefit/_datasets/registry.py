@@ -38,9 +38,10 @@ class UpstreamFile:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where to look, in this order: a server may not know an abbreviated commit, so the tip is tried next.
+        """The addresses to try, in this order.
 
-        The tip of the default branch is only tried where the sha256 decides whether it still is the same file.
+        A server may not know an abbreviated commit. The tip of the default branch is tried next where a sha256 shows
+        whether its file is still the same.
         """
         tip = ("HEAD",) if len(self.commit) < _FULL_COMMIT and self.sha256 else ()
         return tuple(f"{BASE_ADDRESS}/{self.repository}/{ref}/{self.path}" for ref in (self.commit, *tip))
@@ -48,7 +49,7 @@ class UpstreamFile:
 
 @dataclass(frozen=True)
 class DerivedTable:
-    """A table that somebody read out of the upstream files: only ever a local file, with a hash of its own."""
+    """A table that was read out of the upstream files by hand: a local file, never fetched, with its own hash."""
 
     name: str
     sha256: str
@@ -212,7 +213,7 @@ def _fetch(dataset: Dataset, file: UpstreamFile) -> Path:
 
 
 def _retrieve(dataset: Dataset, file: UpstreamFile, address: str) -> Path:
-    """Retrieve one address through the cache, turning all that may go wrong except a server's no into advice."""
+    """Retrieve one address through the cache; raise a `SweepError` with advice for every failure but an HTTP error."""
     import pooch
     import requests
 

@@ -1,4 +1,4 @@
-"""Laws: their language, the built-in ones, the published ones, and the catalogue of all."""
+"""Laws: how a formula becomes one, the built-in ones, the published ones, and the catalogue of all."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ _UNREAL = (sympy.zoo, sympy.nan, sympy.oo, -sympy.oo, sympy.I)
 
 @dataclass(frozen=True)
 class Scale:
-    """How a parameter meets the data, for choosing where to look for it.
+    """How a parameter acts on the inputs, from which a search takes its starting points.
 
     ``kind`` is "slope" when the parameter multiplies a function of the inputs inside a nonlinear function, and
     "location" when it is added to one; ``cofactor`` evaluates that function of the inputs.
@@ -57,12 +57,12 @@ class Scale:
 
 @lru_cache(maxsize=256)
 def derive(formula: str, inputs: tuple[str, ...], positive: frozenset[str]) -> Derivation:
-    """Return the derivation of a law; laws with the same formula, inputs and signs share what is compiled."""
+    """Return the derivation of a law; laws with the same formula, inputs and signs share the compiled functions."""
     return Derivation(formula, inputs, positive)
 
 
 class Derivation:
-    """Everything sympy knows about a law, in the coordinates in which it is fitted.
+    """Everything that sympy derives from a law, in the coordinates in which it is fitted.
 
     Inputs of the vocabulary are positive and enter as logs; so do positive parameters. The fit coordinates phi of
     a parameter are therefore ln(theta) where `logged` is true and theta itself elsewhere.
@@ -74,7 +74,7 @@ class Derivation:
         self.formula, self.target, self.inputs = formula, left.strip(), inputs
         self.parameters = tuple(name for name in names(tree) if name not in inputs)
         self.input_logged = tuple(quantity_of(name) is not None for name in self.inputs)
-        # No name of a law has two underscores: nothing here can be mistaken for a parameter or a function of numpy.
+        # No name in a law has two underscores, so these symbols clash with no parameter and with no function of numpy.
         theta = {name: Symbol(f"theta__{name}", real=True) for name in self.parameters}
         x = {
             name: Symbol(f"x__{name}", positive=True) if logged else Symbol(f"x__{name}", real=True)
@@ -184,7 +184,7 @@ class Derivation:
 
     @cached_property
     def scales(self) -> dict[str, tuple[Scale, ...]]:
-        """For every parameter, the ways it meets the inputs inside nonlinear functions."""
+        """For every parameter, its ways to act on the inputs inside nonlinear functions."""
         u = list(self._u.values())
         return {
             name: _scales_of(self.plain_form, symbol, set(self._phi.values()), u) for name, symbol in self._phi.items()
@@ -211,7 +211,8 @@ def _compile(arguments: list[Symbol], outputs: Sequence[sympy.Expr]) -> Callable
 def _join_exponentials(expression: sympy.Expr) -> sympy.Expr:
     """Write exp(a) exp(b) as exp(a + b): one call instead of two for every row.
 
-    Every part is visited once, from the inside out; powsimp with deep=True visits each twice as often as what holds it.
+    This visits every part once, from the inside out. powsimp with deep=True visits a part twice as often as the part
+    around it, which takes exponential time.
     """
     done: dict[sympy.Expr, sympy.Expr] = {}
 
@@ -267,7 +268,7 @@ def _power(base: sympy.Expr, exponent: sympy.Expr) -> sympy.Expr:
 def _necessarily_positive(
     expression: sympy.Expr, theta: Mapping[str, Symbol], x: Mapping[str, Symbol], target_positive: bool
 ) -> frozenset[str]:
-    """Parameters that must be positive for the law to be real: bases of powers, arguments of logs, overall scale."""
+    """Return parameters that must be positive for the law to be real: bases of powers, arguments of logs, the scale."""
     names = {symbol: name for name, symbol in theta.items()}
 
     def scale_of(product: sympy.Expr) -> set[str]:
@@ -295,10 +296,10 @@ def _power_of_positive(base: sympy.Expr) -> bool:
 
 
 def _jointly_linear(expression: sympy.Expr, symbols: Mapping[str, Symbol]) -> tuple[str, ...]:
-    """Return names of symbols in which the expression is jointly affine, as many as can be had in simple ways.
+    """Return names of symbols in which the expression is jointly affine.
 
-    Starts from all that are linear alone and drops the one that multiplies most others (the last on ties) until none
-    multiplies another.
+    Starts from all symbols that enter linearly one by one. Drops the one that multiplies most others (the last on ties)
+    until none multiplies another.
     """
     slopes = {name: expression.diff(symbol).free_symbols for name, symbol in symbols.items()}
     chosen = [name for name, symbol in symbols.items() if symbol not in slopes[name]]

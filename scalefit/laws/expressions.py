@@ -33,7 +33,7 @@ CONSTANTS: Mapping[str, float] = MappingProxyType({"pi": float(np.pi)})
 """Names that stand for numbers."""
 
 _MAX_LENGTH, _MAX_NODES, _MAX_DEPTH = 2000, 400, 60
-_MAX_CALLS = 8  # deep enough for any law; the time that derivatives take grows with some power of it
+_MAX_CALLS = 8  # deep enough for any law; the time for derivatives grows with a power of the depth
 _LARGEST = 1e300
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 _TEXTS = re.compile(r'"[^"]*"|\'[^\']*\'')
@@ -284,7 +284,7 @@ def _walk(node: ast.AST, columns: Mapping[str, Any]) -> Any:
 
 
 def _truth(node: ast.AST, columns: Mapping[str, Any]) -> Any:
-    """Evaluate an operand of and, or, not, which must be true or false: ``a < 1 & b > 2`` means ``a < (1 & b) > 2``."""
+    """Evaluate an operand of and, or, not; refuse numbers, since ``a < 1 & b > 2`` means ``a < (1 & b) > 2``."""
     value = np.asarray(_walk(node, columns))
     if value.dtype != bool:
         raise LawError(
@@ -295,7 +295,7 @@ def _truth(node: ast.AST, columns: Mapping[str, Any]) -> Any:
 
 
 def _compare(op: ast.cmpop, left: Any, right: Any) -> Any:
-    if isinstance(op, ast.Eq | ast.NotEq):  # texts compare too
+    if isinstance(op, ast.Eq | ast.NotEq):  # texts can be compared too
         equal = np.asarray(left == right)
         return equal if isinstance(op, ast.Eq) else ~equal
     return _BINARY[type(op)](left, right)

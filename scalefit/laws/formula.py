@@ -34,7 +34,7 @@ class Law:
     ----------
     formula : str
         For example ``"eta = c * N**a * D**b"``. Functions: exp, log (= ln), sqrt, sin, ..., see
-        `scalefit.expressions.FUNCTIONS`.
+        `scalefit.laws.expressions.FUNCTIONS`.
     inputs : iterable of str, optional
         The names to read from the table, when the rule above would get them wrong. In a law for the loss, a letter
         that is only the coefficient of its own term, like B in ``E + A/N**alpha + B/D**beta``, is a parameter.
@@ -179,7 +179,7 @@ class Law:
 
     @property
     def _settled(self) -> frozenset[str]:
-        """Names already declared to be parameters."""
+        """The names already known to be parameters, which no column of a table can turn into inputs."""
         return frozenset(self.positive) | self.bounds.keys() | self.meanings.keys() | self.units.keys()
 
     def read_inputs(self, table: Mapping[str, Any] | pd.DataFrame) -> list[np.ndarray]:
@@ -295,7 +295,7 @@ def _is_bare_coefficient(tree: ast.expr, name: str, known: frozenset[str]) -> bo
     homes = [term for terms in sums for term in terms if name in expressions.names(term)]
     if not homes or _count(tree, name) != 1:
         return False
-    numerator, denominator = _factors(homes[-1])  # the innermost term: ast.walk goes from the outside in
+    numerator, denominator = _factors(homes[-1])  # innermost term: ast.walk goes inwards
     plain = [f.id for f in numerator if isinstance(f, ast.Name)]
     others = [f.id for f in (*numerator, *denominator) if isinstance(f, ast.Name) and f.id not in known]
     return name in plain and not others

@@ -1,4 +1,4 @@
-"""Functions with a kink for sympy, whose own ask at length whether arguments are real and how they are ordered."""
+"""Sign, maximum and absolute value for sympy, whose own spend long on which arguments are real or larger."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sympy
 
 
 class Sign(sympy.Function):
-    """-1, 0 or 1; sympy.sign and sympy.Heaviside first ask at length whether their argument is real."""
+    """-1, 0 or 1; sympy.sign and sympy.Heaviside spend long on whether their argument is real."""
 
     nargs = 1
 
@@ -41,7 +41,7 @@ class Larger(sympy.Function):
 
 
 class Size(sympy.Function):
-    """The absolute value of what may not be real, as a logarithm: sympy.Abs takes its slope by real parts."""
+    """The absolute value of an argument that may not be real, as a logarithm; sympy.Abs uses real parts."""
 
     nargs = 1
     is_extended_nonnegative = True

@@ -1,4 +1,4 @@
-"""Which column of an export is which quantity: by usual names, by how trackers name things, or by the user's word."""
+"""Which column of an export is which quantity: by usual names, by trackers' prefixes, or as the user says."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _OPTUNA = re.compile(r"(params|user_attrs|system_attrs)_(.+)\Z", re.DOTALL)
 
 _COUNTERS = frozenset({"step", "_step", "global_step", "epoch", "iteration", "iter"})
 
-# States of a run after which its last loss is its final loss, and the others that trackers know.
+# States in which a run's last loss is its final loss, and the other states that trackers know.
 _FINISHED = frozenset({"finished", "complete", "completed", "success", "succeeded", "done"})
 _STATES = frozenset({"failed", "crashed", "killed", "running", "pending", "preempted", "scheduled"})
 _STATES |= {"pruned", "fail", "waiting"}
 
 
 class Name(NamedTuple):
-    """The names a column may be known by, what the tracker keeps there, and whether it bears a tracker's prefix."""
+    """The names by which a column may be recognised, its role for the tracker, and whether it has a prefix."""
 
     leaves: tuple[str, ...]
     role: str = EITHER
@@ -66,9 +66,9 @@ def _is_optuna(names: set[str]) -> bool:
 
 
 def notes_on_tracking(frame: pd.DataFrame, settings: pd.DataFrame, source: str) -> list[Note]:
-    """Note runs that a tracker does not call finished, and rows that may be points of whole curves.
+    """Note runs that a tracker does not call finished, and rows that may be points of curves instead of runs.
 
-    These differ in a column that counts steps, and seldom in the settings.
+    Points of curves differ in a column that counts steps, and seldom in the settings.
     """
     notes = []
     state = next((name for name in frame.columns if name.lower() in ("state", "status", "info.status")), None)
@@ -85,7 +85,7 @@ def notes_on_tracking(frame: pd.DataFrame, settings: pd.DataFrame, source: str) 
     return notes
 
 
-# A tracker's `config.loss` names a kind of loss, its `summary.lr` is the decayed value: neither is meant.
+# A tracker's `config.loss` names a kind of loss, and its `summary.lr` is the decayed rate: neither is taken.
 _ROLES = dict.fromkeys(("lr", "batch", "seq_len", "weight_decay", "seed", "optimizer", "schedule"), SETTING)
 _ROLES |= dict.fromkeys(("loss", "weight_norm"), OUTCOME)
 _RESERVED = frozenset(BY_COLUMN) | frozenset(BY_SYMBOL) | {"diverged", "source"}
@@ -100,14 +100,14 @@ _RUN_NAMES = tuple(_plain(name) for name in ("run", *BY_COLUMN["run"].aliases.sp
 
 
 def _quantity(name: str, optuna: bool) -> tuple[str | None, bool]:
-    """Return the quantity a name stands for, and whether it stands where a tracker keeps such a thing."""
+    """Return the quantity of a name, and whether its prefix is one under which trackers keep that quantity."""
     if name == "value" and optuna:
         return "loss", True
     parts = take_apart(name)
     for leaf in parts.leaves:
         column = BY_SYMBOL[leaf].column if leaf in BY_SYMBOL else _KNOWN.get(_plain(leaf))
         if column == "run" and parts.nested:
-            continue  # config.model.name is not the name of the run
+            continue  # "name" at the end of config.model.name is not the name of the run
         if column is not None:
             return column, parts.role == EITHER or _ROLES.get(column, parts.role) == parts.role
     return None, False
@@ -140,7 +140,7 @@ def recognise(
             candidates.setdefault(column, []).append(name)
         else:
             aside.append((column, name))
-    # Ids and names of one run: no number hangs on which is shown.
+    # A run may have an id and a name; no number depends on which is shown.
     candidates["run"] = sorted(candidates.get("run", ()), key=lambda name: _RUN_NAMES.index(_plain(name)))[:1]
     for column, rivals in candidates.items():
         if len(rivals) > 1:
@@ -207,7 +207,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def shorten(names: Sequence[str], most: int, rest: str) -> str:
-    """Return names separated by commas, at most so many of them, then what is said of the rest."""
+    """Return names separated by commas, at most so many of them, then a text for the rest."""
     return ", ".join(names[:most]) + (rest if len(names) > most else "")
 
 

@@ -1,4 +1,4 @@
-"""The rows of a long table of curves: which run each belongs to, in which order, and what is one value a run."""
+"""The rows of a long table of curves: the run of each row, their order, and the columns with one value a run."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ def by_file(rows: Rows) -> Identity:
 
 
 def by_proof(x: Array, what: str, others: Sequence[str], column: Callable[[str], pd.Series], source: str) -> Identity:
-    """Tell runs apart without a column that names them.
+    """Number the runs without a column that names them.
 
-    A table in which steps never go back is one run. Otherwise a new run begins where they do; the columns that are
-    constant in between must give each of these pieces values of its own, else the runs would have to be guessed.
+    A table in which steps never go back is one run. Otherwise a new run begins wherever they go back. Columns that are
+    constant within these pieces must give each piece values of its own; otherwise the runs would be a guess.
     """
     begins = np.concatenate([[True], x[1:] <= x[:-1]])
     piece = (np.cumsum(begins) - 1).astype(np.int32)
@@ -101,7 +101,7 @@ def by_proof(x: Array, what: str, others: Sequence[str], column: Callable[[str],
             f"{int(first[1]) + 1}: name the column, or the columns that together tell runs apart: "
             "read_curves(..., run=('<column>', ...))"
         )
-    for name in list(keys):  # few columns name a run better than many: those that are not needed are left out
+    for name in list(keys):  # drop columns that are not needed: few columns name a run better than many
         rest = keys.drop(columns=name)
         keys = rest if len(rest.columns) and not rest.duplicated().any() else keys
     names = [str(name) for name in keys]
@@ -147,7 +147,7 @@ class Points:
 
 
 def arrange(code: Array, names: list[str], x: dict[str, Array], loss: Array, rows: Rows, restarts: str) -> Points:
-    """Group the rows by run and see to it that each goes forward; for `restarts` see `read_curves`."""
+    """Group the rows by run and make every run go forward; for `restarts` see `read_curves`."""
     by = next(iter(x))
     forward = len(code) < 2 or bool((np.diff(code) >= 0).all())
     order = None if forward else np.argsort(code, kind="stable")
@@ -165,7 +165,7 @@ def arrange(code: Array, names: list[str], x: dict[str, Array], loss: Array, row
 
 
 def _not_redone(x: Array, layout: Layout) -> Array:
-    """Mark the points after which their run never comes back to the same place."""
+    """Mark the points whose place the run never reaches again later."""
     ahead = pd.Series(x[::-1]).groupby(layout.code[::-1], sort=False).cummin().to_numpy()[::-1]
     keep = np.append(x[:-1] < ahead[1:], True)
     keep[layout.ends[layout.counts > 0] - 1] = True
@@ -225,7 +225,7 @@ def settle_nonfinite(points: Points, nonfinite: str) -> tuple[Array, Array, list
 
 
 def split(points: Points, columns: Mapping[str, str], read: Callable[[str], pd.Series]) -> Split:
-    """Tell settings, one value a run, from what changes along the run: one value a point.
+    """Separate settings, which have one value a run, from columns that change along the run.
 
     `columns` maps names in the result to those in the input, which `read` returns. A setting that a run has only once
     must not change along it.
@@ -237,7 +237,7 @@ def split(points: Points, columns: Mapping[str, str], read: Callable[[str], pd.S
         values = points.pick(read(stored))
         if name in BY_COLUMN and BY_COLUMN[name].numeric:
             values = pd.Series(to_numbers(values, name, points.rows), name=stored)
-        elif pd.api.types.is_numeric_dtype(values) and not isinstance(values.dtype, np.dtype):  # with missing values
+        elif pd.api.types.is_numeric_dtype(values) and not isinstance(values.dtype, np.dtype):  # holds missing values
             values = pd.Series(values.to_numpy(dtype=float, na_value=np.nan), name=stored)
         own, at = _per_run(points.layout, values)
         if at is None:
@@ -282,7 +282,7 @@ def _per_run(layout: Layout, values: pd.Series) -> tuple[pd.Series, int | None]:
 def _codes(values: pd.Series) -> Array:
     try:
         return pd.factorize(values, use_na_sentinel=False)[0]
-    except TypeError:  # lists, say
+    except TypeError:  # values such as lists
         return pd.factorize(values.map(repr))[0]
 
 
@@ -305,7 +305,7 @@ def settle_units(
         x["steps"] = x["tokens"] / each
         notes.append(Note("derived", "there was no column for steps; steps = tokens / batch"))
     elif (off := np.abs(x["steps"] * each - x["tokens"]) > CONTRADICTION * x["tokens"] + 1.001 * each).any():
-        at = int(np.flatnonzero(off)[0])  # they part by more than one step and the usual tolerance
+        at = int(np.flatnonzero(off)[0])  # they differ by more than one step and the usual tolerance
         raise SweepError(
             f"steps * batch contradicts tokens in {int(off.sum())} of {len(off)} points, first "
             f"{x['steps'][at] * each[at]:.6g} against {x['tokens'][at]:.6g} in {points.describe(at)}; if the batch was "

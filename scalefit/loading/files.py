@@ -1,4 +1,4 @@
-"""Files to raw tables: found, unpacked, their format told, and delimited text parsed; nothing is guessed."""
+"""Files to raw tables: finds and unpacks them, determines their format and parses delimited text."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def read_file(path: Path) -> tuple[pd.DataFrame, list[Note]]:
 
 
 def _read_limited(stream: Any, name: str) -> bytes:
-    """Read a stream piece by piece and give up before it can exhaust the memory."""
+    """Read a stream piece by piece; refuse it before it can exhaust the memory."""
     whole = io.BytesIO()
     while piece := stream.read(_CHUNK):
         if whole.tell() + len(piece) > MAX_BYTES:
@@ -121,7 +121,7 @@ def _read_delimited(text: bytes, name: str) -> tuple[pd.DataFrame, list[Note]]:
 
 
 def _separator(text: bytes, name: str) -> str:
-    """Return the separator of the header, after checking that the table it promises fits into memory."""
+    """Return the separator of the header; raise if a table with so many columns would not fit into memory."""
     first = _CONTENT.search(text)
     if first is None:
         raise SweepError(f"{name} has no header")
@@ -145,8 +145,8 @@ def _separator(text: bytes, name: str) -> str:
 def _parse(text: bytes, mark: str, name: str) -> pd.DataFrame:
     """Read the header, then the rows.
 
-    pandas cuts the rows silently, but for a warning, when the first of them is longer than the header; so this row is
-    looked at beforehand, and one more column is read where every row ends in a separator.
+    pandas cuts rows with no more than a warning if the first row is longer than the header. So that row is examined
+    first, and one more column is read where every row ends in a separator.
     """
     header = _read(text, mark, name, header=None, nrows=1, dtype=str, keep_default_na=False)
     names = [str(value).strip() for value in header.iloc[0]]
@@ -162,7 +162,7 @@ def _parse(text: bytes, mark: str, name: str) -> pd.DataFrame:
 
 
 def _has_spare(text: bytes, mark: str, name: str, width: int) -> bool:
-    """Tell whether the first row has one value more than the header."""
+    """Return whether the first row has one value more than the header."""
     try:
         pd.read_csv(io.BytesIO(text), sep=mark, encoding="utf-8", header=None, nrows=2, dtype=str)
     except pd.errors.ParserError as error:
@@ -181,7 +181,7 @@ def _read(text: bytes, mark: str, name: str, **options: Any) -> pd.DataFrame:
 
 
 def _in_words(error: Exception, mark: str, name: str) -> str:
-    """Say what does not fit, in place of the parser's own terms."""
+    """Return a plain sentence in place of the parser's error message."""
     if found := _RAGGED.search(str(error)):
         return _ragged(name, mark, f"line {found[2]}", int(found[1]), int(found[3]))
     if found := _UNCLOSED.search(str(error)):

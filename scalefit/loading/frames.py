@@ -1,4 +1,4 @@
-"""Whatever holds runs, as raw tables with flat columns, and where each row of them came from."""
+"""Raw tables with flat columns from any source of runs, and the origin of each row."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from scalefit.loading.parsing import (
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Where the rows of a table are from: the sources' names, where each ends, which rows are left (None: all)."""
+    """The origin of the rows of a table: names of the sources, where each ends, and which rows are left (None: all)."""
 
     names: tuple[str, ...]
     ends: np.ndarray
@@ -37,7 +37,7 @@ class Rows:
 
     @classmethod
     def of(cls, names: Sequence[str], lengths: Sequence[int]) -> Rows:
-        """Number the rows of sources that are put under each other."""
+        """Number the rows of several sources, one after the other."""
         return cls(tuple(names), np.cumsum(lengths, dtype=np.int64))
 
     @property
@@ -58,7 +58,7 @@ class Rows:
         return Rows(self.names, self.ends, chosen if self.kept is None else self.kept[chosen])
 
     def name(self, row: int) -> str:
-        """Say where a row is, in words; the first row of data is 1.
+        """Return the position of a row in words; the first row of data is 1.
 
         Examples
         --------
@@ -71,13 +71,13 @@ class Rows:
 
 
 _KINDS = "a path, a glob, a DataFrame, a list of dictionaries (one a run), or a list of these"
-_LONG = 100_000  # rows from which reading a file column by column is worth opening it again for each
+_LONG = 100_000  # with fewer rows, opening a file once for every column is not worth it
 _UNNAMED = re.compile(r"(Unnamed: \d+)?\Z")
 
 
 @dataclass(frozen=True, eq=False)
 class RawTable:
-    """A table as it was found: the name errors call it by, its rows numbered from 0, how it was understood."""
+    """A table as it was found: its name in errors, its rows numbered from 0, and notes on how it was read."""
 
     name: str
     frame: pd.DataFrame
@@ -118,7 +118,7 @@ def gather(source: Any) -> list[RawTable]:
 
 
 def gather_by_column(source: Any) -> Sequence[RawTable | ParquetTable]:
-    """Read every table that a source names as `gather` does, long Parquet files one column at a time when asked for."""
+    """Read every table as `gather` does, but of long Parquet files only the columns asked for, one at a time."""
     if isinstance(source, str | os.PathLike):
         return [_by_column(path) for path in find_files(source)]
     if isinstance(source, list | tuple) and source and all(isinstance(item, str | os.PathLike) for item in source):
@@ -132,7 +132,7 @@ def _by_column(path: Path) -> RawTable | ParquetTable:
 
 
 def _without_index(frame: pd.DataFrame) -> pd.DataFrame:
-    """Turn named index levels into columns; an index without a name only counts rows."""
+    """Turn named index levels into columns; drop an index without a name."""
     if isinstance(frame.columns, pd.MultiIndex):
         raise SweepError("the table has column names of several levels; flatten them to one name a column")
     named = [name for name in frame.index.names if name is not None and name not in frame.columns]

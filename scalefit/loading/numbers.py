@@ -18,8 +18,8 @@ from scalefit.vocabulary import BY_COLUMN
 
 NONFINITE = ("raise", "diverged", "drop")
 
-_FEW_PARAMS = 1000  # below this many parameters a model is more likely counted in millions than trained
-_MANY_NATS = 100.0  # no model that chooses among fewer than e^100 tokens is this bad in every run
+_FEW_PARAMS = 1000  # a smaller count of parameters is more likely given in millions
+_MANY_NATS = 100.0  # a loss in nats is at most the log of the vocabulary, so this is no loss in nats
 _COMMA = r"\s*[+-]?\d+,\d+(e[+-]?\d+)?\s*\Z"
 
 
@@ -33,12 +33,12 @@ def to_words(raw: RawTable, found: Mapping[str, str], rows: Rows) -> tuple[pd.Da
 
 def to_numbers(values: pd.Series, column: str, rows: Rows) -> np.ndarray:
     """Return a column as floats, or raise a `SweepError`; numbers written as text count, everything else does not."""
-    if isinstance(values.dtype, pd.CategoricalDtype):  # each distinct text is looked at once
+    if isinstance(values.dtype, pd.CategoricalDtype):  # each distinct text is parsed once
         distinct = pd.Series(values.cat.categories, name=values.name)
         try:
             parsed = to_numbers(distinct, column, Rows.of(["the categories"], [len(distinct)]))
         except SweepError:
-            return to_numbers(values.astype(object), column, rows)  # which names the row
+            return to_numbers(values.astype(object), column, rows)  # this raises and names the row
         return np.append(parsed, np.nan)[values.cat.codes.to_numpy()]
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         if pd.api.types.is_complex_dtype(values):
@@ -58,12 +58,12 @@ def to_numbers(values: pd.Series, column: str, rows: Rows) -> np.ndarray:
             f"first {objects[row]!r:.60} in {rows.name(row)}; {remedy}"
         )
     good = ~np.isnan(parsed)
-    parsed[good] = texts.to_numpy(dtype=object)[good].astype(float)  # to the last bit, which to_numeric is not
+    parsed[good] = texts.to_numpy(dtype=object)[good].astype(float)  # exact; to_numeric rounds the last bit
     return parsed
 
 
 def _spelled(value: Any) -> str:
-    """Return a value as a number is written: empty where it is missing, ``?`` where it can be none."""
+    """Return the text of a value as a number is written: empty if missing, ``?`` if it cannot be a number."""
     if isinstance(value, str):
         return value.encode("ascii", "replace").decode().strip()
     if value is None or value is pd.NA or value is pd.NaT:
@@ -111,7 +111,7 @@ def settle_nonfinite(table: pd.DataFrame, rows: Rows, nonfinite: str) -> tuple[p
 
 
 def notes_on_units(table: pd.DataFrame, data_unit: str) -> list[Note]:
-    """Note numbers that look like millions or billions of what they should count, and losses that are hardly nats."""
+    """Note counts that seem to be in millions or billions, and losses that are hardly in nats."""
     notes = []
     if data_unit == "tokens" and (least := table["loss"].min()) > _MANY_NATS:
         text = f"the smallest loss is {least:g}: a loss in nats per token is seldom above 12; is it a sum, or scaled?"

@@ -74,7 +74,7 @@ def _check(size: int, allowed: int, found: str, limit: str) -> None:
         raise SweepError(f"{found}, expected at most {limit}; {advice}")
 
 
-_HALF = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")  # of a pair
+_HALF = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")  # half of a pair
 _CHUNK = 1 << 20
 _KINDS = {list: "an array", str: "a text", int: "a number", float: "a number", bool: "a truth value"}
 _KINDS |= {type(None): "null"}
@@ -90,7 +90,7 @@ def check_text(data: bytes, name: str) -> bytes:
         raise SweepError(f"{name} is a binary file; expected CSV, TSV, JSON lines, Parquet, or gzip of these")
     at = 0
     try:
-        while at < len(data):  # decoded as a whole, a text can take four times its bytes
+        while at < len(data):  # decoded at once, a text can take four times its bytes
             at += codecs.utf_8_decode(data[at : at + _CHUNK], "strict", at + _CHUNK >= len(data))[1]
     except UnicodeDecodeError as error:
         at += error.start
@@ -114,7 +114,7 @@ def strictly(name: str, kind: str) -> Iterator[None]:
 
 
 def refuse_repeats(names: list[str], source: str) -> None:
-    """Raise a `SweepError` when two columns bear one name: which of them is meant cannot be known."""
+    """Raise a `SweepError` when two columns have the same name, since either could be meant."""
     for name, count in Counter(names).items():
         if count > 1:
             which = f"named {name!r}" if name else "without a name"
@@ -136,7 +136,7 @@ def read_json(text: bytes, name: str) -> tuple[pd.DataFrame, list[Note]]:
 
 
 def _is_lines(text: bytes) -> bool:
-    """Tell whether a text that starts with an array has one on each of several lines."""
+    """Return whether a text that starts with an array has one on each of several lines."""
     lines = (line.strip() for line in io.BytesIO(text))
     first, second = [*islice(filter(None, lines), 2), b"", b""][:2]
     return first.endswith(b"]") and second.startswith((b"[", b"{"))
@@ -157,7 +157,7 @@ def _load(text: bytes, where: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = {sys.intern(key): value for key, value in pairs}  # else every row keeps its own copy of the names
+    result = {sys.intern(key): value for key, value in pairs}  # else every row would keep a copy of the names
     if len(result) != len(pairs):
         raise ValueError("one object has the same name twice")
     return result
@@ -256,8 +256,9 @@ def open_parquet(path: Path) -> ParquetTable | None:
 def _check_size(data: bytes, file: Any, name: str) -> None:
     """Refuse a Parquet file, given as its bytes and opened, that unpacks to more than is read at once.
 
-    Numbers count eight bytes each. Texts are stored once and numbered, so that a thousand bytes can stand for
-    gigabytes: where the stored lengths do not rule that out, the columns are read as numbers and the lengths added up.
+    Numbers count eight bytes each. Parquet stores each distinct text once and refers to it by number, so a thousand
+    bytes can unpack to gigabytes. Where the stored lengths do not exclude that, the columns are read as these numbers,
+    and the lengths of their texts are added up.
     """
     metadata = file.metadata
     check_columns(metadata.num_columns, name)
@@ -289,10 +290,10 @@ def _text_size(data: bytes, file: Any, path: str) -> int:
     groups = file.metadata.num_row_groups
     try:
         numbered = pq.ParquetFile(BytesIO(data), read_dictionary=[path])
-        # One group at a time: each has its own numbers, and nested ones cannot be put together.
+        # One row group at a time: each numbers its texts anew, and nested columns of several groups cannot be joined.
         batches = [numbered.iter_batches(65536, row_groups=[i], columns=[path]) for i in range(groups)]
         return sum(_length(column) for batch in chain.from_iterable(batches) for column in batch.columns)
-    except pa.ArrowException:  # nested, and numbered in part only: unpacked piece by piece
+    except pa.ArrowException:  # nested and only partly numbered: unpacked piece by piece
         size = 0
         for batch in file.iter_batches(batch_size=64, columns=[path]):
             size += batch.nbytes

@@ -27,10 +27,10 @@ RunColumns = str | Sequence[str] | None
 
 _AXES = ("steps", "tokens")
 _COUNTERS = ("step", "steps", "global_step", "trainer_global_step", "iteration", "iter")
-_LOGGED = "_step"  # counts calls of a tracker, which are steps when nothing else counts them
+_LOGGED = "_step"  # counts the calls of a tracker; taken for steps if no other column counts them
 _CURVE = ("run", "steps", "tokens", "loss")
 _OUTCOMES = ("loss", "steps", "tokens", "weight_norm")
-"""What the curves themselves tell; the totals and last values of the table are kept under other names."""
+"""Columns that follow from the curves; a table of runs keeps its own values of them under other names."""
 
 
 def read_curves(
@@ -152,7 +152,7 @@ def read_curves(
 
 @dataclass(frozen=True, eq=False)
 class _Stack:
-    """Tables under each other, of which only the columns asked for are put together."""
+    """Several tables, one after the other; only the columns asked for are joined."""
 
     tables: Sequence[RawTable | ParquetTable]
     columns: list[str]
@@ -172,7 +172,7 @@ class _Stack:
 
     def column(self, name: str) -> pd.Series:
         parts = [table.column(name) for table in self.tables]
-        if len(parts) == 1:  # a frame of the user's may change later
+        if len(parts) == 1:  # a copy, since the user may change the frame later
             return parts[0] if isinstance(self.tables[0], ParquetTable) else parts[0].copy()
         if any(isinstance(part.dtype, pd.CategoricalDtype) for part in parts):
             parts = [part.astype("category") for part in parts]
@@ -202,7 +202,7 @@ def _recognise(stack: _Stack, columns: Overrides, run: RunColumns, data_unit: st
 def _wanted(names: Sequence[str], columns: Any, run: Any) -> Any:
     """Add the column that counts steps along the run to what was asked for; names such as total_steps do not."""
     if not isinstance(columns or {}, Mapping):
-        return columns  # which is refused by name
+        return columns  # a later step refuses it by name
     wanted = dict(columns or {})
     if run is not None:
         wanted["run"] = run if isinstance(run, str) and run in names else None
@@ -245,7 +245,7 @@ def _identify(
 
 
 def _settings(found: Mapping[str, pd.Series], listed: Any, names: list[str]) -> tuple[pd.DataFrame, list[Note]]:
-    """Put together what the curves say of the runs and what their own table says; the two must agree."""
+    """Join the settings in the curves with those in the table of runs; the two must agree."""
     runs = pd.DataFrame(found, index=range(len(names)))
     if listed is None:
         return runs, []
@@ -260,7 +260,7 @@ def _settings(found: Mapping[str, pd.Series], listed: Any, names: list[str]) -> 
 def _without_totals(
     code: Array, x: dict[str, Array], others: dict[str, str], found: Names
 ) -> tuple[dict[str, Array], dict[str, str], list[Note]]:
-    """Set aside the steps or tokens that every run has only one value of, when the others count along it."""
+    """Set aside steps or tokens with one value in every run, if the other of the two counts along the run."""
     if len(x) < 2:
         return x, others, []
     first = curve_rows.first_rows(code)

@@ -68,7 +68,7 @@ def read_sweep(
     Returns
     -------
     Sweep
-        With notes on all that was recognised, converted, marked, dropped or doubted.
+        With notes on all that was recognised, converted, marked or dropped, and cautions.
 
     Raises
     ------
@@ -133,7 +133,7 @@ BatchUnit = tuple[str | None, float | None, str]
 
 
 def _settle(raw: RawTable, columns: Overrides, unit: BatchUnit, nonfinite: str) -> tuple[RawTable, str | None]:
-    """Return one source, checked and in the words and units of the package, and what its column of params is called."""
+    """Return one source, checked and in the words and units of the package, and the name of its column of params."""
     try:
         found, notes = recognise(raw.columns, columns, unit[-1])
     except SweepError as error:
@@ -149,7 +149,7 @@ def _settle(raw: RawTable, columns: Overrides, unit: BatchUnit, nonfinite: str) 
 
 
 def _without_verdict(raw: RawTable, loss: str, rows: Rows) -> RawTable:
-    """Leave out a `diverged` column that says no more than the losses do, as the table of a sweep has."""
+    """Drop a column `diverged` that repeats what the losses say, such as the one in the table of a sweep."""
     if "diverged" not in raw.columns or not pd.api.types.is_bool_dtype(raw.frame["diverged"]):
         return raw
     lost = ~np.isfinite(numbers.to_numbers(raw.frame[loss], "loss", rows))
@@ -158,7 +158,7 @@ def _without_verdict(raw: RawTable, loss: str, rows: Rows) -> RawTable:
 
 
 def _join(parts: Sequence[RawTable]) -> tuple[pd.DataFrame, tuple[Note, ...]]:
-    """Put the tables under each other; what tells where a run sits must be in all of them or in none."""
+    """Join the tables row by row; columns that place a run on an axis must be in all of them or in none."""
     if len(parts) == 1:
         return parts[0].frame, parts[0].notes
     for column in AXES:
@@ -198,7 +198,7 @@ def _settle_duplicates(
     Two rows are one run when they agree in every column to the last bit. When the rows bear different names, or come
     from sources with different columns (then only the `shared` ones can be compared), the loss must also have more
     than six decimals: rounded losses of repeated runs coincide by chance, full ones do not. Diverged runs without a
-    name are never copies, since a missing loss tells nothing.
+    name are never copies, since a missing loss proves nothing.
     """
     first_of = _copies(table)
     if len(set(shared)) < len(table.columns):
@@ -231,7 +231,7 @@ def _rounded(table: pd.DataFrame) -> np.ndarray:
 def _copies(table: pd.DataFrame) -> np.ndarray:
     """Return, for each row, the first row that is the same run, or -1."""
     numeric = [name for name in table.columns if name in BY_COLUMN and BY_COLUMN[name].numeric]
-    alike = np.flatnonzero(table.duplicated(numeric, keep=False))  # few rows pass, so texts are compared only there
+    alike = np.flatnonzero(table.duplicated(numeric, keep=False))  # few rows, so that few texts are compared
     first_of = np.full(len(table), -1)
     if not len(alike):
         return first_of

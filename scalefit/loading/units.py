@@ -1,4 +1,4 @@
-"""In which unit a batch size is given: said by the user, or proven from steps x batch x seq_len = tokens."""
+"""The unit of a batch size: as the user says, or proven by steps x batch x seq_len = tokens."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def settle_batch(
 ) -> tuple[pd.DataFrame, list[Note]]:
     """Return the table with its batch in the data unit, and its tokens where they follow from steps and batch.
 
-    The unit is what `batch_unit` says, unless steps and tokens contradict it; without a word it must be proven.
+    The unit is what `batch_unit` says, unless steps and tokens contradict it. Without `batch_unit` it must be proven.
     """
     if "batch" not in table.columns:
         text = "there is no batch column, so batch_unit and seq_len were not used"
@@ -87,7 +87,7 @@ def _ratio(table: pd.DataFrame) -> np.ndarray:
 def _prove(
     ratio: np.ndarray, length: np.ndarray | None, rows: Rows, unit: str, lacking: list[str]
 ) -> tuple[np.ndarray, str]:
-    """Return what to multiply the batch by and why, or raise where steps and tokens do not tell."""
+    """Return the factor for the batch and its reason; raise where steps and tokens do not determine it."""
     if lacking:
         raise SweepError(
             f"the unit of batch is not known: without {' and '.join(lacking)} it cannot be checked; {_advice(unit)}"

@@ -1,4 +1,4 @@
-"""Pictures for notebooks and papers: axes in, axes out, nothing drawn unasked."""
+"""Pictures for notebooks and papers: each function draws a result on axes and returns the axes."""
 
 from scalefit.plots._style import fingerprint, savefig, style
 from scalefit.plots.axes import figure_grid

@@ -164,7 +164,7 @@ class Style(dict[str, Any]):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
-        self._held: list[Any] = []  # a stack: one style may be entered again inside itself
+        self._held: list[Any] = []  # a stack, because a style may be entered again inside itself
 
     def __enter__(self) -> Style:
         """Put the settings in force."""

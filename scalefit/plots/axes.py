@@ -1,4 +1,4 @@
-"""Axes to draw in, grids of panels, labels that stay clear of the data, and the right result to draw."""
+"""Axes to draw in, grids of panels, labels and keys that overlap nothing, and a check of the result to draw."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _FITS_IN = {
 
 
 def expect(given: Any, kind: type[T], call: str) -> T:
-    """Return a result that is what a picture shows; the error about any other says how to come by the right one."""
+    """Return a result of the kind that a picture shows; the error about another kind says how to get the right one."""
     if isinstance(given, kind):
         return given
     found, wanted = type(given).__name__, kind.__name__
@@ -161,7 +161,7 @@ def figure_grid(
 
 
 def key(ax: Axes, entries: Sequence[tuple[Any, str]], title: str = "", *, side: str = "left") -> None:
-    """Say above the panel, in rows as wide as it, what its marks and lines mean; the title alone if there are none.
+    """Put a key of marks and lines above the panel, in rows as wide as the panel; without marks, only the title.
 
     A mark is a patch or the arguments of Axes.plot. The key is flush with the `side` of the panel, right or left: right
     for a panel whose tick labels are long.
@@ -226,5 +226,5 @@ def spread(places: np.ndarray, gap: float) -> np.ndarray:
     order = np.argsort(places, kind="stable")
     steps = np.arange(len(places)) * gap
     moved = np.empty(len(places))
-    moved[order] = isotonic_regression(places[order] - steps).x + steps  # with the gaps taken out, only order is asked
+    moved[order] = isotonic_regression(places[order] - steps).x + steps  # less the gaps, only the order matters
     return moved

@@ -43,7 +43,7 @@ class Slice:
 
     fit: Fit
     along: str  # the column on the x axis
-    by: str | None  # the column that tells the lines apart
+    by: str | None  # the column with a line for each level
     levels: tuple[float, ...]  # its levels, a line each; one NaN without `by`
     fixed: Mapping[str, float]  # the inputs held
 
@@ -59,7 +59,7 @@ class Slice:
 
     def curve(self, ends: tuple[float, float], coverage: float, level: float = np.nan) -> pd.DataFrame:
         """Return the line of one level with its interval and reach, from end to end."""
-        with warnings.catch_warnings():  # what lies beyond the data is drawn as such
+        with warnings.catch_warnings():  # places beyond the data are drawn dashed instead
             warnings.simplefilter("ignore", ExtrapolationWarning)
             return self.fit.predict(level=coverage, **self.place(log_steps(ends, _FINE), level))
 
@@ -162,17 +162,17 @@ def draw_points(ax: Axes, cut: Slice, rows: pd.DataFrame, looks: Sequence[Look],
 
 
 def explain_slice(ax: Axes, cut: Slice, entries: Sequence[tuple[Any, str]], look: Look, level: float) -> None:
-    """Say what marks mean, how wide the band is, and where the other inputs are held."""
+    """Add a key: the marks, the level of the band, and the values at which other inputs are held."""
     key(ax, [*entries, (Patch(**look.band()), f"{100 * level:g} %")], held_text(cut.fixed))
 
 
 def held_text(held: Mapping[str, float]) -> str:
-    """Say where the inputs off the axis are held."""
+    """Return a text with the values of the inputs that are held."""
     texts = [f"{letter_of(name)} = {write_value(name, value)}" for name, value in held.items()]
     return f"at {', '.join(texts)}" if texts else ""
 
 
 def name_published(laws: Iterable[str | PublishedLaw]) -> list[tuple[str, PublishedLaw]]:
-    """Return published laws with their keys, less the target in the key: the panel says that."""
+    """Return published laws by their keys without the target, which the panel shows."""
     found = [get_published(law) if isinstance(law, str) else law for law in laws]
     return [(law.name.rpartition("_")[0] or law.name, law) for law in found]

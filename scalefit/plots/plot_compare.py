@@ -1,4 +1,4 @@
-"""Pictures of several laws in one panel: fitted to the same points, or published beside one's own."""
+"""Pictures of several laws in one panel: fitted to the same points, or published ones beside a fit."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def curves(
 
 
 def _column(runs: pd.DataFrame, by: str | None) -> str | None:
-    """Return the column that tells the lines apart, or None."""
+    """Return the column that gives each line its colour, or None."""
     counts = {
         name: len(np.unique(group_levels(runs[name].to_numpy(dtype=float), 0.01)))
         for name in ("batch", "lr", "params", *([column_of(by)] if by else []))

@@ -138,7 +138,7 @@ def _mark_published(ax: Axes, names: Sequence[str | PublishedLaw], x: str, y: st
 
 
 def _frame(ax: Axes, cloud: np.ndarray, marked: list[tuple[float, float]]) -> None:
-    """Show all but the outermost two in a thousand refits, and everything marked."""
+    """Set limits that show all but the outermost two in a thousand refits, and every mark."""
     low, high = np.quantile(cloud, [0.001, 0.999], axis=0)
     points = np.array([low, high, *marked])
     room = 0.08 * np.ptp(points, axis=0)

@@ -1,4 +1,4 @@
-"""Pictures of one fitted law: along an input with its points, what it leaves over, and a loss at constant compute."""
+"""Pictures of one fitted law: along an input with its points, its residuals, and a loss at constant compute."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ def _draw_minima(ax: Axes, fit: Fit, budgets: np.ndarray) -> None:
     sizes = np.geomspace(ax.get_xlim()[0] / 1e3, ax.get_xlim()[1] * 1e3, 4001)
     loss = _loss(fit, sizes[None, :], np.geomspace(budgets.min(), budgets.max(), 60)[:, None])
     at, lowest = loss.argmin(axis=1), loss.min(axis=1)
-    found = (at > 0) & (at < len(sizes) - 1)  # a lowest loss at an end of the sizes tried is no minimum
+    found = (at > 0) & (at < len(sizes) - 1)  # no minimum if the lowest loss is at an end of the sizes
     best = sizes[at]
     inside = found & (best >= fit.rows["params"].min()) & (best <= fit.rows["params"].max())
     ax.plot(best[found], lowest[found], zorder=5, **(_MINIMA | {"linewidth": 1.0, "linestyle": (0, (3, 1.8))}))

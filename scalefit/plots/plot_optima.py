@@ -101,7 +101,7 @@ def optima(
 
 
 def _columns(optima: Optima, along: str | None, by: str | None) -> tuple[str, str | None]:
-    """Return the column on the x axis, and the one that tells marks apart."""
+    """Return the column on the x axis, and the column with a mark for each level."""
     table = optima.table
     counts = {name: table[name].nunique() for name in optima.by if pd.api.types.is_numeric_dtype(table[name])}
     asked = [column_of(name) for name in (along, by) if name is not None]
@@ -235,7 +235,7 @@ def _cells_of(sweep: Sweep, optima: Optima) -> list[Cell]:
 
 
 def _limit(ax: Axes, cells: Sequence[Cell], excess: float) -> float:
-    """Set the limits and return the height at which what lies above is drawn."""
+    """Set the limits; return the height at which runs above the panel are drawn."""
     runs = pd.concat([part for part, _ in cells])
     low, worst = runs["loss"].min(), max(part["loss"].min() for part, _ in cells)
     high = min(worst * (1 + excess), runs["loss"].max() + 0.01 * (worst - low) + 1e-9)

@@ -1,4 +1,4 @@
-"""Pictures of predictions: how far they reach, how wide they are, and how far off such predictions were."""
+"""Pictures of predictions: their intervals and reach, and the errors of earlier ones in a backtest."""
 
 from __future__ import annotations
 

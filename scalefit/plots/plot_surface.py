@@ -1,4 +1,4 @@
-"""The picture of one cell over learning rate and batch: contours of equal cost, the optimum, the way of the laws."""
+"""The picture of one cell over learning rate and batch: contours of equal cost, the optimum, the path of the laws."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scalefit.surface.surface import Surface
 from scalefit.sweep import Sweep
 
 _CLEAR = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8}
-"""The ground of a text that stands over lines."""
+"""The background of a text that stands over lines."""
 
 
 def surface(
@@ -97,7 +97,7 @@ def surface(
 
 
 def _quietly(surface: Surface, params: float, tokens: Any) -> pd.DataFrame:
-    """Return the optimum without the warning that it lies beyond the data: the picture shows where the data lie."""
+    """Return the optimum without a warning about places beyond the data, since the picture shows the data."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExtrapolationWarning)
         return surface.optimum(params=params, tokens=tokens)
@@ -139,7 +139,7 @@ def _draw_contours(ax: Axes, surface: Surface, best: pd.Series, levels: Sequence
 
 
 def _crossings(lr: Any, batch: Any, excess: Any, best: pd.Series, level: float, turn: int) -> list[tuple[float, float]]:
-    """Return where a contour passes straight below the optimum and above it, well inside the panel; turn about."""
+    """Return where contours cross the vertical through the optimum, in turn below and above it, inside the panel."""
     column = int(np.abs(np.log(lr[0] / best["lr"])).argmin())
     over = excess[:, column] > level
     rows = np.flatnonzero(over[1:] != over[:-1])

@@ -105,9 +105,9 @@ def _choose_fits(trade: Tradeoff, where: dict[str, Any]) -> pd.DataFrame:
 
 
 def _draw_fit(ax: Axes, trade: Tradeoff, row: pd.Series, keys: list[str], look: Look, across: str) -> pd.DataFrame:
-    """Draw one fit with its points; return what the panel should hold."""
+    """Draw one fit with its points; return the places that the limits must contain."""
     marks = ROLES["points"] if look is ROLES["law"] else look
-    points = trade.points[(trade.points[keys] == row[keys]).all(axis=1)]  # without keys, all of them
+    points = trade.points[(trade.points[keys] == row[keys]).all(axis=1)]  # all points if there are no keys
     used, bound = points["used"].to_numpy(dtype=bool), (points["status"] != "point").to_numpy()
     unused, beyond = {"markerfacecolor": "white"}, {"markerfacecolor": "white", "marker": 6}
     for shown, more in ((used, {}), (~used & ~bound, unused), (bound, beyond)):

@@ -93,9 +93,9 @@ def name_value(name: str, value: Any) -> str:
 
 
 def name_rows(rows: pd.DataFrame, columns: Iterable[str], data_unit: str) -> tuple[list[str], str]:
-    """Return a text for every row that tells it from the others, and a title for the texts.
+    """Return a text that identifies each row among the others, and a title for the texts.
 
-    Where one column tells them apart, the title names it and the texts are its values.
+    Where one column suffices, the title names it and the texts are its values.
     """
     varied = [name for name in columns if name in rows and rows[name].nunique() > 1]
     if len(varied) == 1:
@@ -113,7 +113,7 @@ def rows_at(table: pd.DataFrame, place: Mapping[Any, Any], rtol: float) -> Array
 
 
 def write_values(name: str, values: Any) -> list[str]:
-    """Write several values of a column with as many digits as tell them apart.
+    """Write several values of a column with as many digits as make them different.
 
     Examples
     --------
@@ -148,7 +148,7 @@ def power(value: float, digits: int = 2) -> str:
 
 
 class UnitFormatter(ticker.Formatter):
-    """Labels in the unit of a column, with as many digits as tell the ticks apart."""
+    """Labels in the unit of a column, with as many digits as make the ticks different."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -166,14 +166,14 @@ class RoomyLocator(ticker.Locator):
     """Ticks at 1, 1-3, 1-2-5 or 1 to 9 of each decade, or at round steps: the most whose labels have room."""
 
     def __init__(self, name: str) -> None:
-        self.name = name  # the length of this column's labels decides how many there are
+        self.name = name  # the labels of this column must fit
         self._known: tuple[tuple[float, ...], Array] | None = None
 
     def __call__(self) -> Any:
-        """Return the places for the axis as it stands, whatever its size by now."""
+        """Return the places for the axis at its present size."""
         low, high = sorted(self.axis.get_view_interval())
         asked = (low, high, *self._room())
-        if self._known is None or self._known[0] != asked:  # a drawing asks twenty times
+        if self._known is None or self._known[0] != asked:  # cached: a drawing calls this about twenty times
             self._known = asked, self.tick_values(low, high)
         return self._known[1]
 
