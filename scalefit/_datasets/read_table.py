@@ -14,6 +14,7 @@ import pandas as pd
 
 from scalefit._datasets.registry import Dataset, Found
 from scalefit.errors import SweepError
+from scalefit.loading.files import EXACT
 from scalefit.vocabulary import parse_number
 
 
@@ -21,7 +22,8 @@ def read_table(dataset: Dataset, found: Found) -> pd.DataFrame:
     """Return a data set as published, or raise a `SweepError` if a file does not hold what it is known to hold."""
     try:
         if found.derived:
-            return pd.read_csv(found.paths[0]).rename(columns=dict(dataset.derived.rename if dataset.derived else {}))
+            table = pd.read_csv(found.paths[0], **EXACT)
+            return table.rename(columns=dict(dataset.derived.rename if dataset.derived else {}))
         table = _READERS.get(dataset.name, _read_plain)(found.paths)
         if dataset.rows not in (None, len(table)):
             raise SweepError(f"expected {dataset.rows} rows, found {len(table)}")
@@ -100,7 +102,7 @@ def _runs(loops: re.Match[str], text: str) -> pd.DataFrame:
 
 def _read_plain(paths: Sequence[Path]) -> pd.DataFrame:
     (path,) = paths
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, **EXACT)
 
 
 def read_reference_points(paths: Sequence[Path]) -> pd.DataFrame:

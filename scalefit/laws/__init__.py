@@ -7,18 +7,13 @@ import difflib
 import pandas as pd
 
 from scalefit.errors import LawError
-from scalefit.laws.batch_size import CRITICAL_LAWS as CRITICAL_BATCH
-from scalefit.laws.batch_size import LAWS as BATCH_SIZE
 from scalefit.laws.formula import Law
-from scalefit.laws.learning_rate import LAWS as LEARNING_RATE
-from scalefit.laws.learning_rate import LAWS_OVER_BATCH as NOISE_SCALE
-from scalefit.laws.loss import LAWS as LOSS
-from scalefit.laws.published import FORMS, PUBLISHED, PublishedLaw, get_published
+from scalefit.laws.published import FORMS, PUBLISHED, PublishedLaw, get_published, read_laws
 from scalefit.vocabulary import column_of, unit_of
 
 __all__ = ["BUILT_IN", "PUBLISHED", "Law", "PublishedLaw", "catalog", "get_law", "get_published"]
 
-BUILT_IN = {law.name: law for law in (*LEARNING_RATE, *NOISE_SCALE, *BATCH_SIZE, *CRITICAL_BATCH, *LOSS, *FORMS)}
+BUILT_IN = {law.name: law for law in (*read_laws("built_in.toml"), *FORMS) if isinstance(law, Law)}
 """Laws with free parameters, by name."""
 
 _FORMS = BUILT_IN | {entry.name: entry.law for entry in PUBLISHED}

@@ -1,7 +1,7 @@
-"""Published laws as callable constants, with the units and the range in which their authors found them.
+"""Laws read from tables: built_in.toml holds forms, published.toml laws with the constants their authors printed.
 
-Their formulas and constants stand in published.toml, next to this file. Only laws whose formula, constants and units
-could be confirmed are there.
+A published law keeps the units and the range in which its authors found it. Only laws whose formula, constants and units
+could be confirmed are in published.toml.
 """
 
 from __future__ import annotations
@@ -143,9 +143,14 @@ def _positive_numbers(name: str, value: Any) -> np.ndarray:
     return numbers
 
 
+def read_laws(file: str) -> list[Law | PublishedLaw]:
+    """Return the entries of a file of laws that lies beside this one."""
+    return [_read(*item) for item in tomllib.loads(Path(__file__).with_name(file).read_text("utf-8")).items()]
+
+
 def _read(name: str, record: Mapping[str, Any]) -> Law | PublishedLaw:
-    """Return one entry of published.toml: a law with its constants, or a form to fit when it has none."""
-    about = {"positive", "meanings", "units", "source"} & record.keys()
+    """Return one entry: a law with its constants, or a form to fit when it has none."""
+    about = {"inputs", "positive", "meanings", "units", "source"} & record.keys()
     law = Law(record["formula"], name=name, **{key: record[key] for key in about})
     if "values" not in record:
         return law
@@ -153,7 +158,7 @@ def _read(name: str, record: Mapping[str, Any]) -> Law | PublishedLaw:
     return PublishedLaw(law, record["values"], record["convention"], validity)
 
 
-_ENTRIES = [_read(*item) for item in tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8")).items()]
+_ENTRIES = read_laws("published.toml")
 
 PUBLISHED = tuple(entry for entry in _ENTRIES if isinstance(entry, PublishedLaw))
 """Laws with the constants their authors printed."""

@@ -33,7 +33,7 @@ _HEADER = re.compile(rb'(?:[^\r\n"]+|"[^"]*(?:"|\Z))*')  # a name in quotes may 
 _RAGGED = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
 _UNCLOSED = re.compile(r"EOF inside string starting at row (\d+)")
 _OLD = tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1)
-_EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _OLD else {}  # newer parsers always read to the last bit
+EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _OLD else {}  # newer parsers always read to the last bit
 MAX_BYTES = 512 << 20
 """The largest file read as a whole, in bytes after decompression; a parser takes several times as much memory."""
 
@@ -154,7 +154,7 @@ def _parse(text: bytes, mark: str, name: str) -> pd.DataFrame:
     width = len(names)
     spare = _has_spare(text, mark, name, width)
     wide = range(width + spare)
-    frame = _read(text, mark, name, header=0, names=wide, index_col=False, low_memory=False, **_EXACT)
+    frame = _read(text, mark, name, header=0, names=wide, index_col=False, low_memory=False, **EXACT)
     if spare and (filled := frame[width].notna().to_numpy()).any():
         row = int(filled.argmax()) + 1
         raise SweepError(_ragged(name, mark, f"row {row}", width, width + 1))

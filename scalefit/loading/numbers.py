@@ -20,6 +20,7 @@ NONFINITE = ("raise", "diverged", "drop")
 
 _FEW_PARAMS = 1000  # a smaller count of parameters is more likely given in millions
 _MANY_NATS = 100.0  # a loss in nats is at most the log of the vocabulary, so this is no loss in nats
+_NUMBER = r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?"
 _COMMA = r"\s*[+-]?\d+,\d+(e[+-]?\d+)?\s*\Z"
 
 
@@ -48,6 +49,8 @@ def to_numbers(values: pd.Series, column: str, rows: Rows) -> np.ndarray:
     texts = pd.Series([_spelled(value) for value in objects], dtype=object)
     missing = texts.str.lower().isin(("", "nan", "+nan", "-nan")).to_numpy(dtype=bool)
     parsed = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=float, copy=True)
+    beyond = (np.isnan(parsed) & texts.str.fullmatch(_NUMBER)).to_numpy(dtype=bool)
+    parsed[beyond] = texts.to_numpy(dtype=object)[beyond].astype(float)  # older pandas calls 1e400 no number
     bad = np.isnan(parsed) & ~missing
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
