@@ -1,4 +1,4 @@
-"""`fit` as users call it: one law, or "auto" for the average of the usual ones; and a law fitted to a whole sweep."""
+"""`sf.fit`: one law, or "auto" for the average of the usual ones; and a law fitted to a whole sweep."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @wraps(fit_law)
 def fit(law: Law | str, data: Any, **settings: Any) -> Fit | Average:
-    """Fit a law; "auto" averages the usual ones. Replaced by the docstring of the fit it wraps."""
+    """Fit a law; "auto" averages the usual ones. At import this gets the docstring of the `fit` it wraps."""
     if law != "auto":
         return fit_law(law, data, **settings)
     known = {"bounds", "shrink", "weights", "target"}

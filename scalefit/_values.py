@@ -1,4 +1,4 @@
-"""Small frozen values that every room hands on: notes, observations for a fit, a mapping that can be pickled."""
+"""Small frozen values used throughout the package: notes, rows for a fit, a mapping that can be pickled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Note:
-    """One remark about a sweep, an optimum or a fit.
+    """One sentence about a sweep, an optimum or a fit, for its reader.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ V = TypeVar("V")
 
 
 class FrozenMap(Mapping[K, V]):
-    """A read-only copy of a mapping, for results that process pools send to and fro.
+    """A read-only copy of a mapping that can be pickled, so that processes can exchange results.
 
     Examples
     --------

@@ -12,7 +12,7 @@ import pandas as pd
 from scalefit._values import Note
 from scalefit.vocabulary import BY_SYMBOL
 
-# Text starts like a number, or says that there is none: such a column is set to the right.
+# Matches a number, or a word for none; a column of such texts is aligned to the right.
 _NUMBER = re.compile(r"([+-]?[\d.]|nan\Z|[+-]?inf\Z|\Z)")
 
 
@@ -41,7 +41,7 @@ class Display:
 
 
 def _are_numbers(rows: list[list[str]]) -> list[bool]:
-    """Tell which columns hold numbers; the first column names the row and never does."""
+    """Return which columns hold numbers; the first names the rows and counts as text."""
     columns = list(zip(*rows, strict=True))
     return [j > 0 and all(_NUMBER.match(cell) for cell in column) for j, column in enumerate(columns)]
 

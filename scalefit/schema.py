@@ -1,4 +1,4 @@
-"""What a table of runs must hold, which values are one level though not written alike, and groups of runs."""
+"""What a table of runs must hold, which values count as one level, and groups of runs with equal levels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def group_levels(values: Any, rtol: float = 0.01) -> np.ndarray:
 
 
 def number_groups(*columns: np.ndarray, rows: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each group of rows with equal levels is met first, and the number of each row's group.
+    """Return the first row of each group of rows with equal levels, and the number of each row's group.
 
     Groups ascend by the first column, then the next; what is missing is a level of its own, after all others. Without a
     column all `rows` are one group. Levels without an order raise a TypeError; `group_rows` says in which column.
@@ -63,11 +63,11 @@ def number_groups(*columns: np.ndarray, rows: int = 0) -> tuple[np.ndarray, np.n
 def _codes(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind in "biuf":
         return np.unique(values, return_inverse=True)[1]
-    return pd.factorize(values, sort=True, use_na_sentinel=False)[0]  # texts and None among them cannot be compared
+    return pd.factorize(values, sort=True, use_na_sentinel=False)[0]  # texts cannot be compared with None
 
 
 def group_rows(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the rows of a table of levels that differ, in ascending order, and which of them each row is.
+    """Return the distinct rows of a table of levels, in ascending order, and the number of each row among them.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def group_rows(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def unordered(column: str, values: np.ndarray) -> SweepError:
-    """Return the error that says of which kinds the values of a column are that cannot be put in order."""
+    """Return the error about a column whose values have no order; it names their types."""
     kinds = ", ".join(sorted({type(value).__name__ for value in values}))
     return SweepError(
         f"{column}: expected numbers or texts, found values that cannot be put in order ({kinds}); turn them into "
@@ -113,7 +113,7 @@ def count_levels(group: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 
 def lowest_of(group: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
-    """Return the lowest value of each of n groups of rows; NaN counts for nothing, and is the lowest where all are.
+    """Return the lowest value of each of n groups of rows, without NaN; NaN where all values are.
 
     Examples
     --------
@@ -126,7 +126,7 @@ def lowest_of(group: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
 
 
 def near_lowest(group: np.ndarray, values: np.ndarray, n: int, excess: float) -> np.ndarray:
-    """Say which rows have a value at most a relative excess over the lowest of their group.
+    """Return which rows have a value within a relative excess over the lowest of their group.
 
     Examples
     --------
@@ -196,7 +196,7 @@ def check_runs(table: pd.DataFrame) -> pd.DataFrame:
             found = table[name].dtype
             raise SweepError(f"{name} should be numbers, found {found}; read_sweep names the rows") from None
     result["loss"] = result["loss"].where(~diverged)
-    # What is no axis may be unknown for some runs, such as those of one file among several.
+    # A column that is no axis may lack values for some runs, such as those of one file among several.
     unknown = {name: result[name].isna().to_numpy() for name in POSITIVE if name in known and name not in AXES}
     unknown["loss"] = diverged
     numbers = result[[name for name in POSITIVE if name in known]]
@@ -211,7 +211,7 @@ def _complete(column: str) -> str:
 
 
 class Groups:
-    """The levels and groups of runs in a table that never changes, each found once: folds and plots ask again."""
+    """The levels and groups of the runs in a fixed table; each is computed once, since folds and plots ask again."""
 
     def __init__(self, table: pd.DataFrame, rtol: float) -> None:
         self._table, self._rtol = table, rtol
@@ -238,7 +238,7 @@ class Groups:
         if columns not in self._numbered:
             levels = {name: self.levels(name) for name in columns}
             keys, group = group_rows(pd.DataFrame(levels, index=range(len(self._table))))
-            group.flags.writeable = False  # callers share it
+            group.flags.writeable = False  # read-only, since callers share it
             self._numbered[columns] = keys, group
         return self._numbered[columns]
 

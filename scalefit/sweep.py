@@ -28,7 +28,7 @@ class Sweep(Displayable):
     Attributes
     ----------
     notes : tuple of Note
-        All that was done to the input, or doubted about it.
+        What was done to the input, and cautions about it.
     source : str
         Where the runs came from.
     rtol : float

@@ -290,7 +290,7 @@ def surge_constants(mu: ArrayLike, sigma: ArrayLike, H: ArrayLike) -> SurgeConst
     trace, gain, alone = diagonal.sum(), mean @ ratio, diagonal @ ratio**2
     limit = _optimum(np.array(np.inf), np.abs(mean).sum(), _sign_cost(np.sign(mean), hessian))
     noise, rate, drop = np.full(3, np.inf)
-    # Pairs i != j whose sum is rounding are none: a peak near 1e16 B_noise would be nonsense.
+    # A sum over i != j within rounding counts as 0; otherwise the peak would be near 1e16 B_noise, which is nonsense.
     pairs = ratio @ hessian @ ratio - alone
     if pairs > 1e-12 * abs(alone) and trace > 0:
         noise = np.pi * trace / (2 * pairs)
@@ -360,7 +360,7 @@ def _optimum(batch: Floats, gain: ArrayLike, cost: ArrayLike) -> StepOptimum:
 
 
 def _positive(name: str, value: ArrayLike) -> Floats:
-    """Return numbers after checking that they are above 0, infinite ones included: a batch may be."""
+    """Return numbers; raise unless all are above 0. Infinity is allowed, for a batch without noise."""
     numbers = np.asarray(value, dtype=float)
     if not (numbers > 0).all():
         raise LawError(f"{name}: expected positive numbers, found {numbers[~(numbers > 0)].flat[0]}")

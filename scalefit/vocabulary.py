@@ -112,7 +112,7 @@ def _brackets(value: Decimal, error: Decimal) -> str:
 
 @dataclass(frozen=True)
 class Quantity:
-    """One quantity of a training run; `unit` is that of a sweep which counts its data in tokens, see `unit_of`.
+    """One quantity of a training run; `unit` holds where data are counted in tokens, see `unit_of`.
 
     `aliases` are further names of the column in exports and papers, in lower case and apart by blanks; capitals, blanks
     and dashes in a file's names do not matter there. A symbol names its column too, but only as written: N, never n.
@@ -224,7 +224,7 @@ READ_OFF: Mapping[str, str] = MappingProxyType(
 
 
 def is_positive(target: str) -> bool:
-    """Tell whether what a law predicts is known to be positive, so that it is fitted in logs.
+    """Return whether a target is known to be positive, so that it is fitted in logs.
 
     Examples
     --------

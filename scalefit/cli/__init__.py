@@ -27,6 +27,6 @@ def main() -> None:
     """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show end no command
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show must not end a command
     pd.set_option("display.width", 120)
     app()

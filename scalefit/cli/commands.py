@@ -100,7 +100,7 @@ def predict_command(
 
 
 def _read_fit(path: Path, name: str | None) -> Fit:
-    """Read a single fit, or one of those of a refit."""
+    """Read a file with one fit, or one law from the `fit.json` of a refit."""
     if not path.is_dir() and not is_study(path):
         if name is not None and path.is_file():
             raise ValueError(f"{path} holds one fit, not several by name; leave --law out")
@@ -132,7 +132,7 @@ def _print_prediction(fit: Fit, place: dict[str, float], level: float = 0.95) ->
 
 
 def _print_cautions(fit: Fit) -> None:
-    """Say on stderr what speaks against using a fit."""
+    """Print to stderr the cautions about a fit."""
     if fit.status is not FitStatus.CONVERGED:
         typer.echo(f"caution: {fit.status}: {fit.status.sentence}; {fit.status.remedy}", err=True)
     for note in fit.notes:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their texts are read."""
+"""Options that several commands share, and functions that read their texts."""
 
 from __future__ import annotations
 

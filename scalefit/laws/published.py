@@ -1,7 +1,7 @@
 """Laws read from tables: built_in.toml holds forms, published.toml laws with the constants their authors printed.
 
-A published law keeps the units and the range in which its authors found it. Only laws whose formula, constants and units
-could be confirmed are in published.toml.
+A published law keeps the units and the range in which its authors found it. published.toml has only laws whose formula,
+constants and units could be confirmed.
 """
 
 from __future__ import annotations

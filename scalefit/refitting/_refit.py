@@ -155,7 +155,7 @@ def refit_found(found: Found, plan: Plan, pool: Workers, on_event: Callable[[Eve
 
 
 def _tasks(found: Found, plan: Plan, tell: Callable[..., None]) -> Iterator[Task]:
-    """Yield what is out of date; tell of what is not, and of files that cannot be read at all."""
+    """Yield tasks for sweeps that are out of date; report those that are not, and files that cannot be read."""
     by_source = {record.source: record for record in read_records(plan.out)[0]}
     for source in found.sources:
         record = by_source.get(source.path)
@@ -172,13 +172,13 @@ def _tasks(found: Found, plan: Plan, tell: Callable[..., None]) -> Iterator[Task
 
 
 def _task(source: Source, record: Record | None, plan: Plan) -> Task | None:
-    """Return what is to be made of a file; None if the results recorded are up to date."""
+    """Return the task for a file; None if the recorded results are up to date."""
     sha256 = digest_file(source.path)
     reading, analysis = plan.settings.of(source.path)
     wanted = digest(reading, analysis, plan.figures, plan.report)
     if record is None:
         source = _named(source, sha256, plan.out)
-        record = read_record(plan.out / source.name)  # of the file before it was moved
+        record = read_record(plan.out / source.name)  # the results of the same file before it was moved
     elif not plan.force and record.is_of(sha256, wanted, __version__) and record.is_whole(plan.out / record.name):
         return None
     same = record is not None and record.is_of(sha256, wanted, __version__)
@@ -199,7 +199,7 @@ def _task(source: Source, record: Record | None, plan: Plan) -> Task | None:
 def _named(source: Source, sha256: str, out: Path) -> Source:
     """Return the source under a name whose folder is free for it.
 
-    Results of another file, though it be deleted, and what someone else put there are not ours to replace.
+    A refit never replaces the results of another file, even a deleted one, or what someone else put into the folder.
     """
     names = source.name, marked(source.name, source.path)
     for name in names:
@@ -209,18 +209,18 @@ def _named(source: Source, sha256: str, out: Path) -> Source:
 
 
 def _publish(folder: OutputFolder, task: Task, product: Product) -> Record | SweepError:
-    """Put results into their place, and return their record."""
+    """Put results in place, and return their record."""
     while True:
         with folder.lock:
             if is_free(folder.out / product.record.name, task.source.path, task.sha256):
                 folder.put_folder(product.record.name, product.files)
                 return product.record
-        # Another refit has put the results of a file of the same name there since. Results say what they are called,
-        # so they are made once more, under another name.
+        # Meanwhile another refit has put results of a file of the same name there. Results contain their name, so they
+        # are made once more under another name.
         task = replace(task, source=_named(task.source, task.sha256, folder.out), before=(), drift=())
         try:
             product = produce(task)
-        except SweepError as error:  # the file has changed
+        except SweepError as error:  # the file has changed meanwhile
             return error
 
 
@@ -296,7 +296,7 @@ def watch(
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    """Return size and time of change; a file that is gone again or not readable has none, and the refit says so."""
+    """Return size and time of change; None for a file that is gone or not readable, which the refit reports."""
     try:
         status = os.stat(path)
     except OSError:

@@ -31,9 +31,9 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._=+-]+")
 class Source:
     """A file to refit."""
 
-    name: str  # of its folder in the output: one path component of plain characters
-    path: str  # absolute, links not followed
-    relative: str  # to the folder in which it was searched, with forward slashes
+    name: str  # name of its folder in the output: one path component of plain characters
+    path: str  # absolute path; links are not followed
+    relative: str  # path below the folder that was searched, with forward slashes
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Found:
     """What a search found."""
 
     sources: tuple[Source, ...] = ()  # sorted by name; every file once
-    unreadable: tuple[tuple[str, str], ...] = ()  # folders that could not be searched, and why
+    unreadable: tuple[tuple[str, str], ...] = ()  # folders that could not be searched, with the reason
     missing: tuple[str, ...] = ()  # paths that name nothing
 
 
@@ -62,7 +62,7 @@ def discover(paths: Paths, out: Path, *, missing_ok: bool = False) -> Found:
         raise SweepError(f"{missing[0]!r} is no file, folder or glob of any; nothing to refit there")
     for path in asked:
         for root, file in _files(path, out, unreadable):
-            absolute = os.path.abspath(file)  # a link is the file it is called, wherever it points today
+            absolute = os.path.abspath(file)  # a link keeps its own path, wherever it points
             if not _is_result(os.path.realpath(file), out):
                 found.setdefault(absolute, os.path.relpath(file, root))
     named = _name([(absolute, relative.replace(os.sep, "/")) for absolute, relative in found.items()])
@@ -81,7 +81,7 @@ def _files(path: str, out: Path, unreadable: list[tuple[str, str]]) -> Iterator[
 
 
 def _matches(pattern: str) -> list[str]:
-    """Return what a glob names. ``**`` does not go through links to folders, of which a few can make a maze."""
+    """Return the paths that match a glob; ``**`` does not follow links to folders, which can form loops."""
     parts = Path(pattern).parts
     if "**" not in parts:
         return sorted(glob.glob(pattern))
@@ -105,12 +105,12 @@ def _walk(folder: str, out: Path, unreadable: list[tuple[str, str]]) -> Iterator
 
 
 def _is_searched(folder: Path, out: Path) -> bool:
-    """Tell whether sweeps are looked for in a folder: not in hidden ones, the output, and results of any refit."""
+    """Return whether a folder is searched for sweeps: not if it is hidden, the output, or results of any refit."""
     return folder.name[0] != "." and folder.resolve() != out and not is_results(folder)
 
 
 def _is_result(absolute: str, out: Path) -> bool:
-    """Tell whether a file was written by a refit; inputs may lie in the output folder too."""
+    """Return whether a refit wrote this file; the output folder may contain inputs too."""
     path = Path(absolute)
     if not path.is_relative_to(out):
         return False
@@ -119,7 +119,7 @@ def _is_result(absolute: str, out: Path) -> bool:
 
 
 def _name(files: list[tuple[str, str]]) -> list[Source]:
-    """Name every file by its relative path; those that would share a name also by a hash of where they are."""
+    """Name every file by its relative path; files that would share a name get a hash of their full path as well."""
     plain = [_slug(relative) for _, relative in files]
     count = Counter(name.lower() for name in plain)
     return [
@@ -129,12 +129,12 @@ def _name(files: list[tuple[str, str]]) -> list[Source]:
 
 
 def marked(name: str, path: str) -> str:
-    """Return a name that another file of the same name, found elsewhere, does not have."""
+    """Return a name with a hash of the path, which no other file of the same name has."""
     return f"{name}-{hashlib.sha256(path.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def _slug(relative: str) -> str:
-    """Return a relative path as one component of plain characters; what had to be changed leaves a hash."""
+    """Return a relative path as one component of plain characters, with a hash if characters had to be changed."""
     stem = re.sub(r"(\.gz)?\Z", "", relative, flags=re.IGNORECASE)
     stem = re.sub(r"\.(csv|tsv|jsonl|ndjson|json|parquet|pq|txt|tab)\Z", "", stem, flags=re.IGNORECASE)
     flat = stem.replace("../", "").replace("/", "--")

@@ -1,4 +1,4 @@
-"""The output folder of refits: a record in every folder of results, and new results in place of old ones at once."""
+"""The output folder of refits: the records in folders of results, and how new results replace old ones."""
 
 from __future__ import annotations
 
@@ -29,23 +29,24 @@ _WRITTEN = {FILE, REPORT, "fit.json", "optima.csv", "tradeoff.csv", "backtest.cs
 
 _REMEDY = "refit its sweep, or delete the folder"
 
-_RECORD_BYTES = 1 << 20  # a real one has a few thousand
+_RECORD_BYTES = 1 << 20  # a real record has a few thousand
 _KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
 
-# What a record may hold. It is written to tables and pages, so whoever edits one by hand gets a refit, not a surprise.
+# The schema of a record. Its texts go into tables and pages. If one edited by hand breaks the schema, its sweep is
+# refitted.
 _Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._=+-]+\Z")]  # safe in a path and in a link
-_Path = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # its bytes need not be Unicode
+_Path = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # may contain bytes that are not Unicode
 _Inside = Annotated[str, Meta(pattern=r"^(?!/)(?!(.*/)?\.\.(/|\Z))[^\0\ud800-\udfff]*\Z")]
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _Most = Meta(max_length=1_000)  # every finding is a column of the summary
 
 
 class DamagedError(RefitError):
-    """A file can be opened, but what it holds is not what should be there."""
+    """A file can be opened, but its content is not what a refit writes."""
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True):
-    """The label on a sweep's folder of results: where they came from, and what would make them out of date."""
+    """The record of a folder of results: its source, and the digests that show whether it is out of date."""
 
     name: _Name
     source: _Path
@@ -66,11 +67,11 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
         return json.dumps(to_plain(plain), indent=1, sort_keys=True) + "\n"
 
     def is_of(self, sha256: str, settings: str, version: str) -> bool:
-        """Tell whether these are the results of this input under these settings."""
+        """Return whether these are the results of this input under these settings."""
         return (self.sha256, self.settings, self.version) == (sha256, settings, version)
 
     def is_whole(self, folder: Path) -> bool:
-        """Tell whether the folder holds all the results."""
+        """Return whether the folder holds all the results."""
         try:
             return all((folder / name).stat().st_size == size for name, size in self.outputs.items())
         except OSError:
@@ -78,7 +79,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_json(path: Path, largest: int = _RECORD_BYTES) -> Any:
-    """Read a file of JSON; DamagedError if it is none, too large, or a pipe, which would be waited for without end."""
+    """Read a file of JSON; DamagedError if it is no JSON, too large, or a pipe, whose reader could wait forever."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise DamagedError(f"{path} is {_KINDS.get(stat.S_IFMT(status.st_mode), 'a device')}; expected a file")
@@ -93,7 +94,7 @@ def read_json(path: Path, largest: int = _RECORD_BYTES) -> Any:
 
 
 def read_record(folder: Path) -> Record | None:
-    """Read the record of a folder of results; None if there is none, or none that this version understands."""
+    """Read the record of a folder of results; None if there is none that this version understands."""
     try:
         return _read(folder / FILE)
     except DamagedError:
@@ -101,7 +102,7 @@ def read_record(folder: Path) -> Record | None:
 
 
 def read_records(out: Path) -> tuple[list[Record], list[tuple[str, str]]]:
-    """Read every record in an output folder, by name; and say which cannot be read, and why."""
+    """Return every record in an output folder, by name, and those that cannot be read, with the reason."""
     records, unreadable = [], []
     for place in sorted(path for path in out.glob(f"*/{FILE}") if not path.is_dir()):
         try:
@@ -114,7 +115,7 @@ def read_records(out: Path) -> tuple[list[Record], list[tuple[str, str]]]:
 
 
 def _read(place: Path) -> Record | None:
-    """Read a record; None if there is none, or that of someone else or of another folder."""
+    """Read a record; None if there is none, or if it belongs to another program or folder."""
     try:
         plain = read_json(place)
     except (FileNotFoundError, NotADirectoryError):
@@ -128,7 +129,7 @@ def _read(place: Path) -> Record | None:
     if type(plain["schema"]) is not int or plain.pop("schema") != SCHEMA:
         raise DamagedError(f"{place} was written by another version of scalefit; {_REMEDY}")
     try:
-        record = msgspec.convert(plain, Record, strict=False)  # numbers that JSON does not have are words: "nan"
+        record = msgspec.convert(plain, Record, strict=False)  # not strict: NaN is stored as "nan"
     except (msgspec.MsgspecError, ValueError) as error:
         raise DamagedError(f"{place} is not what a refit writes: {error}; {_REMEDY}") from error
     if len({finding.quantity for finding in record.findings}) < len(record.findings):
@@ -137,7 +138,7 @@ def _read(place: Path) -> Record | None:
 
 
 class _Owner(Struct):
-    """What a record says of whose it is, whatever its schema."""
+    """The parts of a record that say to whom it belongs, whatever its schema."""
 
     name: str
     source: str
@@ -154,19 +155,19 @@ def _owner(folder: Path) -> _Owner | None:
 
 
 def is_results(folder: Path) -> bool:
-    """Tell whether a folder holds results of scalefit, of whatever version, though its record be damaged."""
+    """Return whether a folder holds results of scalefit, of any version, even with a damaged record."""
     if _owner(folder) is not None:
         return True
     return (folder / FILE).is_file() and {path.name for path in folder.iterdir()} <= _WRITTEN
 
 
 def is_output(folder: Path) -> bool:
-    """Tell whether refits have written into a folder."""
+    """Return whether refits have written into a folder."""
     return (folder / STAGING).is_dir()
 
 
 def is_free(folder: Path, source: str, sha256: str) -> bool:
-    """Tell whether results of a file may be put there: nothing is there, or its own results, or no one's any more."""
+    """Return whether a file's results may go there: nothing is there, or results of this file or of no known file."""
     if not os.path.lexists(folder):
         return True
     if folder.is_symlink() or not folder.is_dir() or not is_results(folder):
@@ -174,20 +175,20 @@ def is_free(folder: Path, source: str, sha256: str) -> bool:
     owner = _owner(folder)
     if owner is None or owner.source == source:
         return True
-    return owner.sha256 == sha256 and not os.path.lexists(owner.source)  # the same file, moved
+    return owner.sha256 == sha256 and not os.path.lexists(owner.source)  # the same content: the file was moved
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """Return the files in a folder of results that scalefit did not put there, by relative path."""
+    """Return the files in a folder of results that scalefit did not write, by relative path."""
     owner = _owner(folder)
-    if owner is None:  # then nothing but names of ours is in it, or the folder is not replaced
+    if owner is None:  # the folder holds only names that we write, or it is never replaced
         return []
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(path.as_posix() for path in files if path.as_posix() not in {FILE, *owner.outputs})
 
 
 class OutputFolder:
-    """The way into an output folder, which several refits may share.
+    """Writes into an output folder, which several refits may share.
 
     All writing happens under the folder's lock, which belongs to the system and ends with its process. A folder of
     results is written in `.staging`, flushed to disk, and put in place by two renames: the old one is set aside, the
@@ -208,7 +209,7 @@ class OutputFolder:
             pass
 
     def put_folder(self, name: str, files: Mapping[str, bytes]) -> None:
-        """Replace a folder of the output, whole; files that someone else put into it are taken along."""
+        """Replace a whole folder of the output; keep files in it that scalefit did not write."""
         if len(_inside(name).parts) != 1 or name.startswith("."):
             raise RefitError(f"{name!r} is no name for a folder of the output")
         place, fresh, old = self.out / name, self._fresh / name, self._old / name
@@ -237,7 +238,7 @@ class OutputFolder:
 
     @contextmanager
     def _writing(self, place: Path) -> Iterator[None]:
-        """Hold the lock; before and after, finish or undo what a writer that failed or died left behind."""
+        """Hold the lock; before and after, finish or undo what a failed or killed writer has left."""
         with _readable_errors(place), self.lock:
             self._clear_up()
             try:

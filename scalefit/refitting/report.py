@@ -1,4 +1,4 @@
-"""The page and the figures of one sweep: self-contained, the same bytes every time, every text from data escaped."""
+"""The page and the figures of one sweep: self-contained, reproducible byte for byte, with all texts escaped."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Pictures = dict[str, dict[str, bytes]]
 Drawing = Callable[..., "Axes"]
 
 _CELLS = 6  # basins in one picture
-_PAD = 0.02  # inches around a panel
+_PAD = 0.02  # inches of margin around a panel
 
 _SAME_BYTES = {
     "svg.hashsalt": "scalefit",
@@ -131,7 +131,7 @@ def _chosen(choice: Choice | None) -> tuple[Displayable, ...]:
 
 
 def _once(result: Displayable, shown_notes: set[Note]) -> Markup:
-    """Lay a result out, without the notes that stand above it on the page already."""
+    """Lay a result out, without notes that the page has shown already."""
     display = result._display()
     new = tuple(note for note in display.notes if note not in shown_notes)
     shown_notes.update(new)
@@ -147,7 +147,7 @@ def draw(study: Study) -> tuple[Pictures, list[Note]]:
     pictures: Pictures = {}
     notes: list[Note] = []
     with rc_context():
-        rcdefaults()  # whatever the caller's session has set
+        rcdefaults()  # independent of the settings of the caller's session
         rcParams.update(plots.style("paper", width="single"))
         for name, drawing in _drawings(study):
             try:
@@ -169,7 +169,7 @@ def inline(svg: str, prefix: str) -> str:
 
 
 def _drawings(study: Study) -> Iterator[tuple[str, Drawing]]:
-    from scalefit import plots  # matplotlib is loaded where something is drawn
+    from scalefit import plots  # loads matplotlib, so only where something is drawn
 
     for target, law in study.laws.items():
         if target == "B_crit":
@@ -181,7 +181,7 @@ def _drawings(study: Study) -> Iterator[tuple[str, Drawing]]:
     if (trade := study.tradeoff) is not None:
         where = {"params": float(trade.table["params"].max())} if "params" in trade.table else {}
         yield "tradeoff-hyperbolas", partial(plots.tradeoff, trade, **where)
-    # The runs themselves where a law is going to be stretched from: the largest cells.
+    # Show the runs of the largest cells, from which the laws extrapolate.
     if (surface := study.surface) is not None and surface.batch_fit is not None and surface.floor_fit is not None:
         last = surface.cells.sort_values(["params", "tokens"]).iloc[-1]
         params, tokens = float(last["params"]), float(last["tokens"])
@@ -191,7 +191,7 @@ def _drawings(study: Study) -> Iterator[tuple[str, Drawing]]:
 
 
 def _largest(sweep: Sweep, by: tuple[str, ...]) -> Sweep:
-    """Return the largest cells, as many as one panel can tell apart."""
+    """Return the largest cells, as many as one panel can show distinctly."""
     for name in by:
         if len(sweep.group(by)[0]) <= _CELLS:
             break

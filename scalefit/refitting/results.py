@@ -1,4 +1,4 @@
-"""The results of one sweep: made from its file in a worker, which writes nothing, and read back from `fit.json`."""
+"""The results of one sweep: made from its file in a worker that writes nothing, and laws read from `fit.json`."""
 
 from __future__ import annotations
 
@@ -38,40 +38,40 @@ FIT_SCHEMA = 1
 """Version of fit.json; files of another version are refused."""
 
 _KIND = "scalefit.Study"
-_LARGEST = 100_000_000  # bytes of a fit.json
+_LARGEST = 100_000_000  # bytes that a fit.json may have
 
 # Python's warning filters and matplotlib's settings belong to the whole process: two threads that change and restore
-# them undo each other's changes, and a warning that a study silences comes through, as an error where warnings are
-# errors. So one study at a time is done in a process. Threads share one interpreter and would be no faster.
+# them undo each other's changes, so that a warning which a study silences reaches the user, or is raised where warnings
+# are errors. So a process does one study at a time. Threads share one interpreter and would be no faster.
 _ALONE = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be made of one file."""
+    """One file to refit, with all that its results depend on."""
 
     source: Source
-    sha256: str  # of the file when the task was given
+    sha256: str  # of the file when the task was made
     reading: Reading
     analysis: Analysis
-    settings: str  # digest of all that the results depend on beside the input
+    settings: str  # digest of everything besides the input that the results depend on
     settings_source: str
-    before: tuple[Finding, ...] = ()  # in the results that are replaced, if of another input, settings or version
-    drift: tuple[Drift, ...] = ()  # what had moved when this very input was first refitted
+    before: tuple[Finding, ...] = ()  # of the results to be replaced, if of other input, settings or version
+    drift: tuple[Drift, ...] = ()  # what moved when this same input was first refitted
     figures: bool = True
     report: bool = True
 
 
 @dataclass(frozen=True)
 class Product:
-    """A finished folder: its record, and its files by relative path."""
+    """The content of a finished folder: its record, and its files by relative path."""
 
     record: Record
     files: Mapping[str, bytes]
 
 
 def produce(task: Task) -> Product:
-    """Read a file, study it, and put its results into words, tables and pictures."""
+    """Read a file, study its sweep, and write the results as texts, tables and pictures."""
     with _ALONE, warnings.catch_warnings():
         return _produce(task)
 
@@ -122,7 +122,7 @@ def digest_file(path: str | Path) -> str:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise SweepError(f"{path} is no file but a pipe, a device or a folder")
-        if status.st_size > MAX_BYTES:  # hashing it would keep the others waiting
+        if status.st_size > MAX_BYTES:  # hashing so large a file would delay all others
             raise SweepError(f"{path} holds {status.st_size:,} bytes; a table of runs has {MAX_BYTES:,} at most")
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -165,7 +165,7 @@ def write_fits(study: Study, sha256: str) -> bytes:
 
 
 def _laws_of(surface: Surface) -> dict[str, Fit]:
-    """Return the laws of a surface, each with the cautions on the whole."""
+    """Return the laws of a surface, each with the cautions about the surface."""
     laws = surface.laws | ({} if surface.floor_fit is None else {"loss": surface.floor_fit})
     cautions = [note for note in surface.notes if note.caution]
     return {
@@ -227,7 +227,7 @@ def read_fits(path: str | os.PathLike[str]) -> dict[str, Fit]:
 
 
 def is_study(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file is a `fit.json` of a refit, whatever its version; RefitError if it is no JSON at all."""
+    """Return whether a file is the `fit.json` of a refit, of any version; RefitError if it is no JSON."""
     record = _read_json(Path(path))
     return isinstance(record, dict) and record.get("kind") == _KIND
 

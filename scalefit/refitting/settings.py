@@ -48,7 +48,7 @@ def to_plain(value: Any) -> Any:
 
 
 def _is(value: Any, kind: Any) -> bool:
-    """Tell whether a value is of a type, which can have bounds."""
+    """Return whether a value is of a type, which can have bounds."""
     try:
         msgspec.convert(to_plain(value), kind)
     except (msgspec.MsgspecError, ValueError):
@@ -216,7 +216,7 @@ class Analysis:
 
 
 def _check_own(settings: Any, kind: type) -> None:
-    """Check what differs from the defaults."""
+    """Check the fields that differ from the defaults."""
     for entry in fields(kind):
         if (value := getattr(settings, entry.name)) != entry.default:
             check(entry.name, value, entry.name)
@@ -287,7 +287,7 @@ class Settings:
 
 
 def _ends_like(parts: tuple[str, ...], globs: tuple[str, ...]) -> bool:
-    """Tell whether the last parts of a path match the parts of a glob."""
+    """Return whether the last parts of a path match the parts of a glob."""
     if not globs:
         return True
     *before, last = globs
@@ -342,7 +342,7 @@ def read_settings(path: str | os.PathLike[str] | None = None) -> Settings:
         record = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SweepError(f"cannot read the settings {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or numbers of thousands of digits
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or numbers with thousands of digits
         raise SweepError(f"{path} is not TOML: {error}") from error
     return _settings(record, str(path))
 
@@ -367,7 +367,7 @@ def _rule(record: Any, where: str) -> Rule:
 
 
 def _tables(record: Mapping[str, Any], beside: str, where: str, dot: str) -> list[dict[str, Any]]:
-    """Return the settings in the tables read and fit, beside which there may be one key more."""
+    """Return the settings in the tables `read` and `fit`; one further key is allowed."""
     _refuse_unknown(record, ("read", "fit", beside), where)
     kinds = (("read", Reading), ("fit", Analysis))
     return [_fields(record.get(name, {}), kind, f"{where}{dot}{name}") for name, kind in kinds]
@@ -384,7 +384,7 @@ def _fields(record: Any, kind: type, where: str) -> dict[str, Any]:
 
 
 def _python(value: Any) -> Any:
-    """Return a value of TOML, which has no null, as the functions of the package take it."""
+    """Return a value of TOML as the functions of the package expect it; TOML has no null."""
     if isinstance(value, dict):
         return {name: None if entry is False else entry for name, entry in value.items()}
     return tuple(value) if isinstance(value, list) else value

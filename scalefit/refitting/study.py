@@ -1,4 +1,4 @@
-"""Everything scalefit can say of one sweep, what the sweep does not allow it to say, and what moved since."""
+"""One sweep with every method of scalefit: results, the reasons for gaps, and findings that moved since."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Text = Annotated[str, Meta(pattern=r"^[^\0\ud800-\udfff]*\Z")]
 """A text that can be written to any file: half a character cannot."""
 
 _Quantity = Annotated[str, Meta(pattern=r"^\w{1,100}: \w{1,100}\Z")]
-"""The law's target and a parameter, such as "lr: a"; its colon tells it from the other columns of the summary."""
+"""The law's target and a parameter, such as "lr: a"; no other column of the summary has a colon."""
 
 _FAR = 3.0
 """Combined standard errors beyond which a value has moved."""
@@ -69,7 +69,7 @@ class Finding(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Drift(Struct, frozen=True, forbid_unknown_fields=True):
-    """A finding that is not what it was; or ``"lr: law"``, where the law is another one and `errors` is NaN."""
+    """A finding that has moved; or ``"lr: law"``, where another law was chosen and `errors` is NaN."""
 
     quantity: _Quantity
     before: float | Text
@@ -77,14 +77,14 @@ class Drift(Struct, frozen=True, forbid_unknown_fields=True):
     errors: float
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return one line for logs and tables."""
         before, after = (v if isinstance(v, str) else format_number(v) for v in (self.before, self.after))
         far = f" ({format_number(self.errors, 2)} errors)" if self.errors == self.errors else ""
         return f"{self.quantity} {before} -> {after}{far}"
 
 
 def drifted(before: Sequence[Finding], after: Sequence[Finding]) -> tuple[Drift, ...]:
-    """Return what has moved by more than three combined standard errors, or rests on another law now.
+    """Return the findings that moved by more than three combined standard errors, or now rest on another law.
 
     Examples
     --------
@@ -126,7 +126,7 @@ class CachedBasin:
         return self.method.level
 
     def estimate(self, block: Cells) -> Estimates:
-        """Return what the method says of these cells."""
+        """Return the estimates of these cells, from the cache if they are known."""
         cells = block.tolerance, block.x.shape, block.x.tobytes(), block.loss.tobytes()
         if cells not in self._known:
             self._known[cells] = self.method.estimate(block)
@@ -219,14 +219,14 @@ class Study:
 
 
 def _value_and_error(row: Mapping[Any, Any], status: FitStatus) -> tuple[float, float]:
-    """Return value and error of a parameter, as far as they mean something."""
+    """Return value and error of a parameter, NaN where they are not identified."""
     if status is FitStatus.NOT_CONVERGED or row["status"] == "unidentified":
         return math.nan, math.nan
     return float(row["value"]), float(row["stderr"])
 
 
 def study_sweep(sweep: Sweep, analysis: Analysis) -> Study:
-    """Do with a sweep all that its runs allow.
+    """Apply to a sweep every method that its runs allow.
 
     Raises
     ------
@@ -235,7 +235,7 @@ def study_sweep(sweep: Sweep, analysis: Analysis) -> Study:
     """
     steps = _Steps(sweep, analysis)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ScalefitWarning)  # what they say is on the results' notes too
+        warnings.simplefilter("ignore", ScalefitWarning)  # the notes of the results repeat these warnings
         result = steps.run()
     if not result.laws:
         raise SweepError(f"nothing can be fitted to {sweep.source}: " + "; ".join(gap.text for gap in result.gaps))
@@ -296,7 +296,7 @@ class _Steps:
 
     def _optima(self, *over: str) -> Optima:
         found = find_optima(self._sweep, over, method=self._method)
-        return replace(found, method=self._method.method)  # the answers kept are for this study alone
+        return replace(found, method=self._method.method)  # results do not keep the cache
 
     def _law(self, target: str, optima: Optima | None, laws: tuple[str, ...]) -> Choice | None:
         if optima is None:
@@ -319,7 +319,7 @@ class _Steps:
         )
 
     def _laws_of_settings(self, optima: Optima | None) -> tuple[tuple[Law | str, ...], Law | str]:
-        """Return the laws asked for; else the straight ones in what varies, which the held-out cells had no say in."""
+        """Return the laws asked for, else the straight ones in what varies: no choice that used the held-out cells."""
         analysis = self._analysis
         if {"params", "tokens"} <= self._varied or optima is None:
             return analysis.lr_laws or ("lr_power",), (*analysis.batch_laws, "batch_power")[0]
@@ -327,7 +327,7 @@ class _Steps:
         return analysis.lr_laws or usual_laws(optima, "lr")[:1], (*analysis.batch_laws, *batch_laws)[0]
 
     def _usual_loss_law(self) -> str | None:
-        """Return the law of the loss asked for, else the usual one; None where nothing varies that it could follow."""
+        """Return the law of the loss asked for, else the usual one; None where none of its inputs varies."""
         if self._analysis.loss_law != "auto":
             return self._analysis.loss_law
         return _LOSS_LAWS.get(tuple(name for name in ("params", "tokens") if name in self._varied))

@@ -51,13 +51,13 @@ def guarded_csv(table: pd.DataFrame) -> bytes:
     for name in texts:
         safe[name] = [_guarded(value) if isinstance(value, str) else value for value in safe[name]]
     whole = safe.to_csv(index=False, lineterminator="\n")
-    if "\r" in whole:  # a bare carriage return would start a new row, and cell, unless it is quoted
+    if "\r" in whole:  # unquoted, a bare carriage return would start a new row
         whole = safe.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     return printable(whole).encode()
 
 
 def printable(text: str) -> str:
-    r"""Return text that every encoding of Unicode can write: bytes of a file name that are none as escapes.
+    r"""Return text that can be encoded: bytes of a file name that are no text become escapes.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def _guarded(text: str) -> str:
 
 @dataclass(frozen=True)
 class Event:
-    """One file is done.
+    """The report that one file is done.
 
     Parameters
     ----------
@@ -197,11 +197,11 @@ class _Failure(TypedDict):
 Failures = dict[str, _Failure]
 """Which files have no up-to-date result, by path. Kept in FAILURES, so that a refit of other files does not forget."""
 
-_LARGEST = 100_000_000  # bytes of FAILURES: some hundreds for each file that failed
+_LARGEST = 100_000_000  # bytes of the file of failures, which has some hundreds for each failed file
 
 
 def write_summary(folder: OutputFolder, events: Iterable[Event]) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Write the summary of the output folder, under its lock; return it, and what could not be read, and why."""
+    """Write the summary of the output folder, under its lock; return it and the unreadable records with reasons."""
     failures, forgotten = _update_failures(folder, events)
     records, unreadable = read_records(folder.out)
     table = summarize(records, failures, {record.source for record in records if _is_gone(record.source)})
@@ -247,13 +247,13 @@ def _row(record: Record | None, source: str, failure: _Failure | None, gone: boo
 
 
 def _column(finding: Finding) -> str:
-    """Return the column of a finding; a parameter called law leaves "lr: law" to the formula."""
+    """Return the column of a finding; "lr: law" is that of the formula, so a parameter called law gets another."""
     is_law = finding.quantity.partition(": ")[2] == "law"
     return f"{finding.quantity} (parameter)" if is_law else finding.quantity
 
 
 def _is_gone(path: str) -> bool:
-    """Tell whether a file was deleted or moved; one that only cannot be reached may still be there."""
+    """Return whether a file was deleted or moved; a file that cannot be reached may still exist."""
     try:
         os.lstat(path)
     except OSError as error:
@@ -262,7 +262,7 @@ def _is_gone(path: str) -> bool:
 
 
 def _update_failures(folder: OutputFolder, events: Iterable[Event]) -> tuple[Failures, list[tuple[str, str]]]:
-    """Add what failed and drop what no longer does; say so if what failed before has had to be forgotten."""
+    """Add files that failed and drop those that no longer fail; report it if the earlier list was unreadable."""
     place, events = folder.out / FAILURES, list(events)
     before: Failures = {}
     forgotten = []
@@ -284,7 +284,7 @@ def _update_failures(folder: OutputFolder, events: Iterable[Event]) -> tuple[Fai
 
 @dataclass(frozen=True)
 class _Cell:
-    """One cell of the index: what it shows, the number it is sorted by if that does not sort, and what it points to."""
+    """One cell of the index: its text, the number it is sorted by if the text does not sort, and its link."""
 
     text: str
     key: str | None = None
@@ -346,7 +346,7 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # the command line starts without it
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # a command starts without it
 
     loader = PackageLoader("scalefit.refitting")
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

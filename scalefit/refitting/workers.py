@@ -1,4 +1,4 @@
-"""Runs one function over many tasks on processes, a cluster or any executor, and outlives a worker that dies."""
+"""Runs one function over many tasks on processes, a cluster or any executor, even if workers die."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from scalefit.errors import RefitError
 
 Task = TypeVar("Task")
 
-# For tables of a few hundred rows a tenth quicker than Arrow.
+# Text kept as Python objects: a tenth quicker than Arrow for tables of a few hundred rows.
 _SHORT_TEXTS = ("mode.string_storage", "python")
 
-# Objects made between two searches for cycles, of which figures are full: Python's 700 costs a tenth of the time.
+# Objects made between two garbage collections. Figures are full of cycles: Python's 700 costs a tenth of the time.
 _GARBAGE = 10_000
 
 _DIED = (
@@ -73,12 +73,12 @@ class Workers:
     def run(self, work: Callable[[Task], Any], tasks: Iterable[Task]) -> Generator[tuple[Task, Any], None, None]:
         """Yield every task with its result, or with the exception it ended in, as they finish.
 
-        A task whose worker died is tried once more, alone: whatever kills its worker then is reported, and nothing
-        else is lost with it.
+        A task whose worker died is tried once more, alone. If its worker dies again, the task is reported as failed;
+        no other task is lost.
         """
         if self._executor is None:
             for task in tasks:
-                with _one_blas_thread():  # as in a worker, so that sums come out the same to the last bit
+                with _one_blas_thread():  # as in a worker, so that sums agree to the last bit
                     answer = _answer(work, task)
                 yield task, answer
             return
@@ -103,11 +103,11 @@ class Workers:
                 future.cancel()
 
     def _submit(self, work: Callable[[Task], Any], task: Task) -> Future[Any]:
-        """Hand a task over; an executor found broken only now is an outcome like one that breaks at work."""
+        """Submit a task; an executor that is found broken here counts like one that breaks while it works."""
         assert self._executor is not None
         try:
             return self._executor.submit(work, task)
-        except (BrokenExecutor, OSError, RuntimeError) as error:  # its fork server died, or it was shut down
+        except (BrokenExecutor, OSError, RuntimeError) as error:  # the fork server died, or the executor was shut down
             failed: Future[Any] = Future()
             failed.set_exception(BrokenExecutor(str(error)))
             return failed
@@ -140,11 +140,11 @@ def _answer(call: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _processes(jobs: int) -> ProcessPoolExecutor:
-    # A fork server copies a process that has imported everything once; plain fork copies threads' locks with it.
+    # A fork server copies a process that has imported everything once. Plain fork would copy locks that threads hold.
     has_server = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if has_server else "spawn")
-    # The processes behind multiprocessing are begun as ``python -c``, which looks for modules in the working folder
-    # first: a downloaded signal.py beside the data would be run.
+    # multiprocessing starts its helpers as ``python -c``, which looks for modules in the working folder first: a
+    # downloaded signal.py beside the data would be run.
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
@@ -158,24 +158,24 @@ def _processes(jobs: int) -> ProcessPoolExecutor:
 
 
 def prepare_worker() -> None:
-    """Leave Ctrl-C to the parent, keep to one BLAS thread, end with the parent, be quick: once in every worker."""
+    """Prepare a worker, once: it leaves Ctrl-C to the parent, uses one BLAS thread and ends with the parent."""
     _one_blas_thread()
     pd.set_option(*_SHORT_TEXTS)
-    gc.freeze()  # what is imported stays
+    gc.freeze()  # objects from imports live on, so collections need not visit them
     gc.set_threshold(_GARBAGE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _one_blas_thread() -> AbstractContextManager[Any]:
-    """Limit every BLAS to one thread, from now on or for the length of a with statement."""
+    """Limit every BLAS to one thread, for good or within a with statement."""
     import scipy.linalg  # noqa: F401  # brings a BLAS of its own, and only what is loaded can be limited
 
     return threadpool_limits(1)
 
 
 def _end_with_parent() -> None:
-    """Wait for the parent to end, killed or not: a worker alone would wait for tasks for ever."""
+    """End this worker when the parent ends, killed or not; otherwise it would wait for tasks forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""Which runs a simulated sweep has, and how they are drawn from the laws it obeys."""
+"""Simulated sweeps: the design of their runs, and their losses drawn from the laws of a truth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scalefit.simulation.truth import Floats, Truth, check_fields
 
-# Streams of random numbers apart from that of the noise: switching one on leaves the other draws as they were.
+# Separate streams of random numbers, so that switching one effect on leaves all other draws unchanged.
 _SCATTER, _EDGE, _DIVERGENCE = 1, 2, 3
 
 
@@ -136,7 +136,7 @@ def simulate_sweep(truth: Truth | None = None, design: Design | None = None, *, 
 
 
 def true_cells(truth: Truth | None = None, design: Design | None = None, *, seed: int = 0) -> pd.DataFrame:
-    """Return where the optimum of each cell of `simulate_sweep` with the same arguments really lies.
+    """Return the true optimum of each cell of `simulate_sweep` with the same arguments.
 
     Parameters
     ----------
