@@ -10,7 +10,7 @@ class ScalefitError(Exception):
 
     See Also
     --------
-    SweepError, LawError, FitError, RefitError : What there is.
+    SweepError, LawError, FitError, RefitError : The four kinds.
 
     Examples
     --------
@@ -26,6 +26,10 @@ class ScalefitError(Exception):
 class SweepError(ScalefitError, ValueError):
     """A table of runs cannot be used as given: says which column and row, and what to try.
 
+    See Also
+    --------
+    ScalefitError : Base class of all errors.
+
     Examples
     --------
     >>> import scalefit as sf
@@ -39,6 +43,10 @@ class SweepError(ScalefitError, ValueError):
 
 class LawError(ScalefitError, ValueError):
     """A formula is not a law: unknown function, forbidden syntax, or names that do not fit the table.
+
+    See Also
+    --------
+    ScalefitError : Base class of all errors.
 
     Examples
     --------
@@ -66,6 +74,10 @@ class FitError(ScalefitError, RuntimeError):
     partial : object or None
         The partial answer, if there is one.
 
+    See Also
+    --------
+    ScalefitError : Base class of all errors.
+
     Examples
     --------
     >>> import scalefit as sf
@@ -84,6 +96,10 @@ class FitError(ScalefitError, RuntimeError):
 class RefitError(ScalefitError, RuntimeError):
     """A folder of results cannot be written to or read back; what it held before is intact.
 
+    See Also
+    --------
+    ScalefitError : Base class of all errors.
+
     Examples
     --------
     >>> import scalefit as sf
@@ -98,6 +114,10 @@ class RefitError(ScalefitError, RuntimeError):
 class ScalefitWarning(UserWarning):
     """Base class of scalefit's warnings.
 
+    See Also
+    --------
+    ExtrapolationWarning
+
     Examples
     --------
     >>> import warnings
@@ -111,6 +131,10 @@ class ScalefitWarning(UserWarning):
 
 class ExtrapolationWarning(ScalefitWarning):
     """A prediction lies outside the range of the data its law was fitted to.
+
+    See Also
+    --------
+    ScalefitWarning : Base class of all warnings.
 
     Examples
     --------

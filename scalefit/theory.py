@@ -41,6 +41,10 @@ class StepOptimum:
     loss_drop : ndarray
         By how much it does, in the unit of the loss.
 
+    See Also
+    --------
+    sgd_optimum, sign_optimum
+
     Examples
     --------
     >>> import scalefit as sf

@@ -75,7 +75,7 @@ class Competitor(Protocol):
         """Row label; unique in a backtest."""
 
     def train(self, sweep: Sweep) -> Predictor:
-        """Learn from the training runs."""
+        """Learn from the training runs and return what predicts; see the class."""
 
 
 class Rule(Protocol):
@@ -212,6 +212,15 @@ class Entrant:
     def train(self, sweep: Sweep) -> LawPair:
         """Fit the laws to the optima of the sweep's cells.
 
+        Parameters
+        ----------
+        sweep : Sweep
+            The training runs.
+
+        Returns
+        -------
+        LawPair
+
         Raises
         ------
         SweepError, LawError, FitError
@@ -262,7 +271,7 @@ class Custom:
     recipe: Callable[[Sweep], Predictor]
 
     def train(self, sweep: Sweep) -> Predictor:
-        """Call the recipe."""
+        """Return what the recipe makes of the training runs; raise what it raises."""
         return self.recipe(sweep)
 
 
@@ -314,7 +323,7 @@ class EffectiveEntrant:
     near: float = 0.02
 
     def train(self, sweep: Sweep) -> LawPair:
-        """Fit the three laws to the training cells.
+        """Fit the three laws to the training cells; see `Entrant.train`.
 
         Raises
         ------

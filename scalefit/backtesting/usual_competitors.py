@@ -72,7 +72,7 @@ class Baseline:
         check_targets(self.name, lr=self.lr_law, batch=self.batch_law)
 
     def train(self, sweep: Sweep) -> LawPair:
-        """Fit the laws to the runs kept; raises as `Entrant.train` does."""
+        """Fit the laws to the runs kept; arguments, result and errors are those of `Entrant.train`."""
         by, axes = list(cell_axes(sweep)), list(searched_axes(sweep))
         keys, cell = sweep.group(by)
         kept = near_lowest(cell, sweep.table["loss"].to_numpy(), len(keys), self.excess)
@@ -129,7 +129,13 @@ class PublishedEntrant:
             raise LawError(f"{self.name}: expected the key of a published law for lr, for batch or for both")
 
     def train(self, sweep: Sweep) -> LawPair:
-        """Return the printed laws for the settings that the sweep varied."""
+        """Return the printed laws for the settings that the sweep varied, as a `LawPair`.
+
+        Raises
+        ------
+        LawError
+            If there is no law for a setting that the sweep varied, or the sweep counts data in another unit.
+        """
         keys = {"lr": self.lr, "batch": self.batch}
         chosen = {name: get_published(key) for name in searched_axes(sweep) if (key := keys[name]) is not None}
         if not chosen:

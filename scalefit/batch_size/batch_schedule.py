@@ -50,6 +50,10 @@ class BatchSchedule(Displayable):
     data_unit : str
     notes : tuple of Note
 
+    See Also
+    --------
+    batch_schedule : Makes one.
+
     Examples
     --------
     >>> import pandas as pd
@@ -94,10 +98,23 @@ class BatchSchedule(Displayable):
         tokens : float or array_like
             Data spent so far, in `data_unit`.
 
+        Returns
+        -------
+        numpy.ndarray
+            Of the shape of `tokens`.
+
         Raises
         ------
         FitError
             If an amount of data is negative or not a number.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> import scalefit as sf
+        >>> run = pd.DataFrame({"tokens": [1e8, 1e9, 5e9, 2e10], "loss": [4.5, 3.4, 3.0, 2.8]})
+        >>> sf.batch_schedule("kaplan2020_bcrit", run, multiple=1e5).batch_at([1e8, 4e9, 1e12]).tolist()
+        [400000.0, 900000.0, 1100000.0]
         """
         spent = np.asarray(tokens, dtype=float)
         if not (spent >= 0).all():

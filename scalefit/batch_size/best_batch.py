@@ -44,6 +44,10 @@ class BestBatch(Displayable):
         (ln M, m) of every refit, when a bootstrap was given.
     notes : tuple of Note
 
+    See Also
+    --------
+    best_batch : Makes one.
+
     Examples
     --------
     >>> import numpy as np

@@ -70,6 +70,10 @@ class RateCurve(Displayable):
     data_unit : str
     notes : tuple of Note
 
+    See Also
+    --------
+    fit_rate_curve : Makes one.
+
     Examples
     --------
     >>> import scalefit as sf
@@ -122,6 +126,7 @@ class RateCurve(Displayable):
         batch : float or array_like
             Data per step.
         rule : {"adam", "sgd", "sgd_root"}
+            The curve to read, a row of `table`.
         level : float
             Coverage of the interval.
 
@@ -134,7 +139,14 @@ class RateCurve(Displayable):
         Raises
         ------
         FitError
-            For a rule there is not, or batches that are not positive.
+            If there is no such rule, or a batch is not positive.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> pairs = {"batch": [16, 64, 256, 1024, 4096], "lr": [3.9e-4, 8.2e-4, 1.0e-3, 7.9e-4, 4.1e-4]}
+        >>> sf.fit_rate_curve(256.0, pairs).predict(8192)[["lr", "reach"]].round(5).to_dict("records")
+        [{'lr': 0.00032, 'reach': 2.0}]
         """
         shapes = {shape.rule: shape for shape in SHAPES}
         if rule not in shapes:

@@ -149,6 +149,14 @@ class Tradeoff(Displayable):
         ------
         FitError
             If a batch is not positive, or no fit matches.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> table = {"batch": [64, 128, 256, 512, 1024], "steps": [8900, 4900, 2970, 1980, 1480]}
+        >>> ahead = sf.fit_tradeoff(table, data_unit="samples").predict([512, 2048])
+        >>> ahead["steps"].round().tolist(), ahead["reach"].tolist()
+        ([1975.0, 1236.0], [1.0, 2.0])
         """
         given = positive("batch", batch, expected="positive numbers to predict at")
         level = self.level if level is None else level
@@ -191,6 +199,11 @@ class Tradeoff(Displayable):
         ----------
         target : str
             ``"B_crit"``, ``"S_min"`` or ``"E_min"``.
+
+        Returns
+        -------
+        Observations
+            What `fit` takes: the columns of `by`, the target as `loss`, the three quantities, weights and notes.
 
         Raises
         ------

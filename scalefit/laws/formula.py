@@ -160,6 +160,7 @@ class Law:
         Parameters
         ----------
         columns : iterable of str
+            Names of the table's columns.
 
         Returns
         -------
@@ -169,6 +170,12 @@ class Law:
         ------
         LawError
             If an input has no column.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> sf.Law("eta = c * width**a").bind(["width", "lr"]).inputs
+        ('width',)
         """
         columns = list(columns)
         inputs = tuple(n for n in self.names if n in self.inputs or (n in columns and n not in self._settled))
@@ -183,7 +190,13 @@ class Law:
         return frozenset(self.positive) | self.bounds.keys() | self.meanings.keys() | self.units.keys()
 
     def read_inputs(self, table: Mapping[str, Any] | pd.DataFrame) -> list[np.ndarray]:
-        """Return the input columns as float arrays, in the order of `inputs`."""
+        """Return the input columns of a table as float arrays, in the order of `inputs`.
+
+        Raises
+        ------
+        LawError
+            If a column is missing or holds anything but numbers.
+        """
         found = []
         for name in self.inputs:
             column = column_of(name) if column_of(name) in table else name
@@ -216,6 +229,17 @@ class Law:
         -------
         numpy.ndarray
             Shape (n,), or (K, n) when the values are arrays.
+
+        Raises
+        ------
+        LawError
+            If a parameter has no value, or an input no column of numbers.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> sf.Law("eta = c * N**a")({"c": 2.0, "a": -0.5}, {"params": [1e4, 1e6]})
+        array([0.02 , 0.002])
         """
         law = self if set(values) >= set(self.parameters) else self.bind(str(column) for column in table)
         absent = [name for name in law.parameters if name not in values]
@@ -231,9 +255,21 @@ class Law:
     def written(self, values: Mapping[str, float], digits: int = 4) -> str:
         """Return the formula with numbers in place of parameters.
 
+        Parameters
+        ----------
+        values : mapping of str to float
+            Values of parameters; a name without one stays.
+        digits : int
+            Significant digits.
+
+        Returns
+        -------
+        str
+
         Examples
         --------
-        >>> Law("eta = c * N**a").written({"c": 1.79, "a": -0.71298})
+        >>> import scalefit as sf
+        >>> sf.Law("eta = c * N**a").written({"c": 1.79, "a": -0.71298})
         'eta = 1.79 * N ** (-0.713)'
         """
 
@@ -245,7 +281,14 @@ class Law:
         return f"{self.target} = {ast.unparse(Insert().visit(fresh))}"
 
     def to_latex(self) -> str:
-        """Return the law as LaTeX, in the letters of the vocabulary."""
+        r"""Return the law as LaTeX, in the letters of the vocabulary.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> print(sf.Law("eta = c * N**a").to_latex())
+        \eta = c N^{a}
+        """
         return self.derivation.latex
 
     def to_dict(self) -> dict[str, Any]:
@@ -263,7 +306,20 @@ class Law:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Law:
-        """Rebuild a law from `to_dict`; the formula passes through the parser again."""
+        """Rebuild a law from `to_dict`; the formula passes through the parser again.
+
+        Raises
+        ------
+        LawError
+            If the formula is not a law.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> law = sf.Law("eta = c * N**a", positive={"c"})
+        >>> sf.Law.from_dict(law.to_dict()) == law
+        True
+        """
         bounds = {name: (float(low), float(high)) for name, (low, high) in record.get("bounds", {}).items()}
         rest = {key: record[key] for key in ("meanings", "units", "name", "source") if key in record}
         return cls(record["formula"], tuple(record["inputs"]), frozenset(record["positive"]), bounds, **rest)

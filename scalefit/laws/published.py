@@ -77,6 +77,15 @@ class PublishedLaw:
         ------
         LawError
             If the law takes or gives tokens, or a loss per token, and the table counts anything else.
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> try:
+        ...     sf.laws.get_published("kaplan2020_bcrit").check_data_unit("images")
+        ... except sf.LawError as error:
+        ...     print(str(error).partition(";")[0])
+        kaplan2020_bcrit counts loss, B_crit in tokens
         """
         names = (*self.law.inputs, self.law.target) if data_unit != self.data_unit else ()
         counted = [column_of(name) for name in names if _is_counted_in_data(name)]
@@ -95,6 +104,11 @@ class PublishedLaw:
             What the inputs count; refused when the law counts tokens.
         **inputs : float or array_like
             Every input of the law.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the shape of the inputs.
 
         Warns
         -----

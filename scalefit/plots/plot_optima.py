@@ -38,7 +38,7 @@ def optima(
     along : str, optional
         The column on the x axis; by default the one of `optima.by` with most levels.
     by : str, optional
-        The column that tells marks apart; by default the next one with more than one level, if it has eight at most.
+        The column with a mark for each level; by default the next one with two to eight levels.
     of : str, optional
         The axis searched, if there are two: ``"lr"`` or ``"batch"``.
     ax : Axes, optional
@@ -54,7 +54,7 @@ def optima(
 
     Notes
     -----
-    Groups stand a little apart sideways so that their intervals can be told apart. Cells without a value (flat, too few
+    Groups are shifted sideways a little so that their intervals do not cover each other. Cells without a value (flat, too few
     levels) are counted in the key.
 
     Examples

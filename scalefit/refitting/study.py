@@ -37,7 +37,7 @@ from scalefit.vocabulary import AXES, format_number
 Result = TypeVar("Result")
 
 Text = Annotated[str, Meta(pattern=r"^[^\0\ud800-\udfff]*\Z")]
-"""A text that can be written to any file: half a character cannot."""
+"""A text without half characters (surrogates), which could not be written to a file."""
 
 _Quantity = Annotated[str, Meta(pattern=r"^\w{1,100}: \w{1,100}\Z")]
 """The law's target and a parameter, such as "lr: a"; no other column of the summary has a colon."""

@@ -91,14 +91,19 @@ class Event:
     name : str
         Of its folder in the output.
     path : str
+        Of the file.
     status : str
         "ok", "skipped" (up to date) or "failed".
     error : str
         Why it failed.
     moved : str
-        What is not what it was before.
+        Findings that moved since the results before.
     done, total : int
         How many files are done, of how many.
+
+    See Also
+    --------
+    scalefit.refit : Calls `on_event` with these.
 
     Examples
     --------

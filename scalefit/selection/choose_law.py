@@ -100,7 +100,7 @@ def choose_law(
         As for `fit`.
     laws : "auto" or sequence of Law or str
         "auto" tries, for the learning rate, the straight law, the one with the ln N ln D interaction and the full
-        quadratic (and the one with the batch, where the optima are told apart by it); for the batch, the power laws of
+        quadratic (and the one with the batch, where optima differ by it); for the batch, the power laws of
         the tokens and of both; for the loss, the saturating laws; each as far as the data vary its inputs.
     target : str, optional
         The column to choose a law for, where the data leave it open.

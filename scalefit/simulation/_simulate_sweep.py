@@ -49,6 +49,10 @@ class Design:
     -----
     Grids are laid around the laws' optima; a cell's own optimum may have strayed from there (`Truth.lr_scatter`).
 
+    See Also
+    --------
+    simulate_sweep, Truth
+
     Examples
     --------
     >>> from scalefit.simulation import Design, simulate_sweep
@@ -149,6 +153,10 @@ def true_cells(truth: Truth | None = None, design: Design | None = None, *, seed
         One row a (params, tokens) cell: params, tokens, lr, batch and loss at its own optimum (laws and scatter), and
         edge, whether its lr grid was laid so as to miss it.
 
+    See Also
+    --------
+    simulate_sweep : The runs of these cells.
+
     Examples
     --------
     >>> from scalefit.simulation import Design, Truth, true_cells
@@ -221,6 +229,10 @@ def write_bundle(folder: str | Path, seed: int = 0) -> tuple[Path, Path]:
     -------
     tuple of Path
         The two files.
+
+    See Also
+    --------
+    simulate_sweep : The runs as a table.
 
     Examples
     --------
