@@ -58,9 +58,9 @@ def read_curves(
     columns : mapping of str to str or None, optional
         Which column holds which quantity, where the usual names do not say it; None sets a quantity aside.
     run : str or sequence of str, optional
-        The column that identifies runs, or several columns that do so together. Without it: a column with a usual name (`run`,
-        `run_id`, `run_name`, ...); else each of several files is one run; else the columns that change exactly where
-        the steps go back, if there are such.
+        The column that identifies runs, or several columns that do so together. Without it: a column with a usual name
+        (`run`, `run_id`, `run_name`, ...); else each of several files is one run; else the columns that change exactly
+        where the steps go back, if there are such.
     runs : path, DataFrame or list of dictionaries, optional
         A table of settings, one row a run, matched by the name of the run. Its losses, steps and tokens are kept as
         `input_loss`, `input_steps` and `input_tokens`.

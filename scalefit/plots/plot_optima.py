@@ -54,8 +54,8 @@ def optima(
 
     Notes
     -----
-    Groups are shifted sideways a little so that their intervals do not cover each other. Cells without a value (flat, too few
-    levels) are counted in the key.
+    Groups are shifted sideways a little so that their intervals do not cover each other. The key counts the cells
+    without a value (flat, too few levels).
 
     Examples
     --------
