@@ -1,4 +1,4 @@
-"""The figures of the house: how many modules, how much code, what repeats, what goes in circles, how far one must walk.
+"""Figures on the structure of the package: modules, code lines, repeated names, circles of imports, files a call enters.
 
 python benchmarks/house.py
 

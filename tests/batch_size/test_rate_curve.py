@@ -25,7 +25,7 @@ def pairs(law: str = "lr_surge", scatter: float = 0.0, seed: int = 0, batch: np.
 
 @dataclass(frozen=True)
 class Trade:
-    """What a trade-off result offers."""
+    """A stand-in for `Tradeoff`, with the two fields that `fit_rate_curve` reads."""
 
     table: pd.DataFrame
     data_unit: str = "tokens"

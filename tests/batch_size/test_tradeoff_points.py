@@ -84,7 +84,7 @@ def test_the_luckiest_run_does_not_decide():
 
 
 def test_runs_of_a_sweep_are_no_replicates_of_its_points():
-    """The error of a point does not grow back by the number of runs behind it when one more point is predicted."""
+    """A point rests on many runs of a sweep; the interval of one more point must not count these as replicates."""
     trade = fit_tradeoff(tradeoff_points(final_losses(noise=0.001), targets=[2.2]))
     found = trade.predict(batch=1e6).iloc[0]
     assert found["examples_lo"] < needed(2.2, 1e6) < found["examples_hi"]

@@ -1,4 +1,4 @@
-"""The house itself: imports only point down, files stay small, nothing heavy is loaded, everything is documented."""
+"""The structure of the package: imports only point down, files stay small, nothing heavy is loaded, everything is documented."""
 
 from __future__ import annotations
 

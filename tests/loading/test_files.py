@@ -398,7 +398,7 @@ def test_parquet_of_long_values_of_one_length_is_measured(
 def test_reading_leaves_the_warnings_of_the_process_alone(
     write: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two readers that start and end in turn: filters saved and restored by each would end as they were in between."""
+    """Two readers overlap in time: if each saved and restored the warning filters, the wrong filters would remain."""
     path = write("a.csv", csv_bytes())
     before = list(warnings.filters)
     seen: list[Any] = []
@@ -464,7 +464,7 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet", ".csv.gz", ".
 
 
 def ends_well(path: Path) -> None:
-    """A loader given anything ends in a sweep whose values are sound, or in a `SweepError`; pytest forbids warnings."""
+    """Whatever a file holds, reading it gives a sweep with valid values or a `SweepError`; pytest forbids warnings."""
     try:
         sweep = read_sweep(path, nonfinite="diverged", duplicates="keep", batch_unit="tokens")
     except SweepError:

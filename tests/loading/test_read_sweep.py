@@ -19,7 +19,7 @@ from scalefit.sweep import Sweep
 
 
 def runs(**columns: Any) -> pd.DataFrame:
-    """Four runs without a batch column, so that nothing but the columns under test matters."""
+    """Four runs without a batch column, so that only the columns under test matter."""
     table = {
         "lr": [1e-3, 2e-3, 4e-3, 8e-3],
         "params": [1e8] * 4,

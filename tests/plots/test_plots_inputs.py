@@ -1,4 +1,4 @@
-"""A picture asked of the wrong result says what it needs and how to come by it."""
+"""A picture function given the wrong result says which result it needs and how to get it."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ if __name__ == "__main__":
 
 
 def check_whole(left, expected):
-    """Check that every sweep there is there whole, and return how many there are."""
+    """Check that the results of every sweep are complete, and return their number."""
     whole = {name: data for name, data in left.items() if "/" in name}
     assert whole.items() <= expected.items(), "something half done is in sight"
     finished = {name.split("/")[0] for name in whole}

@@ -1,4 +1,4 @@
-"""`fit.json` is read from files only, of any content: what is wrong with one is said rightly."""
+"""`fit.json` is read from regular files only; the error about a bad one names what is wrong with it."""
 
 from __future__ import annotations
 

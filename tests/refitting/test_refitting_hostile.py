@@ -124,7 +124,7 @@ def test_threads_leave_the_callers_warning_filters_as_they_were(tmp_path):
 
 
 def test_threads_study_one_sweep_at_a_time(tmp_path, monkeypatch):
-    """Warning filters belong to the process: a thread that leaves them would end another's silence."""
+    """Warning filters belong to the process: a thread that restores them would unmute warnings of another."""
     real, inside, most = results.study_sweep, [], []
 
     def study(*arguments):

@@ -1,4 +1,4 @@
-"""What a study finds, what moved since the one before, and the doubts that go with its laws."""
+"""What a study finds, what moved since the one before, and the cautions that its laws carry."""
 
 from __future__ import annotations
 

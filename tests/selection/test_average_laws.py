@@ -177,7 +177,7 @@ def test_an_entrant_with_auto_predicts_near_the_one_with_the_true_law(sweep, met
 
 
 def test_auto_sees_the_training_cells_only(sweep):
-    """Runs that an entrant is not given cannot reach its weights."""
+    """Held-out runs have no influence on the weights of an entrant."""
     small = sweep.where("params < 5e8")
     there = Entrant("a", NearMinimum(), "auto").train(small).optimum(**PLACE)
     spoilt = sweep.table.assign(lr=lambda t: np.where(t["params"] >= 5e8, t["lr"] * 7, t["lr"]))

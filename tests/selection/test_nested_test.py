@@ -1,4 +1,4 @@
-"""Nested laws: the test against simulation, at borders too, the ladder of rules over the batch, and refusals."""
+"""Nested laws: the test against simulation, at borders too, the rules for the rate over the batch, and refusals."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_sign_sgd_follows_the_full_law_at_every_batch():
 
 
 def test_without_coupling_there_is_no_fall():
-    """So the sum in the surge law runs over i != j: over all pairs it would put a peak near B_valid."""
+    """The sum in the surge law runs over i != j; with i = j in it, the law would have a peak near B_valid."""
     coupled = surging()
     slope = coupled.gradient(coupled.start)
     problem = from_gradient(np.diagonal(coupled.curvature), coupled.noise, slope)
@@ -214,7 +214,7 @@ def test_noise_scales_along_a_path_grow_as_the_loss_falls():
 
 
 def test_the_noise_scale_of_signs_grows_along_a_run():
-    """Steps along the signs lower the very direction in which signs are dear, and its share of the gradient goes."""
+    """Steps along the signs reduce the gradient in the direction in which they cost most, so that its share falls."""
     problem = surging()
     limits = surge_constants(*problem.step)
     path = trace_run(problem, SignSGD(), batch=16 * limits.B_noise, lr=0.3 * limits.plateau, steps=40)
