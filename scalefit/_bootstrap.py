@@ -16,7 +16,7 @@ from scalefit.display import Display, Displayable
 from scalefit.errors import FitError
 from scalefit.fitting.fit_result import Fit, predict
 from scalefit.fitting.fit_values import check_level
-from scalefit.fitting.shrinkage import refits
+from scalefit.fitting.search import refits
 from scalefit.surface.fit_surface import refit_law
 from scalefit.surface.joint import State, descend
 from scalefit.surface.surface import Pooled, Surface

@@ -66,6 +66,9 @@ class FitStatus(Enum):
 
 Array = np.ndarray
 
+FREE = ("free", "unidentified")
+"""States of the parameters that the data decide; the others are held where the user or a bound put them."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FitValues:
@@ -205,7 +208,8 @@ class FitValues:
         check_level(level)
         quantile = t_quantile(level, self.dof)
         error = np.sqrt(np.diag(self._natural_covariance))
-        error = np.where(self._has_error, error, np.nan)
+        # A tied parameter has the error of those it is made of.
+        error = np.where(np.append(self.is_free, np.ones(len(self.ties), dtype=bool)), error, np.nan)
         value = np.array(list(self.values.values()))
         logged = np.concatenate([self.law.derivation.logged, np.zeros(len(self.ties), dtype=bool)])
         with np.errstate(all="ignore"):
@@ -218,9 +222,9 @@ class FitValues:
         return pd.DataFrame(columns)
 
     @property
-    def _has_error(self) -> Array:
-        own = [state in ("free", "unidentified") for state in self.states]
-        return np.array([*own, *(True for _ in self.ties)])
+    def is_free(self) -> Array:
+        """Which parameters the data decide: neither fixed nor at a bound."""
+        return np.isin(self.states, FREE)
 
     @cached_property
     def problem(self) -> Problem:
