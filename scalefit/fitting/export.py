@@ -31,14 +31,6 @@ SCHEMA = 2
 """Version of the file format; files of a newer version are refused."""
 
 
-def to_json(fit: FitValues, path: str | Path | None) -> str:
-    """Do the work of `Fit.to_json`."""
-    text = json.dumps(to_record(fit), indent=1, allow_nan=False)
-    if path is not None:
-        write_atomically(Path(path), text)
-    return text
-
-
 def to_record(fit: FitValues) -> dict[str, Any]:
     """Return a fit as what JSON can hold."""
     written = {name: write(getattr(fit, name)) for name, (write, _) in _FIELDS.items()}

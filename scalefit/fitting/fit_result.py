@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import pandas as pd
 from scalefit._values import Note
 from scalefit.display import Display, Displayable, latex_text
 from scalefit.errors import ExtrapolationWarning, LawError
-from scalefit.fitting.export import read_record, to_json, to_model_result, to_parameters
+from scalefit.fitting.export import read_record, to_model_result, to_parameters, to_record, write_atomically
 from scalefit.fitting.fit_values import FitStatus, FitValues, check_level
 from scalefit.solvers.distributions import t_quantile
 from scalefit.vocabulary import column_of, format_error, format_number
@@ -144,7 +145,10 @@ class Fit(FitValues, Displayable):
         FitError
             If the file cannot be written.
         """
-        return to_json(self, path)
+        text = json.dumps(to_record(self), indent=1, allow_nan=False)
+        if path is not None:
+            write_atomically(Path(path), text)
+        return text
 
     @classmethod
     def from_json(cls, source: str | Path) -> Fit:
