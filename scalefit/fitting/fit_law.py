@@ -180,7 +180,7 @@ def _check_count(problem: Problem) -> None:
 def _conclude(problem: Problem, solution: Solution, rows: Rows, ties: Mapping[str, str]) -> Fit:
     """Judge the solution and put the result together."""
     phi, converged, aligned = solution.phi[0], bool(solution.converged[0]), _aligned(problem)
-    states, vanished, errors = _judge(problem, phi, bool(aligned))
+    states, vanished, errors = _states_and_errors(problem, phi, bool(aligned))
     notes = [*rows.notes, *aligned, *_cautions(problem, phi, errors.dof)]
     if vanished.any() and not aligned:
         names = ", ".join(np.array(problem.parameters)[vanished])
@@ -212,7 +212,7 @@ def _conclude(problem: Problem, solution: Solution, rows: Rows, ties: Mapping[st
     )
 
 
-def _judge(problem: Problem, phi: Array, aligned: bool) -> tuple[Array, Array, covariance.Errors]:
+def _states_and_errors(problem: Problem, phi: Array, aligned: bool) -> tuple[Array, Array, covariance.Errors]:
     """Return every parameter's state, which positive ones ran to zero or infinity, and the errors of the others."""
     fixed = problem.lower == problem.upper
     at_bound = ~fixed & ((phi <= problem.lower) | (phi >= problem.upper))

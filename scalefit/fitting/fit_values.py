@@ -98,6 +98,7 @@ class FitValues:
     shrinkage: float = 0.0
 
     def __post_init__(self) -> None:
+        # Frozen all the way down: values and errors are computed once, and an array changed later would belie them.
         object.__setattr__(self, "ties", MappingProxyType(dict(self.ties)))
         for array in (self.phi, self.covariance, self.lower, self.upper, self.weights, self.cells, self.censored):
             if array is not None:
@@ -121,6 +122,7 @@ class FitValues:
     @property
     def scatter(self) -> float:
         """Residual scatter of a row of typical weight; with equal weights of one it is `scale`."""
+        # Weights are relative: where all are 1e4, `scale` is the scatter of a row that does not exist.
         return float(self.scale / np.sqrt(self.typical_weight))
 
     def natural(self, phi: Array) -> dict[str, Any]:
@@ -176,6 +178,7 @@ class FitValues:
         derivation = law.derivation
         point = derivation.to_fit(np.array([self.values[name] for name in law.parameters]))
         _, jacobian = derivation.function("plain")(point[None], [])
+        # The Jacobian is that in fit coordinates: for a logged parameter it holds one factor of the value too many.
         per_natural = jacobian[0, :, 0] / np.where(derivation.logged, derivation.to_natural(point), 1.0)
         index = [self.law.parameters.index(name) for name in law.parameters]
         return per_natural @ slopes[index]
@@ -212,6 +215,7 @@ class FitValues:
         error = np.where(np.append(self.is_free, np.ones(len(self.ties), dtype=bool)), error, np.nan)
         value = np.array(list(self.values.values()))
         logged = np.concatenate([self.law.derivation.logged, np.zeros(len(self.ties), dtype=bool)])
+        # In the log for positive parameters: the interval of a loose one would else reach below zero.
         with np.errstate(all="ignore"):
             factor = np.exp(quantile * error / np.where(logged, value, 1.0))
             low = np.where(logged, value / factor, value - quantile * error)

@@ -49,6 +49,7 @@ def starting_points(problem: Problem, start: Mapping[str, float], keep: int) -> 
     linears = [_free_linear(problem, fixed) for fixed in grids]
     parts = [_projected(problem, _grid(problem, f, linear), linear) for f, linear in zip(grids, linears, strict=True)]
     points = np.concatenate(parts)
+    # Stable: among equal starts the first of the grid goes first, on every machine.
     order = np.argsort(problem.objective(points), kind="stable")
     return np.concatenate([whole, points[order[:keep]]])
 
@@ -77,6 +78,7 @@ def _projected(problem: Problem, phi: Array, linear: Array) -> Array:
         return phi
     target, weights = problem.projection_target()
     logged = problem.derivation.logged & (problem.projection_space == "plain")
+    # Squared, without bounds, and with relative errors for differences of logs: good enough to start from.
     points = project(problem.values(problem.projection_space), phi, linear, logged, target, weights)
     return np.clip(points, problem.lower, problem.upper)
 
@@ -108,6 +110,7 @@ def _grid(problem: Problem, fixed: Mapping[str, float], linear: Array) -> Array:
 
 def candidates(derivation: Derivation, name: str, inputs: Sequence[Array]) -> Array:
     """Return values worth trying for one nonlinear parameter, in its fit coordinate."""
+    # A parameter may stand in several places of a law, and each suggests values of its own.
     logged = bool(derivation.logged[derivation.parameters.index(name)])
     found = [_from_scale(scale, inputs, logged) for scale in derivation.scales[name]]
     found = [values[np.isfinite(values)] for values in found]
@@ -121,6 +124,7 @@ def _from_scale(scale: Scale, inputs: Sequence[Array], logged: bool) -> Array:
     values = values[np.isfinite(values)] if np.ndim(values) else np.atleast_1d(values)
     if len(values) == 0:
         return np.empty(0)
+    # Where the rows do not vary the input, its size says how large a slope may be.
     spread = float(np.ptp(values)) or float(np.abs(values).max())
     if scale.kind == "location":
         outside = np.concatenate([values.min() - _MARGINS * spread, values.max() + _MARGINS * spread])
@@ -144,6 +148,7 @@ def solve(problem: Problem, settings: Settings) -> tuple[Problem, Solution]:
         return problem, _solve_linear(problem)
     thin = _thinned(problem)
     scouts = starting_points(thin, settings.start, _how_many(problem))
+    # A start that overflows has no downhill direction to follow.
     scouts = scouts[np.isfinite(thin.objective(scouts))]
     if len(scouts) == 0:
         raise FitError(

@@ -83,7 +83,7 @@ def shrunk(fit: Fit, scale: float) -> Fit:
         return fit.with_notes(Note("shrink", text, caution=True))
     phi, covariance, larger = posterior(fit.phi[None], fit.covariance[None], bend, scale, fit.dof)
     before = fit.values
-    states, status = _judged(fit, covariance[0])
+    states, status = _states_anew(fit, covariance[0])
     moved = replace(
         fit,
         phi=phi[0],
@@ -98,7 +98,7 @@ def shrunk(fit: Fit, scale: float) -> Fit:
     return moved.with_notes(Note("shrink", f"curvature drawn towards 0 (scale {scale:g} per e-fold): {changes}"))
 
 
-def _judged(fit: Fit, covariance: Array) -> tuple[tuple[str, ...], FitStatus]:
+def _states_anew(fit: Fit, covariance: Array) -> tuple[tuple[str, ...], FitStatus]:
     """Say anew what is identified: the prior may have settled what the rows left open."""
     free = fit.is_free
     _, jacobian = fit.problem.values(fit.space)(fit.phi[None])
@@ -184,10 +184,12 @@ def posterior(phi: Array, covariance: Array, bend: Array, scale: float, dof: int
     covariance = covariance * larger[:, None, None] ** 2
     marginal = covariance[:, None][..., own[:, None], own] + prior
     weight = softmax(_log_marginal(estimate, marginal, dof), axis=-1)
+    # Conditioning a normal on its curvatures: the parameters without a prior move along with those that have one.
     gain = covariance[:, None][..., own] @ np.linalg.inv(marginal)
     moved = phi[:, None] - np.einsum("kmpi,ki->kmp", gain, estimate)
     left = covariance[:, None] - gain @ covariance[:, None][..., own, :]
     mean = np.einsum("km,kmp->kp", weight, moved)
+    # What is not known of tau: the covariances' mean, plus the covariance of the means (law of total variance).
     apart = moved - mean[:, None]
     spread = np.einsum("km,kmpq->kpq", weight, left) + np.einsum("km,kmp,kmq->kpq", weight, apart, apart)
     return mean, spread, larger
@@ -197,6 +199,7 @@ def _priors(bend: Array, scale: float) -> Array:
     """Return prior covariances (nodes, s, s) at equally likely values of a half-normal tau."""
     from scipy.special import ndtri
 
+    # Nodes of equal probability need no weights, and none lies at tau = 0, where a curvature could not be other than 0.
     spreads = scale * ndtri(0.5 + (np.arange(_NODES) + 0.5) / _NODES / 2)
     return (spreads[:, None, None] / bend) ** 2 * np.eye(len(bend))
 
@@ -217,6 +220,7 @@ def shrink_refits(fit: FitValues, phi: Array, hessian: Array) -> Array:
         return phi
     covariance = np.zeros((len(phi), len(bend), len(bend)))
     sound = np.isfinite(hessian).all(axis=(1, 2), keepdims=True)
+    # A resample that overflowed is marked as unusable later; here it must only not stop the others.
     inverse = np.linalg.pinv(np.where(sound, hessian, np.eye(hessian.shape[1])), hermitian=True, rcond=1e-13)
     covariance[np.ix_(np.arange(len(phi)), free, free)] = fit.scale**2 * inverse
     return posterior(phi, covariance, bend, fit.shrinkage, max(fit.dof, 1))[0]
