@@ -72,7 +72,7 @@ FREE = ("free", "unidentified")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FitValues:
-    """What a fit found, and all that follows from it alone. `Fit` says what its fields are."""
+    """What a fit found, and all that follows from it alone: what storing, refitting and predicting need of a `Fit`."""
 
     law: Law
     space: str

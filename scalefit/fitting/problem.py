@@ -268,13 +268,13 @@ class Problem:
 
         return values
 
-    def model(self) -> Callable[[Array], tuple[Array, Array]]:
-        """Return phi -> residuals (K, n) and Jacobian (K, p, n)."""
-        values, observed = self.values(self.space), self.observed
+    def model(self, observed: Array | None = None) -> Callable[[Array], tuple[Array, Array]]:
+        """Return phi -> residuals (K, n) and Jacobian (K, p, n), from the target or from others (n,) or (K, n)."""
+        values, target = self.values(self.space), self.observed if observed is None else observed
 
         def residuals(phi: Array) -> tuple[Array, Array]:
             value, jacobian = values(phi)
-            return self.soften(value - observed, jacobian)
+            return self.soften(value - target, jacobian)
 
         return residuals
 

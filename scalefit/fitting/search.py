@@ -135,7 +135,7 @@ def _from_scale(scale: Scale, inputs: Sequence[Array], logged: bool) -> Array:
 
 # Many starts are followed for a few steps, the best few to their end: most starts lead to the same minimum.
 _SCOUTS, _MOST_SCOUTS, _SCOUT_STEPS, _FINALISTS, _STEPS = 8, 64, 12, 3, 1000
-_REFIT_STEPS = 200  # a resample's minimum is near the fit's: one that is not there by then has none
+_REFIT_STEPS = 200  # from the fit to a resample's own minimum, which is near
 _THIN = 2000  # rows beyond which the search runs on an even sample
 
 
@@ -296,18 +296,11 @@ def _refit_linear(problem: Problem, start: Array, weights: Array, observed: Arra
 
 def _refit_nonlinear(problem: Problem, start: Array, weights: Array, observed: Array) -> Refits:
     """Follow every resample from the fit to its own minimum."""
-    function = problem.values(problem.space)
     size = max(len(weights), len(np.atleast_2d(observed)))
 
     # The solver drops resamples that have arrived; only the target of those still under way is compared.
     def model(live: Array) -> Callable[[Array], tuple[Array, Array]]:
-        target = observed[live] if observed.ndim > 1 else observed
-
-        def residuals(phi: Array) -> tuple[Array, Array]:
-            value, jacobian = function(phi)
-            return problem.soften(value - target, jacobian)
-
-        return residuals
+        return problem.model(observed[live] if observed.ndim > 1 else observed)
 
     everyone = np.arange(size)
     solution = minimize(
