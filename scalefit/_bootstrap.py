@@ -16,7 +16,7 @@ from scalefit.display import Display, Displayable
 from scalefit.errors import FitError
 from scalefit.fitting.fit_result import Fit, predict
 from scalefit.fitting.fit_values import check_level
-from scalefit.fitting.shrinkage import refits
+from scalefit.fitting.search import refits
 from scalefit.surface.fit_surface import refit_law
 from scalefit.surface.joint import State, descend
 from scalefit.surface.surface import Pooled, Surface
@@ -24,8 +24,9 @@ from scalefit.vocabulary import format_error, format_number
 
 Array = np.ndarray
 
-_BLOCK = 8
-"""Refits made at once; more fall out of the cache."""
+# How much is done at once; larger blocks fall out of the processor's cache.
+_BLOCK = 8  # refits of a surface
+_CHUNK = 30_000  # rows times refits of a law
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -125,6 +126,7 @@ class SurfaceDraws(Displayable):
         """
         check_level(level)
         table = self.surface.optimum(level=level, **inputs)
+        # A stream of its own: the noise must not repeat the numbers that drew the resamples.
         rng = np.random.default_rng([self.seed, 1])
         for name, fit in self.surface.laws.items():
             entered = fit.law.derivation.enter(fit.law.read_inputs(table))
@@ -167,10 +169,6 @@ def resample_surface(surface: Surface, n: int, seed: int) -> SurfaceDraws:
 def _refit(pooled: Pooled, start: State, count: Array) -> tuple[Array, Array, Array]:
     state, settled = descend(replace(pooled.problem, count=count), start.repeated(len(count)))
     return state.centre, state.shape, settled
-
-
-_CHUNK = 30_000
-"""Rows times resamples handled at once; larger blocks fall out of the cache."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -259,6 +257,7 @@ class Draws(Displayable):
         law = self.fit.law
         entered = law.derivation.enter(law.read_inputs(table))
         values, _ = law.derivation.function(self.fit.space)(self.phi, entered)
+        # A stream of its own: the noise must not repeat the numbers that drew the resamples.
         noise = np.random.default_rng([self.seed, 1]).normal(scale=self.fit.scatter, size=values.shape)
         low, high = np.quantile(values + noise, [0.5 - level / 2, 0.5 + level / 2], axis=0)
         if self.fit.space == "log":
@@ -390,6 +389,7 @@ def _resamples(fit: Fit, n: int, by: str, seed: int) -> Iterator[tuple[Array, Ar
     if by != "parametric" and count < 2:
         raise FitError(f"by={by!r}: there is one {by} only; resample by row or parametric")
     expected = observed - fit.residuals
+    # A row of weight zero takes no part in a refit; its noise must only be a number.
     sigma = fit.scale / np.sqrt(np.where(base > 0, base, np.inf))
     for start in range(0, n, block):
         size = min(block, n - start)

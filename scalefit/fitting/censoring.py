@@ -75,10 +75,12 @@ def _root(falling: Callable[[float], float], start: float) -> float:
 
     value, near = falling(start), start
     step = _STEP if value > 0 else -_STEP
+    # brentq needs a bracket: walk the way the sign points until it changes.
     far = start
     while (value > 0) == (step > 0) and abs(far - start) < _WIDEST:
         near, far = far, far + step
         value = falling(far)
+    # 1e-7 in ln s is far below its standard error, which is about (2 n)**-0.5.
     return far if (value > 0) == (step > 0) else float(brentq(falling, near, far, xtol=1e-7))
 
 
@@ -95,6 +97,7 @@ def log_likelihood(problem: Problem, phi: Array) -> float:
     """Return the log of the censored normal likelihood."""
     e, z = standardized(problem, phi)
     weights = problem.weights[(problem.weights > 0) & ~problem.bounds]
+    # A point counts with its density and a bound with a probability: likelihoods compare only on the same bounds.
     density = 0.5 * np.log(weights / (2 * np.pi)) - np.log(problem.scale) - 0.5 * e**2
     return float(density.sum() + log_tail(z).sum())
 
@@ -131,6 +134,7 @@ def _inverse(information: Array, fallback: Array) -> Array:
     """Invert a matrix; one that is not positive definite gives way to the information at a known scatter."""
     scale = np.sqrt(np.maximum(np.diag(fallback), np.finfo(float).tiny))
     scaled = information / np.outer(scale, scale)
+    # Few points and many bounds: the scatter may take all the information, and variances would come out negative.
     if len(scaled) and np.linalg.eigvalsh(scaled)[0] < 1e-10:
         scaled = fallback / np.outer(scale, scale)
     return np.linalg.pinv(scaled, rcond=1e-12, hermitian=True) / np.outer(scale, scale)

@@ -11,7 +11,8 @@ from scalefit.fitting.problem import Problem
 Array = np.ndarray
 
 RANK_TOLERANCE = 1e-8
-"""Singular values of the scaled Jacobian below this fraction of the largest count as zero."""
+"""Singular values of the scaled Jacobian below this fraction of the largest count as zero: about the root of the
+rounding error, below it the normal matrix, which squares them, is singular to the last digit."""
 
 WIDEST_LOG_ERROR = np.log(1e3)
 """A parameter whose standard error alone would change the law by this factor between two of the rows it was fitted to
@@ -58,7 +59,7 @@ def estimate(problem: Problem, phi: Array, free: Array) -> Errors:
     coverage 0.66 and 0.69 in the last row, and was dropped.
 
     Coverage of 95 % intervals, least and greatest over the parameters, and of predictions ten times beyond the design
-    (600 simulations a row, 400 on 48 runs; normal errors; tests/test_covariance.py repeats the first three):
+    (600 simulations a row, 400 on 48 runs; normal errors; tests/fitting/test_covariance.py repeats the first three):
 
     ===========================================  ==============  ==========
     law, loss, design                            parameters      prediction
@@ -101,6 +102,7 @@ def judge(problem: Problem, jacobian: Array, free: Array, found: Errors) -> Erro
     unidentified = np.zeros(len(free), dtype=bool)
     unidentified[free] = found.unidentified
     error = np.sqrt(np.diag(covariance))
+    # The pseudo-inverse leaves a finite variance in a null direction, which would read as knowledge.
     covariance[unidentified, unidentified] = np.inf
     linear = np.isin(problem.parameters, problem.derivation.linear(problem.space))
     unidentified |= free & problem.derivation.logged & ~linear & (error > WIDEST_LOG_ERROR)
@@ -125,6 +127,7 @@ def _scatter(problem: Problem, r: Array, weights: Array, counted: int, dof: int)
     """Residual scatter of a row of weight one; robust when the loss is."""
     if dof <= 0:
         return np.nan
+    # The median is not moved by the outliers for whose sake a robust loss was chosen; n / (n - p) as for squares.
     standardized = (r * np.sqrt(weights))[weights > 0]
     if problem.loss.robust:
         return float(1.4826 * np.median(np.abs(standardized)) * np.sqrt(counted / dof))
@@ -135,6 +138,7 @@ def invert(design: Array) -> tuple[Array, float, Array]:
     """Return the inverse of design'design, the scaled condition number, and who takes part in a null direction."""
     if design.shape[1] == 0:
         return np.empty((0, 0)), 1.0, np.empty(0, dtype=bool)
+    # Columns of length one: a parameter's unit must not decide whether the rows identify it.
     length = np.linalg.norm(design, axis=0)
     length = np.where(length > 0, length, 1.0)
     # QR first: the factor R has the singular values of the design at p rows in place of n.

@@ -6,6 +6,9 @@ import inspect
 import json
 import os
 import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,71 +25,31 @@ from scalefit.vocabulary import check_data_unit, column_of
 if TYPE_CHECKING:
     import lmfit
 
+Array = np.ndarray
+
 SCHEMA = 2
 """Version of the file format; files of a newer version are refused."""
 
 
-_ARRAYS = ("phi", "covariance", "lower", "upper", "weights")
-_NUMBERS = ("objective", "scale", "condition")
-
-
-def to_json(fit: FitValues, path: str | Path | None) -> str:
-    """Do the work of `Fit.to_json`."""
-    text = json.dumps(to_record(fit), indent=1, allow_nan=False)
-    if path is not None:
-        write_atomically(Path(path), text)
-    return text
-
-
 def to_record(fit: FitValues) -> dict[str, Any]:
     """Return a fit as what JSON can hold."""
+    written = {name: write(getattr(fit, name)) for name, (write, _) in _FIELDS.items()}
+    # For people and other programs, before the long arrays: `read_record` computes both from phi and the covariance.
     table = fit.table
-    return {
-        "schema": SCHEMA,
-        "kind": "scalefit.Fit",
-        "law": fit.law.to_dict(),
-        "ties": dict(fit.ties),
-        "space": fit.space,
-        "loss": loss_to_dict(fit.loss),
-        "status": fit.status.name,
-        "values": _numbers(fit.values),
-        "stderr": _numbers(dict(zip(table["parameter"], table["stderr"], strict=True))),
-        **{name: _list(getattr(fit, name)) for name in _ARRAYS},
-        **{name: _number(getattr(fit, name)) for name in _NUMBERS},
-        "states": list(fit.states),
-        "dof": fit.dof,
-        "rows": {name: _list(column.to_numpy(dtype=float)) for name, column in fit.rows.items()},
-        "cells": fit.cells.tolist(),
-        "notes": [{"code": note.code, "text": note.text, "caution": note.caution} for note in fit.notes],
-        "source": fit.source,
-        "data_unit": fit.data_unit,
-        "censored": None if fit.censored is None else fit.censored.tolist(),
-        "shrinkage": fit.shrinkage,
+    derived = {
+        "values": _write(fit.values),
+        "stderr": _write(dict(zip(table["parameter"], table["stderr"], strict=True))),
     }
+    summary = {name: written.pop(name) for name in _SUMMARY}
+    return {"schema": SCHEMA, "kind": "scalefit.Fit", **summary, **derived, **written}
 
 
 def read_record(source: str | Path) -> dict[str, Any]:
     """Return the fields of a fit read from a file or from JSON text, checked to belong together."""
     record = _read(source)
     try:
-        fields: dict[str, Any] = {
-            "law": Law.from_dict(record["law"]),
-            "space": {"log": "log", "plain": "plain"}[record["space"]],
-            "loss": loss_from_dict(record["loss"]),
-            "status": FitStatus[record["status"]],
-            **{name: _array(record[name]) for name in _ARRAYS},
-            **{name: _float(record[name]) for name in _NUMBERS},
-            "states": tuple(map(str, record["states"])),
-            "dof": int(record["dof"]),
-            "ties": {str(name): str(text) for name, text in record["ties"].items()},
-            "_rows": pd.DataFrame({str(name): _array(column) for name, column in record["rows"].items()}),
-            "cells": np.array(record["cells"], dtype=int),
-            "notes": tuple(Note(str(n["code"]), str(n["text"]), bool(n["caution"])) for n in record["notes"]),
-            "source": str(record["source"]),
-            "data_unit": check_data_unit(record["data_unit"]),
-            "censored": None if record["censored"] is None else np.array(record["censored"], dtype=int),
-            "shrinkage": float(record["shrinkage"]),
-        }
+        fields = {name: read(record[name]) for name, (_, read) in _FIELDS.items()}
+        fields["_rows"] = fields.pop("rows")
         fit = FitValues(**fields)
         _check_whole(fit)
         _check_values(fit, record["values"])
@@ -120,7 +83,7 @@ def _check_whole(fit: FitValues) -> None:
 
 def _check_values(fit: FitValues, written: Any) -> None:
     """Raise ValueError unless the values that a reader of the file sees are those that are computed with."""
-    told = {str(name): _float(value) for name, value in written.items()}
+    told = {str(name): _read_number(value) for name, value in written.items()}
     values = dict(fit.values)
     if told.keys() != values.keys() or not all(
         np.isclose(told[name], value, rtol=1e-9, atol=0.0, equal_nan=True) for name, value in values.items()
@@ -168,28 +131,58 @@ def _read(source: str | Path) -> dict[str, Any]:
 _SPECIAL = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
 
 
-def _number(value: float) -> float | str:
-    """Return a number JSON can hold; infinities and NaN become words."""
-    return float(value) if np.isfinite(value) else str(float(value))
+def _write(numbers: Any) -> Any:
+    """Return a number, or an array or mapping of numbers, as JSON can hold it."""
+    if isinstance(numbers, Mapping):
+        return {name: _write(value) for name, value in numbers.items()}
+    if np.ndim(numbers) > 0:
+        return [_write(value) for value in numbers]
+    # JSON has no infinity and no NaN, and other programs refuse those that Python would write: they become words.
+    return float(numbers) if np.isfinite(numbers) else str(float(numbers))
 
 
-def _float(value: Any) -> float:
+def _read_number(value: Any) -> float:
     return float(_SPECIAL[value]) if isinstance(value, str) else float(value)
 
 
-def _numbers(named: Any) -> dict[str, float | str]:
-    return {name: _number(value) for name, value in named.items()}
+def _read_array(values: Any) -> Array:
+    numbers = [_read_array(value) if isinstance(value, list) else _read_number(value) for value in values]
+    return np.array(numbers, dtype=float)
 
 
-def _list(array: np.ndarray) -> list[Any]:
-    return [_list(row) for row in array] if array.ndim > 1 else [_number(value) for value in array]
+def _read_rows(columns: Any) -> pd.DataFrame:
+    return pd.DataFrame({str(name): _read_array(column) for name, column in columns.items()})
 
 
-def _array(values: Any) -> np.ndarray:
-    return np.array([_array(value) if isinstance(value, list) else _float(value) for value in values], dtype=float)
+def _read_sides(sides: Any) -> Array | None:
+    return None if sides is None else np.array(sides, dtype=int)
 
 
-Array = np.ndarray
+def _read_notes(notes: Any) -> tuple[Note, ...]:
+    return tuple(Note(str(note["code"]), str(note["text"]), bool(note["caution"])) for note in notes)
+
+
+# How each field is written and read, in the order of the file. What is read is made of the type it must have, so that
+# a file that was edited by hand fails here, with the name of its fault, and not later in some computation.
+_FIELDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "law": (Law.to_dict, Law.from_dict),
+    "ties": (dict, lambda ties: {str(name): str(text) for name, text in ties.items()}),
+    "space": (str, {"log": "log", "plain": "plain"}.__getitem__),
+    "loss": (loss_to_dict, loss_from_dict),
+    "status": (attrgetter("name"), FitStatus.__getitem__),
+    **dict.fromkeys(("phi", "covariance", "lower", "upper", "weights"), (_write, _read_array)),
+    **dict.fromkeys(("objective", "scale", "condition"), (_write, _read_number)),
+    "states": (list, lambda states: tuple(map(str, states))),
+    "dof": (int, int),
+    "rows": (lambda rows: _write(rows.to_dict("list")), _read_rows),
+    "cells": (Array.tolist, lambda cells: np.array(cells, dtype=int)),
+    "notes": (lambda notes: [asdict(note) for note in notes], _read_notes),
+    "source": (str, str),
+    "data_unit": (str, check_data_unit),
+    "censored": (lambda side: side if side is None else side.tolist(), _read_sides),
+    "shrinkage": (float, float),
+}
+_SUMMARY = ("law", "ties", "space", "loss", "status")  # stand before the values, where a reader of the file looks first
 
 
 def to_parameters(fit: FitValues) -> lmfit.Parameters:

@@ -177,46 +177,24 @@ def _check_count(problem: Problem) -> None:
         check_points(problem)
 
 
-def _ends(problem: Problem, phi: Array) -> tuple[Array, Array, Array]:
-    """Tell which parameters were fixed, which ended at a bound, and which positive ones ran to zero or to infinity."""
-    fixed = problem.lower == problem.upper
-    at_bound = ~fixed & ((phi <= problem.lower) | (phi >= problem.upper))
-    _, jacobian = problem.model()(phi[None])
-    size = 1.0 if problem.space == "log" else float(np.abs(problem.observed).max())
-    vanished = problem.derivation.logged & ~fixed & (np.abs(jacobian[0]).max(axis=1) < _VANISHED * size)
-    return fixed, at_bound, vanished
-
-
 def _conclude(problem: Problem, solution: Solution, rows: Rows, ties: Mapping[str, str]) -> Fit:
     """Judge the solution and put the result together."""
-    law, phi = problem.law, solution.phi[0]
-    fixed, at_bound, vanished = _ends(problem, phi)
-    held = fixed | at_bound | vanished
-    estimate = covariance.estimate if problem.censored is None else estimate_censored
-    errors = estimate(problem, phi, ~held)
-    residual = problem.model()(phi[None])[0][0]
-    aligned = _aligned(problem)
-    # Where inputs move together, the term of one stands for those of all: nothing is said by a term that ran to zero.
-    lost = vanished & bool(aligned)
-    errors.covariance[lost, lost] = np.inf
-    states = np.full(len(phi), "free", dtype=object)
-    states[at_bound | vanished] = "at bound"
-    states[errors.unidentified | lost] = "unidentified"
-    states[fixed] = "fixed"
-    notes = [*rows.notes, *aligned, *_cautions(problem, errors, residual)]
+    phi, converged, aligned = solution.phi[0], bool(solution.converged[0]), _aligned(problem)
+    states, vanished, errors = _states_and_errors(problem, phi, bool(aligned))
+    notes = [*rows.notes, *aligned, *_cautions(problem, phi, errors.dof)]
     if vanished.any() and not aligned:
         names = ", ".join(np.array(problem.parameters)[vanished])
         notes.append(Note("vanished", f"the data do not need the term of {names}, which ran to zero", caution=True))
-    if not solution.converged[0]:
+    if not converged:
         notes.append(Note("unfinished", "the solver was still moving when it stopped", caution=True))
     return Fit(
-        law=law,
+        law=problem.law,
         space=problem.space,
         loss=problem.loss,
-        status=_status(bool(solution.converged[0]), states, bool(aligned)),
+        status=_status(converged, states, bool(aligned)),
         phi=phi,
         covariance=errors.covariance,
-        states=tuple(states),
+        states=tuple(states.tolist()),
         lower=problem.lower,
         upper=problem.upper,
         objective=float(solution.objective[0]),
@@ -232,6 +210,26 @@ def _conclude(problem: Problem, solution: Solution, rows: Rows, ties: Mapping[st
         data_unit=rows.data_unit,
         censored=rows.censored,
     )
+
+
+def _states_and_errors(problem: Problem, phi: Array, aligned: bool) -> tuple[Array, Array, covariance.Errors]:
+    """Return every parameter's state, which positive ones ran to zero or infinity, and the errors of the others."""
+    fixed = problem.lower == problem.upper
+    at_bound = ~fixed & ((phi <= problem.lower) | (phi >= problem.upper))
+    _, jacobian = problem.model()(phi[None])
+    size = 1.0 if problem.space == "log" else float(np.abs(problem.observed).max())
+    # The log of a coefficient whose term is not needed falls without end: no bound stops it, but no value moves either.
+    vanished = problem.derivation.logged & ~fixed & (np.abs(jacobian[0]).max(axis=1) < _VANISHED * size)
+    # Held parameters take no part: a bound the minimum leans on is no minimum, and its curvature says nothing.
+    estimate = covariance.estimate if problem.censored is None else estimate_censored
+    errors = estimate(problem, phi, ~(fixed | at_bound | vanished))
+    # Where inputs move together, the term of one stands for those of all: nothing is said by a term that ran to zero.
+    lost = vanished & aligned
+    errors.covariance[lost, lost] = np.inf
+    states = np.select(
+        [fixed, errors.unidentified | lost, at_bound | vanished], ["fixed", "unidentified", "at bound"], "free"
+    )
+    return states, vanished, errors
 
 
 def _aligned(problem: Problem) -> list[Note]:
@@ -262,18 +260,19 @@ def _status(converged: bool, states: Array, aligned: bool) -> FitStatus:
     return FitStatus.AT_BOUND if (states == "at bound").any() else FitStatus.CONVERGED
 
 
-def _cautions(problem: Problem, errors: covariance.Errors, residual: Array) -> list[Note]:
+def _cautions(problem: Problem, phi: Array, dof: int) -> list[Note]:
     """Note what a reader needs to know before trusting the fit."""
-    found = []
-    if errors.dof <= 0:
-        found.append(Note("exact", "as many parameters as rows: the fit is exact and has no errors", caution=True))
+    if dof <= 0:
+        return [Note("exact", "as many parameters as rows: the fit is exact and has no errors", caution=True)]
+    # A bound far inside the law is no outlier: it says only on which side the truth lies.
     counted = (problem.weights > 0) & ~problem.bounds
-    standardized = np.abs(residual[counted]) * np.sqrt(problem.weights[counted])
+    residual = problem.model()(phi[None])[0][0, counted]
+    standardized = np.abs(residual) * np.sqrt(problem.weights[counted])
     # 1.4826 times the median of |r| is the standard deviation of a normal, and outliers do not move it.
     typical = 1.4826 * float(np.median(standardized))
     far = int((standardized > _OUTLIER * typical).sum()) if typical > 0 else 0
-    if far and errors.dof > 0:
-        text = f"{far} of {len(standardized)} rows lie more than {_OUTLIER:g} times the typical scatter from the fit"
-        text += "" if problem.loss.robust else "; they pull the fit: look at them, or fit with loss=Huber(...)"
-        found.append(Note("outliers", text, caution=not problem.loss.robust))
-    return found
+    if not far:
+        return []
+    text = f"{far} of {len(standardized)} rows lie more than {_OUTLIER:g} times the typical scatter from the fit"
+    text += "" if problem.loss.robust else "; they pull the fit: look at them, or fit with loss=Huber(...)"
+    return [Note("outliers", text, caution=not problem.loss.robust)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import pandas as pd
 from scalefit._values import Note
 from scalefit.display import Display, Displayable, latex_text
 from scalefit.errors import ExtrapolationWarning, LawError
-from scalefit.fitting.export import read_record, to_json, to_model_result, to_parameters
+from scalefit.fitting.export import read_record, to_model_result, to_parameters, to_record, write_atomically
 from scalefit.fitting.fit_values import FitStatus, FitValues, check_level
 from scalefit.solvers.distributions import t_quantile
 from scalefit.vocabulary import column_of, format_error, format_number
@@ -88,6 +89,7 @@ class Fit(FitValues, Displayable):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # The read-only mapping of ties cannot be pickled; the text holds all there is, and is checked as it is read.
         return Fit.from_json, (self.to_json(),)
 
     @property
@@ -144,7 +146,10 @@ class Fit(FitValues, Displayable):
         FitError
             If the file cannot be written.
         """
-        return to_json(self, path)
+        text = json.dumps(to_record(self), indent=1, allow_nan=False)
+        if path is not None:
+            write_atomically(Path(path), text)
+        return text
 
     @classmethod
     def from_json(cls, source: str | Path) -> Fit:
@@ -257,16 +262,16 @@ def predict(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any], leve
         value, jacobian = derivation.function(fit.space)(fit.phi[None], derivation.enter(arrays))
     center = np.broadcast_to(value[0], len(inputs)).astype(float)
     slopes = np.broadcast_to(jacobian[0], (len(fit.phi), len(inputs)))
+    # A new observation strays from the law by its own scatter, however well the law is known.
     half = quantile * np.sqrt(_variance(slopes, fit.covariance) + fit.scatter**2)
     half = np.where(np.isnan(half), np.inf, half)  # t is infinite and the scatter NaN without degrees of freedom
     low, high = center - half, center + half
     if fit.space == "log":
         with np.errstate(over="ignore"):
             center, low, high = np.exp(center), np.exp(low), np.exp(high)
-    reach = _reach(fit, inputs)
+    reach = reach_of(fit, inputs)
     _warn_beyond(fit, reach)
-    farthest = np.max([np.ones(len(inputs)), *reach.values()], axis=0)
-    return inputs.assign(prediction=center, lo=low, hi=high, reach=farthest)
+    return inputs.assign(prediction=center, lo=low, hi=high, reach=reach.to_numpy().max(axis=1))
 
 
 def reach_of(fit: Fit, inputs: pd.DataFrame) -> pd.DataFrame:
@@ -275,11 +280,6 @@ def reach_of(fit: Fit, inputs: pd.DataFrame) -> pd.DataFrame:
     For an input that is not a positive quantity of the vocabulary the distance outside is counted in widths of the
     range, plus one.
     """
-    columns = _reach(fit, inputs)
-    return pd.DataFrame(columns, index=inputs.index) if columns else pd.DataFrame({"": np.ones(len(inputs))})
-
-
-def _reach(fit: Fit, inputs: pd.DataFrame) -> dict[str, Array]:
     columns: dict[str, Array] = {}
     logged = fit.law.derivation.input_logged
     for name, old, new, log in zip(
@@ -289,10 +289,11 @@ def _reach(fit: Fit, inputs: pd.DataFrame) -> dict[str, Array]:
         if log:
             factor = np.maximum(new / high, low / new)
         else:
+            # An input that may be zero or negative has no ratios.
             width = (high - low) or 1.0
             factor = 1 + np.maximum(new - high, low - new) / width
         columns[column_of(name)] = np.maximum(factor, 1.0)
-    return columns
+    return pd.DataFrame(columns, index=inputs.index) if columns else pd.DataFrame({"": np.ones(len(inputs))})
 
 
 def _collect(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any]) -> pd.DataFrame:
@@ -341,19 +342,20 @@ def _check_positive(fit: Fit, arrays: Mapping[str, Array]) -> None:
 
 def _variance(slopes: Array, covariance: Array) -> Array:
     """Return j C j' for every column of slopes; infinite where an unidentified parameter matters."""
+    # 0 times infinity is not a number: what is finite is summed first, and infinity set where it matters.
     finite = np.where(np.isfinite(covariance), covariance, 0.0)
     loose = ~np.isfinite(np.diag(covariance))
     variance = np.einsum("pn,pq,qn->n", slopes, finite, slopes)
     return np.where((slopes[loose] != 0).any(axis=0), np.inf, np.maximum(variance, 0.0))
 
 
-def _warn_beyond(fit: Fit, reach: Mapping[str, Array]) -> None:
-    worst = {name: float(factors.max(initial=1.0)) for name, factors in reach.items()}
-    parts = [f"{name} by {format_number(factor, 3)}x" for name, factor in worst.items() if factor > 1 + 1e-9]
+def _warn_beyond(fit: Fit, reach: pd.DataFrame) -> None:
+    # At the end of the range itself rounding may put a point outside by a last digit.
+    parts = [f"{name} by {format_number(worst, 3)}x" for name, worst in reach.max().items() if worst > 1 + 1e-9]
     if not parts:
         return
     warnings.warn(
         f"{fit.law.formula!r} is predicted beyond the range it was fitted to: {', '.join(parts)}",
         ExtrapolationWarning,
-        stacklevel=4,
+        stacklevel=4,  # the line that called `Fit.predict`
     )

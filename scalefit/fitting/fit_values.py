@@ -66,10 +66,13 @@ class FitStatus(Enum):
 
 Array = np.ndarray
 
+FREE = ("free", "unidentified")
+"""States of the parameters that the data decide; the others are held where the user or a bound put them."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FitValues:
-    """What a fit found, and all that follows from it alone. `Fit` says what its fields are."""
+    """What a fit found, and all that follows from it alone: what storing, refitting and predicting need of a `Fit`."""
 
     law: Law
     space: str
@@ -95,6 +98,7 @@ class FitValues:
     shrinkage: float = 0.0
 
     def __post_init__(self) -> None:
+        # Frozen all the way down: values and errors are computed once, and an array changed later would belie them.
         object.__setattr__(self, "ties", MappingProxyType(dict(self.ties)))
         for array in (self.phi, self.covariance, self.lower, self.upper, self.weights, self.cells, self.censored):
             if array is not None:
@@ -118,6 +122,7 @@ class FitValues:
     @property
     def scatter(self) -> float:
         """Residual scatter of a row of typical weight; with equal weights of one it is `scale`."""
+        # Weights are relative: where all are 1e4, `scale` is the scatter of a row that does not exist.
         return float(self.scale / np.sqrt(self.typical_weight))
 
     def natural(self, phi: Array) -> dict[str, Any]:
@@ -173,6 +178,7 @@ class FitValues:
         derivation = law.derivation
         point = derivation.to_fit(np.array([self.values[name] for name in law.parameters]))
         _, jacobian = derivation.function("plain")(point[None], [])
+        # The Jacobian is that in fit coordinates: for a logged parameter it holds one factor of the value too many.
         per_natural = jacobian[0, :, 0] / np.where(derivation.logged, derivation.to_natural(point), 1.0)
         index = [self.law.parameters.index(name) for name in law.parameters]
         return per_natural @ slopes[index]
@@ -205,9 +211,11 @@ class FitValues:
         check_level(level)
         quantile = t_quantile(level, self.dof)
         error = np.sqrt(np.diag(self._natural_covariance))
-        error = np.where(self._has_error, error, np.nan)
+        # A tied parameter has the error of those it is made of.
+        error = np.where(np.append(self.is_free, np.ones(len(self.ties), dtype=bool)), error, np.nan)
         value = np.array(list(self.values.values()))
         logged = np.concatenate([self.law.derivation.logged, np.zeros(len(self.ties), dtype=bool)])
+        # In the log for positive parameters: the interval of a loose one would else reach below zero.
         with np.errstate(all="ignore"):
             factor = np.exp(quantile * error / np.where(logged, value, 1.0))
             low = np.where(logged, value / factor, value - quantile * error)
@@ -218,9 +226,9 @@ class FitValues:
         return pd.DataFrame(columns)
 
     @property
-    def _has_error(self) -> Array:
-        own = [state in ("free", "unidentified") for state in self.states]
-        return np.array([*own, *(True for _ in self.ties)])
+    def is_free(self) -> Array:
+        """Which parameters the data decide: neither fixed nor at a bound."""
+        return np.isin(self.states, FREE)
 
     @cached_property
     def problem(self) -> Problem:

@@ -44,6 +44,7 @@ def read_settings(params: lmfit.Parameters | None, start: Mapping[str, float] | 
     bounded = [name for name in ties if name in limits]
     if bounded:
         raise FitError(f"{bounded[0]} is tied and bounded; bound the parameters its tie is made of instead")
+    # `start` is the plainer wish: it wins over the values that every lmfit parameter has.
     return Settings(given | start, fixed, dict(law.bounds) | limits, ties)
 
 
@@ -76,6 +77,7 @@ def write_ties(law: Law, ties: Mapping[str, str]) -> tuple[Law, dict[str, str]]:
     circular = [name for name, tree in trees.items() if set(expressions.names(tree)) & ties.keys()]
     if circular:
         raise FitError(f"the ties of {', '.join(circular)} run in a circle")
+    # Written into the formula, a tie has exact derivatives and the solver never hears of the tied parameter.
     body = ast.unparse(_substitute(expressions.parse(law.formula.partition("=")[2]), trees))
     kept = law.to_dict() | {"formula": f"{law.target} = {body}"}
     for key in ("positive", "bounds", "meanings", "units"):

@@ -47,6 +47,7 @@ class Rows:
         if (np.diff(target[order]) > 0).all():
             return order
         side = np.zeros(len(target)) if self.censored is None else self.censored
+        # Equal targets are ordered by everything else a row holds, or their order in the file would still be seen.
         return np.lexsort([side, self.weights, *inputs, target])
 
 
@@ -124,6 +125,7 @@ def _numeric(table: pd.DataFrame, name: str) -> Array:
     kind = column.dtype.kind
     if kind == "f":
         return column.to_numpy(dtype=float, na_value=np.nan)
+    # Dates, spans and complex numbers would turn into numbers without a complaint; True is no learning rate.
     if kind in "mMc" or (kind == "b" and quantity_of(name) is not None):
         raise SweepError(f"{name}: expected numbers, found {column.dtype}")
     numbers = pd.to_numeric(column, errors="coerce")
@@ -266,13 +268,13 @@ class Problem:
 
         return values
 
-    def model(self) -> Callable[[Array], tuple[Array, Array]]:
-        """Return phi -> residuals (K, n) and Jacobian (K, p, n)."""
-        values, observed = self.values(self.space), self.observed
+    def model(self, observed: Array | None = None) -> Callable[[Array], tuple[Array, Array]]:
+        """Return phi -> residuals (K, n) and Jacobian (K, p, n), from the target or from others (n,) or (K, n)."""
+        values, target = self.values(self.space), self.observed if observed is None else observed
 
         def residuals(phi: Array) -> tuple[Array, Array]:
             value, jacobian = values(phi)
-            return self.soften(value - observed, jacobian)
+            return self.soften(value - target, jacobian)
 
         return residuals
 
@@ -286,6 +288,7 @@ class Problem:
         if self.censored is None:
             return residual, jacobian
         soft = self.bounds & (self.weights > 0)
+        # As signed roots, bounds are residuals like the others: the least-squares solver needs to know nothing of them.
         spread = self.scale / np.sqrt(self.weights[soft])
         size, fall = deviance(self.censored[soft] * residual[:, soft] / spread)
         residual, jacobian = residual.copy(), jacobian.copy()
@@ -296,6 +299,7 @@ class Problem:
     def objective(self, phi: Array) -> Array:
         """Return the sum of w rho(r) for every row of phi; inf where it cannot be computed."""
         residual, _ = self.model()(phi)
+        # A start at which the law overflows loses against every other; a NaN would win or lose by chance.
         with np.errstate(all="ignore"):
             total = (self.weights * self.loss.value(residual)).sum(axis=1)
         return np.where(np.isfinite(total), total, np.inf)
@@ -305,6 +309,7 @@ class Problem:
         free = self.lower < self.upper
         names = set(np.array(self.parameters)[free])
         bent = self.space == "plain" and bool(self.derivation.logged[free].any())
+        # The direct solution knows no bounds, and one that is clipped to them is not the minimum within.
         bounded = bool(np.isfinite(np.concatenate([self.lower[free], self.upper[free]])).any())
         straight = not bent and not bounded and self.censored is None
         return names <= set(self.derivation.linear(self.space)) and straight
@@ -342,6 +347,7 @@ def fit_bounds(law: Law, bounds: Mapping[str, tuple[float, float]], fixed: Mappi
     low = np.array([limits.get(name, (-np.inf, np.inf))[0] for name in law.parameters], dtype=float)
     high = np.array([limits.get(name, (-np.inf, np.inf))[1] for name in law.parameters], dtype=float)
     logged = law.derivation.logged
+    # A lower bound below zero asks nothing of a positive parameter; an upper one leaves it no value.
     below = logged & (high <= 0)
     if below.any():
         name = law.parameters[int(np.flatnonzero(below)[0])]

@@ -1,18 +1,20 @@
-"""Find the minimum: directly where the law is linear, else by scouting many starts and polishing the best."""
+"""Find the minimum, directly where the law is linear, else from many starts; and find it again for many resamples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scalefit.errors import FitError
+from scalefit.fitting.fit_values import FitValues
 from scalefit.fitting.parameters import Settings
 from scalefit.fitting.problem import Problem, fit_bounds
+from scalefit.fitting.shrinkage import shrink_refits
 from scalefit.solvers.levenberg import Solution, minimize
-from scalefit.solvers.linear import project
+from scalefit.solvers.linear import project, solve_normal
 
 if TYPE_CHECKING:
     from scalefit.laws.derivation import Derivation, Scale
@@ -47,6 +49,7 @@ def starting_points(problem: Problem, start: Mapping[str, float], keep: int) -> 
     linears = [_free_linear(problem, fixed) for fixed in grids]
     parts = [_projected(problem, _grid(problem, f, linear), linear) for f, linear in zip(grids, linears, strict=True)]
     points = np.concatenate(parts)
+    # Stable: among equal starts the first of the grid goes first, on every machine.
     order = np.argsort(problem.objective(points), kind="stable")
     return np.concatenate([whole, points[order[:keep]]])
 
@@ -75,6 +78,7 @@ def _projected(problem: Problem, phi: Array, linear: Array) -> Array:
         return phi
     target, weights = problem.projection_target()
     logged = problem.derivation.logged & (problem.projection_space == "plain")
+    # Squared, without bounds, and with relative errors for differences of logs: good enough to start from.
     points = project(problem.values(problem.projection_space), phi, linear, logged, target, weights)
     return np.clip(points, problem.lower, problem.upper)
 
@@ -106,6 +110,7 @@ def _grid(problem: Problem, fixed: Mapping[str, float], linear: Array) -> Array:
 
 def candidates(derivation: Derivation, name: str, inputs: Sequence[Array]) -> Array:
     """Return values worth trying for one nonlinear parameter, in its fit coordinate."""
+    # A parameter may stand in several places of a law, and each suggests values of its own.
     logged = bool(derivation.logged[derivation.parameters.index(name)])
     found = [_from_scale(scale, inputs, logged) for scale in derivation.scales[name]]
     found = [values[np.isfinite(values)] for values in found]
@@ -119,6 +124,7 @@ def _from_scale(scale: Scale, inputs: Sequence[Array], logged: bool) -> Array:
     values = values[np.isfinite(values)] if np.ndim(values) else np.atleast_1d(values)
     if len(values) == 0:
         return np.empty(0)
+    # Where the rows do not vary the input, its size says how large a slope may be.
     spread = float(np.ptp(values)) or float(np.abs(values).max())
     if scale.kind == "location":
         outside = np.concatenate([values.min() - _MARGINS * spread, values.max() + _MARGINS * spread])
@@ -129,6 +135,7 @@ def _from_scale(scale: Scale, inputs: Sequence[Array], logged: bool) -> Array:
 
 # Many starts are followed for a few steps, the best few to their end: most starts lead to the same minimum.
 _SCOUTS, _MOST_SCOUTS, _SCOUT_STEPS, _FINALISTS, _STEPS = 8, 64, 12, 3, 1000
+_REFIT_STEPS = 200  # from the fit to a resample's own minimum, which is near
 _THIN = 2000  # rows beyond which the search runs on an even sample
 
 
@@ -141,6 +148,7 @@ def solve(problem: Problem, settings: Settings) -> tuple[Problem, Solution]:
         return problem, _solve_linear(problem)
     thin = _thinned(problem)
     scouts = starting_points(thin, settings.start, _how_many(problem))
+    # A start that overflows has no downhill direction to follow.
     scouts = scouts[np.isfinite(thin.objective(scouts))]
     if len(scouts) == 0:
         raise FitError(
@@ -244,3 +252,76 @@ def _log_positive_coefficients(problem: Problem, settings: Settings, scouts: Arr
     # A start in which a coefficient has the other sign has no logarithm: it is left out, the best start never is.
     same_sign = (natural[:, columns] > 0).all(axis=1)
     return posed, logged.derivation.to_fit(natural[same_sign])
+
+
+Refits = tuple[Array, Array, Array]
+"""Parameters (K, p), normal matrices of the free ones (K, free, free) and which refits converged (K,)."""
+
+
+def refits(fit: FitValues) -> Callable[[Array, Array], tuple[Array, Array]]:
+    """Return a function (weights, observed) -> (phi, usable) for blocks of resamples."""
+    problem, free = fit.problem, fit.is_free
+    if not free.any():
+        raise FitError("every parameter is held: there is nothing to resample")
+    # What the fit held stays held: a parameter at its bound would else leave it in some refits and not in others.
+    problem = replace(
+        problem, lower=np.where(free, problem.lower, fit.phi), upper=np.where(free, problem.upper, fit.phi)
+    )
+    refit = _refit_linear if problem.is_linear() and not problem.loss.robust else _refit_nonlinear
+
+    def solve_block(weights: Array, observed: Array) -> tuple[Array, Array]:
+        phi, hessian, converged = refit(problem, fit.phi, weights, observed)
+        # Each refit is shrunk as the fit was: bare, its curvature would spread far wider than the fit's own.
+        phi = shrink_refits(fit, phi, hessian) if fit.shrinkage > 0 else phi
+        return phi, converged & identified(hessian)
+
+    return solve_block
+
+
+def _refit_linear(problem: Problem, start: Array, weights: Array, observed: Array) -> Refits:
+    """Solve the normal equations around the fit, which keeps them well scaled."""
+    free = problem.lower < problem.upper
+    value, jacobian = problem.values(problem.space)(start[None])
+    design, residual = jacobian[0, free].T, observed - value[0]
+    pairs = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+    size = max(len(weights), len(np.atleast_2d(residual)))
+    hessian = np.broadcast_to(
+        (weights @ pairs).reshape(-1, design.shape[1], design.shape[1]), (size, *[free.sum()] * 2)
+    )
+    # One Gauss-Newton step from the fit is exact for a linear law, and steps are small where values may be large.
+    phi = np.tile(start, (size, 1))
+    phi[:, free] += solve_normal(hessian, (weights * residual) @ design)
+    return phi, hessian, np.ones(size, dtype=bool)
+
+
+def _refit_nonlinear(problem: Problem, start: Array, weights: Array, observed: Array) -> Refits:
+    """Follow every resample from the fit to its own minimum."""
+    size = max(len(weights), len(np.atleast_2d(observed)))
+
+    # The solver drops resamples that have arrived; only the target of those still under way is compared.
+    def model(live: Array) -> Callable[[Array], tuple[Array, Array]]:
+        return problem.model(observed[live] if observed.ndim > 1 else observed)
+
+    everyone = np.arange(size)
+    solution = minimize(
+        model(everyone),
+        np.tile(start, (size, 1)),
+        loss=problem.loss,
+        weights=np.broadcast_to(weights, (size, weights.shape[1])),
+        lower=problem.lower,
+        upper=problem.upper,
+        iterations=_REFIT_STEPS,
+        subset=model,
+    )
+    _, jacobian = model(everyone)(solution.phi)
+    columns = jacobian[:, problem.lower < problem.upper]
+    return solution.phi, (columns * weights[:, None, :]) @ columns.transpose(0, 2, 1), solution.converged
+
+
+def identified(hessian: Array) -> Array:
+    """Tell which normal matrices, scaled to unit diagonal, are safely of full rank."""
+    diagonal = np.sqrt(np.einsum("kii->ki", hessian))
+    usable = (diagonal > 0).all(axis=1)
+    scale = np.where(diagonal > 0, diagonal, 1.0)
+    smallest = np.linalg.eigvalsh(hessian / (scale[:, :, None] * scale[:, None, :]))[:, 0]
+    return usable & (smallest > 1e-13)  # rounding leaves a singular matrix about 1e-16 times its size

@@ -1,8 +1,7 @@
-"""Curvature drawn towards zero, so that a term the data do not need costs a prediction little; many refits at once."""
+"""Curvature drawn towards zero, so that a term the data do not need costs a prediction little."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,93 +10,17 @@ from scalefit._values import Note
 from scalefit.errors import FitError
 from scalefit.fitting.covariance import Errors, invert, judge
 from scalefit.fitting.fit_result import Fit
-from scalefit.fitting.fit_values import FitStatus
-from scalefit.fitting.problem import Problem
-from scalefit.solvers.levenberg import minimize
-from scalefit.solvers.linear import solve_normal
+from scalefit.fitting.fit_values import FREE, FitStatus, FitValues
 from scalefit.vocabulary import format_number
 
 Array = np.ndarray
-
-_STEPS = 200
 
 SCALE = 0.05
 """How much the exponents of a law are thought to change per e-fold of an input: the scale of a half-normal prior for
 the standard deviation of that change."""
 
-_FREE = ("free", "unidentified")
-
 _NODES, _REACH = 16, 3.0
 """Values of tau, and how far on either side of what it seems the scatter is looked for, in its standard errors."""
-
-
-def refits(fit: Fit) -> Callable[[Array, Array], tuple[Array, Array]]:
-    """Return a function (weights, observed) -> (phi, usable) for blocks of resamples."""
-    problem = fit.problem
-    free = np.array([state in _FREE for state in fit.states])
-    problem = replace(
-        problem, lower=np.where(free, problem.lower, fit.phi), upper=np.where(free, problem.upper, fit.phi)
-    )
-    if not free.any():
-        raise FitError("every parameter is held: there is nothing to resample")
-    if problem.is_linear() and not problem.loss.robust:
-        return lambda weights, observed: _linear_refits(fit, problem, free, weights, observed)
-    return lambda weights, observed: _nonlinear_refits(fit, problem, free, weights, observed)
-
-
-def _linear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, observed: Array) -> tuple[Array, Array]:
-    """Solve the normal equations around the fit, which keeps them well scaled."""
-    value, jacobian = problem.values(problem.space)(fit.phi[None])
-    design, residual = jacobian[0, free].T, observed - value[0]
-    pairs = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
-    size = max(len(weights), len(np.atleast_2d(residual)))
-    hessian = np.broadcast_to(
-        (weights @ pairs).reshape(-1, design.shape[1], design.shape[1]), (size, *[free.sum()] * 2)
-    )
-    gradient = (weights * residual) @ design
-    # One Gauss-Newton step from the fit is exact for a linear law, and steps are small where values may be large.
-    phi = np.tile(fit.phi, (size, 1))
-    phi[:, free] += solve_normal(hessian, gradient)
-    return shrink_refits(fit, phi, hessian, free), identified(hessian)
-
-
-def _nonlinear_refits(fit: Fit, problem: Problem, free: Array, weights: Array, observed: Array) -> tuple[Array, Array]:
-    function = problem.values(problem.space)
-    size = max(len(weights), len(np.atleast_2d(observed)))
-
-    def model(live: Array) -> Callable[[Array], tuple[Array, Array]]:
-        target = observed[live] if observed.ndim > 1 else observed
-
-        def residuals(phi: Array) -> tuple[Array, Array]:
-            value, jacobian = function(phi)
-            return problem.soften(value - target, jacobian)
-
-        return residuals
-
-    everyone = np.arange(size)
-    solution = minimize(
-        model(everyone),
-        np.tile(fit.phi, (size, 1)),
-        loss=problem.loss,
-        weights=np.broadcast_to(weights, (size, weights.shape[1])),
-        lower=problem.lower,
-        upper=problem.upper,
-        iterations=_STEPS,
-        subset=model,
-    )
-    _, jacobian = model(everyone)(solution.phi)
-    columns = jacobian[:, free]
-    hessian = (columns * weights[:, None, :]) @ columns.transpose(0, 2, 1)
-    return shrink_refits(fit, solution.phi, hessian, free), solution.converged & identified(hessian)
-
-
-def identified(hessian: Array) -> Array:
-    """Tell which normal matrices, scaled to unit diagonal, are safely of full rank."""
-    diagonal = np.sqrt(np.einsum("kii->ki", hessian))
-    usable = (diagonal > 0).all(axis=1)
-    scale = np.where(diagonal > 0, diagonal, 1.0)
-    smallest = np.linalg.eigvalsh(hessian / (scale[:, :, None] * scale[:, None, :]))[:, 0]
-    return usable & (smallest > 1e-13)  # rounding leaves a singular matrix about 1e-16 times its size
 
 
 def prior_scale(shrink: bool | float) -> float:
@@ -160,7 +83,7 @@ def shrunk(fit: Fit, scale: float) -> Fit:
         return fit.with_notes(Note("shrink", text, caution=True))
     phi, covariance, larger = posterior(fit.phi[None], fit.covariance[None], bend, scale, fit.dof)
     before = fit.values
-    states, status = _judged(fit, covariance[0])
+    states, status = _states_anew(fit, covariance[0])
     moved = replace(
         fit,
         phi=phi[0],
@@ -175,15 +98,15 @@ def shrunk(fit: Fit, scale: float) -> Fit:
     return moved.with_notes(Note("shrink", f"curvature drawn towards 0 (scale {scale:g} per e-fold): {changes}"))
 
 
-def _judged(fit: Fit, covariance: Array) -> tuple[tuple[str, ...], FitStatus]:
+def _states_anew(fit: Fit, covariance: Array) -> tuple[tuple[str, ...], FitStatus]:
     """Say anew what is identified: the prior may have settled what the rows left open."""
-    free = np.array([state in _FREE for state in fit.states])
+    free = fit.is_free
     _, jacobian = fit.problem.values(fit.space)(fit.phi[None])
     none = np.zeros(int(free.sum()), dtype=bool)
     errors = Errors(covariance[np.ix_(free, free)], fit.scale, fit.dof, fit.condition, none)
     loose = judge(fit.problem, jacobian[0], free, errors).unidentified
     states = tuple(
-        state if state not in _FREE else "unidentified" if wide else "free"
+        state if state not in FREE else "unidentified" if wide else "free"
         for state, wide in zip(fit.states, loose, strict=True)
     )
     if "unidentified" in states:
@@ -195,7 +118,7 @@ def _with_scatter_of_straight(fit: Fit, bend: Array) -> Fit:
     """Give an exact fit the scatter about the law without its curvatures, where that leaves rows to judge it by."""
     value, jacobian = fit.problem.values(fit.space)(fit.phi[None])
     root = np.sqrt(fit.weights)
-    free = np.array([state in _FREE for state in fit.states])
+    free = fit.is_free
     straight = free & (bend == 0)
     curved = np.where(bend > 0, fit.phi, 0.0) @ jacobian[0]
     target = (fit.problem.observed - value[0] + curved) * root
@@ -216,11 +139,11 @@ def _with_scatter_of_straight(fit: Fit, bend: Array) -> Fit:
     return replace(fit, covariance=covariance, scale=scale, dof=spare, notes=notes)
 
 
-def bends(fit: Fit) -> Array:
+def bends(fit: FitValues) -> Array:
     """Return how much each parameter bends the law in logs per unit; 0 for those that are no curvature or are held."""
     derivation, law = fit.law.derivation, fit.law
     bend = np.zeros(len(law.parameters))
-    curved = [j for j, logged in enumerate(derivation.logged) if not logged and fit.states[j] in _FREE]
+    curved = [j for j, logged in enumerate(derivation.logged) if not logged and fit.is_free[j]]
     if fit.space != "log" or set(law.parameters) - set(derivation.linear("log")) or not curved:
         return bend
     entered = np.array(derivation.enter(law.read_inputs(fit.rows))).reshape(len(law.inputs), -1).mean(axis=1)
@@ -244,7 +167,7 @@ def posterior(phi: Array, covariance: Array, bend: Array, scale: float, dof: int
     With few degrees of freedom an estimate far from what the prior allows says that the scatter was judged too small:
     the scatter is weighed over its own distribution first.
     """
-    from scipy.special import logsumexp
+    from scipy.special import logsumexp, softmax
 
     own = np.flatnonzero(bend)
     estimate, block = phi[:, own], covariance[:, own[:, None], own]
@@ -255,16 +178,18 @@ def posterior(phi: Array, covariance: Array, bend: Array, scale: float, dof: int
     likely = logsumexp(
         _log_marginal(estimate, ratio[:, None, None, None] ** 2 * block[:, None, None] + prior, None), -1
     )
-    seemed, seen = (_shares(chi + extra) @ np.log(ratio) for extra in (np.zeros(1), likely))
+    seemed, seen = (softmax(chi + extra, axis=-1) @ np.log(ratio) for extra in (np.zeros(1), likely))
     # Only ever raised: an estimate near zero is no evidence that the scatter is smaller than the residuals say.
     larger = np.exp(np.maximum(seen - seemed, 0.0))
     covariance = covariance * larger[:, None, None] ** 2
     marginal = covariance[:, None][..., own[:, None], own] + prior
-    weight = _shares(_log_marginal(estimate, marginal, dof))
+    weight = softmax(_log_marginal(estimate, marginal, dof), axis=-1)
+    # Conditioning a normal on its curvatures: the parameters without a prior move along with those that have one.
     gain = covariance[:, None][..., own] @ np.linalg.inv(marginal)
     moved = phi[:, None] - np.einsum("kmpi,ki->kmp", gain, estimate)
     left = covariance[:, None] - gain @ covariance[:, None][..., own, :]
     mean = np.einsum("km,kmp->kp", weight, moved)
+    # What is not known of tau: the covariances' mean, plus the covariance of the means (law of total variance).
     apart = moved - mean[:, None]
     spread = np.einsum("km,kmpq->kpq", weight, left) + np.einsum("km,kmp,kmq->kpq", weight, apart, apart)
     return mean, spread, larger
@@ -274,6 +199,7 @@ def _priors(bend: Array, scale: float) -> Array:
     """Return prior covariances (nodes, s, s) at equally likely values of a half-normal tau."""
     from scipy.special import ndtri
 
+    # Nodes of equal probability need no weights, and none lies at tau = 0, where a curvature could not be other than 0.
     spreads = scale * ndtri(0.5 + (np.arange(_NODES) + 0.5) / _NODES / 2)
     return (spreads[:, None, None] / bend) ** 2 * np.eye(len(bend))
 
@@ -287,17 +213,14 @@ def _log_marginal(estimate: Array, marginal: Array, dof: int | None) -> Array:
     return spread - 0.5 * (dof + estimate.shape[1]) * np.log1p(distance / dof)
 
 
-def _shares(logs: Array) -> Array:
-    share = np.exp(logs - logs.max(axis=-1, keepdims=True))
-    return share / share.sum(axis=-1, keepdims=True)
-
-
-def shrink_refits(fit: Fit, phi: Array, hessian: Array, free: Array) -> Array:
+def shrink_refits(fit: FitValues, phi: Array, hessian: Array) -> Array:
     """Shrink refits (K, p) as the fit was, each by its own normal matrix (K, free, free)."""
-    if fit.shrinkage == 0 or not (bend := bends(fit)).any():
+    bend, free = bends(fit), fit.is_free
+    if not bend.any():
         return phi
     covariance = np.zeros((len(phi), len(bend), len(bend)))
     sound = np.isfinite(hessian).all(axis=(1, 2), keepdims=True)
+    # A resample that overflowed is marked as unusable later; here it must only not stop the others.
     inverse = np.linalg.pinv(np.where(sound, hessian, np.eye(hessian.shape[1])), hermitian=True, rcond=1e-13)
     covariance[np.ix_(np.arange(len(phi)), free, free)] = fit.scale**2 * inverse
     return posterior(phi, covariance, bend, fit.shrinkage, max(fit.dof, 1))[0]

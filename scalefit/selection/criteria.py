@@ -11,7 +11,7 @@ import pandas as pd
 from scalefit.errors import FitError
 from scalefit.fitting.censoring import log_likelihood as censored_likelihood
 from scalefit.fitting.fit_result import Fit
-from scalefit.fitting.shrinkage import identified, refits
+from scalefit.fitting.search import identified, refits
 from scalefit.schema import group_levels, number_groups
 from scalefit.solvers.linear import solve_normal
 from scalefit.solvers.losses import Huber, Loss, SoftL1

@@ -13,7 +13,7 @@ from scalefit.errors import FitError, SweepError
 from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
-from scalefit.fitting.shrinkage import refits
+from scalefit.fitting.search import refits
 from scalefit.laws import get_law
 from scalefit.laws.formula import Law
 from scalefit.optima.basin_shape import BasinShape
