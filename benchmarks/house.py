@@ -1,4 +1,4 @@
-"""Figures on the structure of the package: modules, code lines, repeated names, circles of imports, files a call enters.
+"""Figures on the structure of the package: modules, code lines, repeated names, import circles, files a call enters.
 
 python benchmarks/house.py
 

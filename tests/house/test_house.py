@@ -1,4 +1,4 @@
-"""The structure of the package: imports only point down, files stay small, nothing heavy is loaded, everything is documented."""
+"""The structure of the package: imports point down, files stay small, nothing heavy is loaded, names are documented."""
 
 from __future__ import annotations
 
