@@ -45,6 +45,11 @@ class Design:
     repeats : int
         Runs (seeds) per setting.
 
+    Raises
+    ------
+    SweepError
+        If a value is outside its range; the field is named.
+
     Notes
     -----
     Grids are laid around the laws' optima; a cell's own optimum may have strayed from there (`Truth.lr_scatter`).

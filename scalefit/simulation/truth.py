@@ -51,6 +51,11 @@ class Truth:
         Standard deviations between (params, tokens) cells, normal and shared by all runs of a cell: of the ln of the
         best lr and of the best batch about their laws, and of the lowest loss in nats.
 
+    Raises
+    ------
+    SweepError
+        If a value is outside its range; the field is named.
+
     See Also
     --------
     simulate_sweep : Draws the runs.
