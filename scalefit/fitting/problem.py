@@ -134,6 +134,8 @@ def _numeric(table: pd.DataFrame, name: str) -> Array:
         first = int(np.flatnonzero(text)[0])
         found = f"text in {int(text.sum())} row(s), first row {first + 1}: {column.iloc[first]!r}"
         raise SweepError(f"{name}: expected numbers, found {found}")
+    if kind == "O":  # to the last bit, which to_numeric of an older pandas is not
+        numbers = column.astype(object).where(numbers.notna(), np.nan).astype(float)
     return numbers.to_numpy(dtype=float, na_value=np.nan)
 
 
