@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from scalefit._values import Note, Observations
 from scalefit.errors import FitError
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from scalefit.solvers.losses import Loss
 
 
-@wraps(fit_law)
+@overload
+def fit(law: Literal["auto"], data: Any, **settings: Any) -> Average: ...
+@overload
+def fit(law: Law | str, data: Any, **settings: Any) -> Fit: ...
+@wraps(fit_law, assigned=("__doc__",))  # and not its name: errors, help and pickles should say `fit`
 def fit(law: Law | str, data: Any, **settings: Any) -> Fit | Average:
     """Fit a law; "auto" averages the usual ones. At import this gets the docstring of the `fit` it wraps."""
     if law != "auto":

@@ -232,7 +232,7 @@ def _tie_parts(
     found, group = group_rows(table[others])
     estimates: dict[int, Estimate] = {}
     exponents = []
-    for g, values in enumerate(found.to_dict("records")):
+    for g in range(len(found)):  # one group where nothing is left to tell parts apart, and `found` has no columns
         members = np.flatnonzero(group == g).tolist()
         # Centred, so that the constant is the value in the middle of the data, nearly uncorrelated with the exponents.
         centred = logs[members] - logs[members].mean(axis=0)
@@ -241,7 +241,7 @@ def _tie_parts(
         fit = fit_tied([parts[j].study for j in members], covariates, len(places), level)
         for j, row in zip(members, covariates, strict=True):
             estimates[j] = fit.estimate(parts[j].study, row, level)
-        exponents += [values | line for line in fit.exponents(names)]
+        exponents += [found.iloc[g].to_dict() | line for line in fit.exponents(names)]
     return [estimates[j] for j in range(len(parts))], pd.DataFrame(exponents)
 
 

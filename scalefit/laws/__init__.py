@@ -64,7 +64,7 @@ def get_law(law: Law | str) -> Law:
         )
     if law not in _FORMS:
         near = difflib.get_close_matches(law, _FORMS, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see sf.laws.catalog()"
+        hint = f"did you mean {' or '.join(near)}?" if near else "see sf.laws.catalog()."
         raise LawError(f"no law named {law!r}; {hint} A formula is written 'eta = c * N**a * D**b'")
     return _FORMS[law]
 

@@ -168,8 +168,9 @@ def _read(name: str, record: Mapping[str, Any]) -> Law | PublishedLaw:
     law = Law(record["formula"], name=name, **{key: record[key] for key in about})
     if "values" not in record:
         return law
-    validity = {column: tuple(span) for column, span in record.get("validity", {}).items()}
-    return PublishedLaw(law, record["values"], record["convention"], validity)
+    values = {parameter: float(value) for parameter, value in record["values"].items()}
+    validity = {column: (float(low), float(high)) for column, (low, high) in record.get("validity", {}).items()}
+    return PublishedLaw(law, values, record["convention"], validity)
 
 
 _ENTRIES = read_laws("published.toml")

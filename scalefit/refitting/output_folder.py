@@ -130,7 +130,7 @@ def _read(place: Path) -> Record | None:
         raise DamagedError(f"{place} was written by another version of scalefit; {_REMEDY}")
     try:
         record = msgspec.convert(plain, Record, strict=False)  # not strict: NaN is stored as "nan"
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
         raise DamagedError(f"{place} is not what a refit writes: {error}; {_REMEDY}") from error
     if len({finding.quantity for finding in record.findings}) < len(record.findings):
         raise DamagedError(f"{place} gives a number twice; {_REMEDY}")
@@ -247,7 +247,8 @@ class OutputFolder:
                 self._clear_up()
 
     def _clear_up(self) -> None:
-        for old in self._old.glob("*"):
+        # version 0.1.0 set folders aside one floor deeper, in a stage of each writer's own
+        for old in (*self._old.glob("*"), *(self.out / STAGING).glob("*/old/*")):
             if not os.path.lexists(self.out / old.name):
                 os.rename(old, self.out / old.name)
         for folder in (self._fresh, self._old):
