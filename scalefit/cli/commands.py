@@ -57,13 +57,13 @@ def fit_command(
     place = _place(at, laws) if at else {}
     how = {"batch_unit": batch_unit, "data_unit": data_unit, "nonfinite": nonfinite, "duplicates": duplicates}
     sweep = options.read_runs(runs, where, column, seq_len, **how)
-    extractor = options.configured("--method", method, options.METHODS) if method is not None else None
+    estimator = options.configured("--method", method, options.METHODS) if method is not None else None
     robust = options.configured("--loss", loss, options.LOSSES)
     records = []
     if not as_json:
         typer.echo(f"{sweep!r}\n")
     for chosen in laws:
-        answer = fit_sweep(chosen, sweep, method=extractor, loss=robust, space=space)
+        answer = fit_sweep(chosen, sweep, method=estimator, loss=robust, space=space)
         if out is not None:
             answer.fit.to_json(out)
         if as_json:
