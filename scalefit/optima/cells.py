@@ -115,6 +115,7 @@ class Estimates:
     loss: Floats  # at the optimum
     weight: Floats  # how many observations the optimum counts for in a fit
     notes: tuple[Note, ...] = ()
+    asymmetry: float | None = None  # k of the fitted curves over the first axis; None where none are fitted
 
 
 class Estimator(Protocol):

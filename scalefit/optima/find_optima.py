@@ -120,7 +120,7 @@ def find_optima(
     found = method.estimate(pad(cell, x, loss, len(keys), sweep.rtol))
     result = _tabulate(keys, axes, found, n_runs)
     all_notes = merge(sweep.notes, notes, found.notes, _status_notes(result, axes))
-    return Optima(result, axes, cells_by, method, all_notes, sweep.source, sweep.data_unit, sweep.rtol)
+    return Optima(result, axes, cells_by, method, all_notes, sweep.source, sweep.data_unit, sweep.rtol, found.asymmetry)
 
 
 def _axes(over: str | Sequence[str]) -> tuple[str, ...]:
@@ -246,6 +246,8 @@ class Optima(Displayable):
         What `tokens` and `batch` count.
     rtol : float
         Relative width of a level, as in the sweep.
+    asymmetry : float or None
+        The k that all basins share over the first axis, 0 for parabolas; None where the method fits no curve.
 
     Notes
     -----
@@ -278,6 +280,7 @@ class Optima(Displayable):
     source: str = "table"
     data_unit: str = "tokens"
     rtol: float = 0.01
+    asymmetry: float | None = None
 
     @property
     def table(self) -> pd.DataFrame:

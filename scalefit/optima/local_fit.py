@@ -283,6 +283,7 @@ def read_vertices(cells: Cells, fit: Quadratic, level: float, k: float = 0.0, ex
         curvature=np.diagonal(fit.hessian, axis1=1, axis2=2) / fit.scale**2 * growth,
         loss=np.where(edge.any(axis=1) | ~basin, cells.lowest, fit.constant + (fit.gradient * vertex).sum(axis=1) / 2),
         notes=_shift_note(fit.shift),
+        asymmetry=k,
     )
 
 

@@ -294,6 +294,7 @@ def _read_centres(cells: Cells, problem: _Problem, state: _State, level: float, 
         curvature=curved * np.abs(low)[:, None],
         loss=np.where(edge.any(axis=1), low, low + np.abs(low) * state.own[:, 0]),
         notes=_notes(state.shape, shape_error, widened, _settled(problem, state)),
+        asymmetry=float(state.shape[1]),
     )
 
 

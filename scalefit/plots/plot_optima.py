@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ from matplotlib.axes import Axes
 from scalefit.errors import SweepError
 from scalefit.optima.basin_shape import bend
 from scalefit.optima.find_optima import Optima, find_optima
-from scalefit.optima.optimum_estimators import Basin, Parabola
 from scalefit.plots._style import QUIET, ROLES, Look, draw_marks, family, star
 from scalefit.plots.axes import expect, key, label_ends, panel
 from scalefit.plots.scales import name_rows, name_value, rows_at, widen, write_value
@@ -210,10 +208,9 @@ def basins(sweep: Sweep, optima: Optima | None = None, *, excess: float = 0.06, 
     looks = [ROLES["law"]] if len(cells) == 1 else family(len(cells))
     ax = panel(ax, "lr", "loss", sweep.data_unit, linear=True)
     top = _limit(ax, cells, excess)
-    asymmetry = _asymmetry(found)
     for (runs, optimum), look in zip(cells, looks, strict=True):
         _draw_runs(ax, runs, look if len(cells) > 1 else ROLES["points"], top)
-        _draw_basin(ax, runs, optimum, look, asymmetry)
+        _draw_basin(ax, runs, optimum, look, found.asymmetry)
         _draw_optimum(ax, optimum, look)
     _explain_cells(ax, cells, looks, found.by, sweep.data_unit)
     return ax
@@ -253,18 +250,6 @@ def _draw_runs(ax: Axes, runs: pd.DataFrame, look: Look, top: float) -> None:
     edge = {"transform": ax.get_xaxis_transform(), "clip_on": False, "in_layout": False}
     for above, mark in ((high, look.points(marker=6)), (lost, ROLES["diverged"].points())):
         ax.plot(runs["lr"][above], np.full(above.sum(), 0.985), **mark, **edge)
-
-
-def _asymmetry(optima: Optima) -> float | None:
-    """Return the k of the fitted basins; None when the method fits no curve."""
-    if isinstance(optima.method, Parabola):
-        return 0.0
-    if not isinstance(optima.method, Basin):
-        return None
-    if optima.method.asymmetry is not None:
-        return optima.method.asymmetry
-    found = (re.search(r"asymmetry k = (-?\d+\.\d+)", note.text) for note in optima.notes if note.code == "asymmetry")
-    return next((float(match[1]) for match in found if match), None)
 
 
 def _draw_basin(ax: Axes, runs: pd.DataFrame, optimum: pd.Series, look: Look, k: float | None) -> None:
