@@ -322,3 +322,13 @@ def test_what_is_handed_out_can_be_changed_and_the_optima_do_not_notice(bounds):
     pd.testing.assert_frame_equal(after.table, before.table)
     np.testing.assert_array_equal(after.weights, before.weights)
     np.testing.assert_array_equal(after.censored, before.censored)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"), [(Basin(asymmetry=0.8), 0.8), (Parabola(), 0.0), (GridMinimum(), None)], ids=repr
+)
+def test_the_asymmetry_of_the_fitted_curves_is_a_value(method, expected):
+    lr = 1e-3 * 2.0 ** np.arange(-4, 5)
+    u = np.log(lr / 1e-3)
+    runs = pd.DataFrame({"lr": lr, "params": 1e8, "loss": 3 + 0.02 * (np.exp(0.8 * u) - 0.8 * u - 1) / 0.64})
+    assert find_optima(Sweep.from_frame(runs), over="lr", method=method).asymmetry == expected
