@@ -247,8 +247,9 @@ class OutputFolder:
                 self._clear_up()
 
     def _clear_up(self) -> None:
-        # version 0.1.0 set folders aside one floor deeper, in a stage of each writer's own
-        for old in (*self._old.glob("*"), *(self.out / STAGING).glob("*/old/*")):
+        # Version 0.1.0 set folders aside in a stage of each writer's own, which held the writer's lock.
+        stages = [lock.parent / "old" for lock in (self.out / STAGING).glob("*/owner.lock")]
+        for old in [path for folder in (self._old, *stages) for path in folder.glob("*")]:
             if not os.path.lexists(self.out / old.name):
                 os.rename(old, self.out / old.name)
         for folder in (self._fresh, self._old):

@@ -54,6 +54,20 @@ def test_a_staging_folder_of_someone_else_is_left_alone(tmp_path):
     assert (folder / ".staging" / "work" / "old" / "thesis.txt").read_text() == "all of it"
 
 
+def test_a_folder_that_version_0_1_0_had_set_aside_comes_back(tmp_path):
+    """Its writer died between the two renames; the folder holds a file of the user's."""
+    folder, out = write_sweeps(tmp_path / "in", 1), tmp_path / "out"
+    assert quickly(folder, out).exit_code == 0
+    stage = out / ".staging" / ("a" * 32)
+    (stage / "old").mkdir(parents=True)
+    (stage / "owner.lock").touch()
+    (place,) = (path.parent for path in out.glob("*/record.json"))
+    (place / "mine.txt").write_text("kept")
+    place.rename(stage / "old" / place.name)
+    assert quickly(folder, out).exit_code == 0
+    assert (place / "mine.txt").read_text() == "kept"
+
+
 def test_a_staging_folder_that_is_a_link_is_refused(tmp_path):
     folder, victim, out = write_sweeps(tmp_path / "in", 1), tmp_path / "victim", tmp_path / "out"
     (victim / "deep").mkdir(parents=True)
