@@ -42,39 +42,8 @@ def estimate(problem: Problem, phi: Array, free: Array) -> Errors:
     Notes
     -----
     :math:`\bar\psi'` is the mean of psi' over a window of +-h around each residual, h = 2 n^(-1/5) robust standard
-    deviations: counting residuals inside Huber's delta rests on a handful of rows when delta is small. On the design
-    of the 240 Chinchilla points (Huber 1e-3, 400 simulations a row) the ratio of this error to the true spread of
-    alpha and beta, and the coverage of 95 % intervals, were
-
-    ====================================  ============  ============
-    errors                                ratio         coverage
-    ====================================  ============  ============
-    normal                                1.08, 0.98    0.950, 0.922
-    Student t, 2.5 dof                    1.08, 1.11    0.968, 0.975
-    normal, scatter x8 along the loss     1.11, 0.93    0.952, 0.908
-    the real residuals, random signs      0.90, 0.99    0.918, 0.958
-    ====================================  ============  ============
-
-    The textbook formula for errors of one kind, (E psi^2 / (E psi')^2) (J'J)^-1, had ratios 0.55 and 0.46 and
-    coverage 0.66 and 0.69 in the last row, and was dropped.
-
-    Coverage of 95 % intervals, least and greatest over the parameters, and of predictions ten times beyond the design
-    (600 simulations a row, 400 on 48 runs; normal errors; tests/fitting/test_covariance.py repeats the first three):
-
-    ===========================================  ==============  ==========
-    law, loss, design                            parameters      prediction
-    ===========================================  ==============  ==========
-    lr_power, squared, 17 cells                  0.952 to 0.957  0.958
-    chinchilla, squared, 48 runs                 0.935 to 0.957  0.963
-    chinchilla, Huber(1e-3), 120 runs            0.965 to 0.972  0.950
-    chinchilla, Huber(1e-3), 48 runs             0.950 to 0.960  0.955
-    lr_power, Huber(0.1), 17 cells               0.957 to 0.962  0.945
-    ===========================================  ==============  ==========
-
-    Corrections for leverage (HC2, HC3) and for the bias of the window were tried: HC2 changed nothing, HC3 made the
-    errors 10 to 20 % too large on small designs, and without the window's bias, which errs on the safe side, intervals
-    on 17 cells covered 0.90 to 0.93. On the real Chinchilla points the errors of E, alpha and beta are 0.89, 0.99 and
-    0.75 of those of resampled rows, where the few rows that fix beta come and go.
+    deviations: counting residuals inside Huber's delta rests on a handful of rows when delta is small. The coverage
+    of its intervals: docs/statistics.md.
 
     References
     ----------

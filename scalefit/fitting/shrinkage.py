@@ -44,28 +44,7 @@ def shrunk(fit: Fit, scale: float) -> Fit:
     Values are posterior means; errors, and those of predictions, hold the prior and what is not known of tau. Where the
     estimate and the prior contradict each other on few degrees of freedom, the scatter is raised (`posterior`).
 
-    Notes
-    -----
-    Root mean square error in ln eta of a prediction at ten times the largest size and data, and coverage of its 95 %
-    interval; 17 cells of Step Law and a grid of 5 x 8, scatter 0.2, 300 simulated sweeps a row (standard error about
-    4 % of the error, 0.01 to 0.02 of the coverage). d is the coefficient of ln N ln D, e that of (ln N)**2.
-
-    ================  ==========  ==========  =======================  ==========================
-    cells and truth   lr_power    lr_curved   lr_curved, shrunk        lr_quadratic, free; shrunk
-    ================  ==========  ==========  =======================  ==========================
-    17, straight      0.35, 0.94  1.69, 0.95  0.41, 1.00               2.23, 0.93; 0.45, 1.00
-    17, d = 0.03      0.51, 0.86  1.69, 0.95  0.53, 0.99               2.23, 0.93; 0.55, 1.00
-    17, d = 0.08      1.06, 0.35  1.69, 0.95  0.98, 0.87               2.23, 0.93; 0.98, 0.96
-    17, e = 0.05      0.59, 0.80  1.72, 0.94  0.62, 0.98               2.23, 0.93; 0.64, 0.99
-    5 x 8, straight   0.17, 0.94  0.40, 0.97  0.26, 0.98               0.75, 0.93; 0.31, 0.99
-    5 x 8, d = 0.03   0.51, 0.58  0.40, 0.97  0.36, 0.96               0.75, 0.93; 0.42, 0.96
-    5 x 8, d = 0.08   1.29, 0.00  0.40, 0.97  0.49, 0.95               0.75, 0.93; 0.60, 0.93
-    5 x 8, e = 0.05   0.67, 0.36  0.76, 0.76  0.70, 0.66               0.75, 0.93; 0.62, 0.88
-    ================  ==========  ==========  =======================  ==========================
-
-    Tried and dropped: tau of highest marginal likelihood (it is zero in half the straight sweeps and the interval then
-    as sure as the straight law's: coverage 0.54 at d = 0.08 on the 17 cells); a flat prior for ln tau (0.53 for 0.41 in
-    the first row).
+    What it costs and gains in simulated sweeps: docs/statistics.md.
 
     References
     ----------

@@ -60,19 +60,7 @@ def near_optimal(
     The interval follows from the fitted basin; it is no confidence interval for the optimum. The standard error of
     an end comes from the covariance of the cell's fit and the error of the shared asymmetry.
 
-    Simulated sweeps (960 cells a row, excess 0.25 %): scatter of the lower and the upper end about the truth in
-    octaves, the quoted standard error (root mean square), and how often the end lies within 1.96 of its own.
-
-    ======================== === =========== =================== ===================
-    learning rates           k   noise, nats lower               upper
-    ======================== === =========== =================== ===================
-    12, half an octave apart 0.8 0.001       0.016, 0.016, 0.943 0.010, 0.010, 0.935
-    12, half an octave apart 0.8 0.006       0.099, 0.097, 0.945 0.061, 0.059, 0.941
-    7, an octave apart       0.8 0.003       0.054, 0.058, 0.942 0.035, 0.037, 0.956
-    7, an octave apart       0   0.003       0.043, 0.046, 0.957 0.043, 0.046, 0.960
-    ======================== === =========== =================== ===================
-
-    The bias was below 0.01 octaves in every row.
+    Coverage of these errors in simulated sweeps: docs/statistics.md.
 
     Examples
     --------

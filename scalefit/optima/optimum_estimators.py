@@ -278,31 +278,7 @@ class Basin:
 
     Notes
     -----
-    Simulated sweeps of 80 cells (12 each): bias and scatter of the optimum in octaves, the quoted standard error, and
-    coverage of the 95 % interval, which Student's t with few degrees of freedom makes wide.
-
-    ======================== === ============ ============ ====== ==============
-    learning rates           k   noise, nats  bias         sd     error, coverage
-    ======================== === ============ ============ ====== ==============
-    12, half an octave apart 0.8 0.0015       0.000        0.018  0.018, 0.99
-    12, half an octave apart 0.8 0.009        -0.003       0.122  0.110, 0.98
-    7, an octave apart       0.8 0.0036       -0.002       0.051  0.051, 1.00
-    7, an octave apart       0   0.0036       0.002        0.051  0.050, 0.99
-    5, an octave apart       0.8 0.009        -0.030       0.186  0.210, 0.99
-    ======================== === ============ ============ ====== ==============
-
-    `Parabola` in the rows with k = 0.8 is 0.15 to 0.26 octaves low.
-
-    Over two axes (16 cells, 15 sweeps each, k = 0.8, Student's t noise of 0.003 nats):
-
-    ============================== ============================== ==============================
-    learning rates x batches       lr: bias, sd, error, coverage  batch: the same
-    ============================== ============================== ==============================
-    12 x 10, half octaves          -0.001, 0.013, 0.016, 0.98     0.000, 0.017, 0.020, 0.98
-    7 x 5, octaves                 0.001, 0.024, 0.027, 0.99      0.001, 0.032, 0.038, 0.99
-    7 x 5, 1.5 octaves off centre  -0.001, 0.030, 0.034, 0.98     0.003, 0.039, 0.046, 0.99
-    7 x 4, batches 4 times apart   0.002, 0.027, 0.026, 0.97      0.003, 0.025, 0.029, 0.99
-    ============================== ============================== ==============================
+    Bias, scatter, quoted error and coverage in simulated sweeps: docs/statistics.md.
 
     *Status over two axes.* Each axis is judged by its own levels: edge when the centre is at or beyond the last one,
     flat when the interval reaches beyond both ends. A cell that says little of one axis still has a point in the other
