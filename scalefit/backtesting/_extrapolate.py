@@ -16,8 +16,9 @@ from scalefit.backtesting.competitors import AUTO, label
 from scalefit.backtesting.folds import direction
 from scalefit.display import Display, Displayable
 from scalefit.errors import FitError, ScalefitWarning
-from scalefit.fitting.fit_result import Fit, reach_of
+from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus, check_level
+from scalefit.fitting.reach import reach_of
 from scalefit.selection.average_laws import Average
 from scalefit.surface.surface import Surface
 from scalefit.vocabulary import column_of, format_number

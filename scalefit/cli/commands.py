@@ -123,7 +123,7 @@ def _place(text: str, laws: list[Law]) -> dict[str, float]:
 
 def _print_prediction(fit: Fit, place: dict[str, float], level: float = 0.95) -> None:
     """Print a prediction with its interval, and how far beyond the data it lies."""
-    table = fit.predict(None, level=level, **place)
+    table = fit.predict(pd.DataFrame([place]), level=level)
     row = table.iloc[0]
     where = ", ".join(f"{name} = {format_number(row[name])}" for name in table.columns[:-4])
     value, low, high = (format_number(row[name], 3) for name in ("prediction", "lo", "hi"))

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the file format; files of a newer version are refused."""
+
+_ADDED: dict[str, Any] = {"errors": None, "unread": {}}
+"""What files of version 2 do not hold."""
 
 
 def to_record(fit: FitValues) -> dict[str, Any]:
@@ -72,6 +75,11 @@ def _check_whole(fit: FitValues) -> None:
         "censored": fit.censored is None or (fit.censored.shape == (n,) and set(fit.censored) <= {-1, 0, 1}),
         "scale": fit.censored is None or fit.scale > 0,
         "shrinkage": 0 <= fit.shrinkage < np.inf,
+        "errors": fit.errors is None
+        or (fit.errors.ndim == 2 and len(fit.errors) == n and bool((fit.errors[:, 0] >= 0).all())),
+        "unread": set(fit.unread) <= {"params", "tokens"}
+        and bool((fit.unread.to_numpy() > 0).all())
+        and len(fit.unread) in (0, n),
         "cells": fit.cells.shape == (n,) and bool(((fit.cells >= 0) & (fit.cells < max(n, 1))).all()),
         "ties": all(set(law.parameters) <= set(fit.law.parameters) for law in fit.tied_laws.values()),
         "space": fit.space == "plain" or bool((fit.rows[columns[-1]] > 0).all()),
@@ -120,6 +128,8 @@ def _read(source: str | Path) -> dict[str, Any]:
         raise FitError(f"{'the text' if is_text else source} is not JSON: {error}") from error
     if not isinstance(record, dict) or record.get("kind") != "scalefit.Fit":
         raise FitError("expected a fit written by Fit.to_json, found other JSON")
+    if record.get("schema") == 2:
+        record = {**_ADDED, **record, "schema": SCHEMA}
     if type(record.get("schema")) is not int or record["schema"] != SCHEMA:
         raise FitError(
             f"expected schema version {SCHEMA}, found {record.get('schema')!r}; "
@@ -181,6 +191,11 @@ _FIELDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "data_unit": (str, check_data_unit),
     "censored": (lambda side: side if side is None else side.tolist(), _read_sides),
     "shrinkage": (float, float),
+    "errors": (
+        lambda errors: errors if errors is None else _write(errors),
+        lambda e: e if e is None else _read_array(e),
+    ),
+    "unread": (lambda rows: _write(rows.to_dict("list")), _read_rows),
 }
 _SUMMARY = ("law", "ties", "space", "loss", "status")  # stand before the values, where a reader of the file looks first
 

@@ -209,6 +209,8 @@ def _conclude(problem: Problem, solution: Solution, rows: Rows, ties: Mapping[st
         source=rows.source,
         data_unit=rows.data_unit,
         censored=rows.censored,
+        errors=rows.errors,
+        unread=rows.unread,
     )
 
 

@@ -96,11 +96,22 @@ class FitValues:
     data_unit: str = "tokens"
     censored: Array | None = None
     shrinkage: float = 0.0
+    errors: Array | None = None
+    unread: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __post_init__(self) -> None:
         # Frozen all the way down: values and errors are computed once, and an array changed later would belie them.
         object.__setattr__(self, "ties", MappingProxyType(dict(self.ties)))
-        for array in (self.phi, self.covariance, self.lower, self.upper, self.weights, self.cells, self.censored):
+        for array in (
+            self.phi,
+            self.covariance,
+            self.lower,
+            self.upper,
+            self.weights,
+            self.cells,
+            self.censored,
+            self.errors,
+        ):
             if array is not None:
                 array.flags.writeable = False
 
@@ -108,6 +119,17 @@ class FitValues:
     def rows(self) -> pd.DataFrame:
         """The rows fitted, as a copy: input columns and the target, named in words."""
         return self._rows.copy()
+
+    @property
+    def known(self) -> pd.DataFrame:
+        """The rows, with params and tokens where they are known but not read."""
+        return pd.concat([self._rows, self.unread], axis=1)
+
+    @property
+    def places(self) -> list[str]:
+        """Which of params and tokens are known of the rows and vary."""
+        known = self.known
+        return [name for name in ("params", "tokens") if name in known and known[name].nunique() > 1]
 
     @cached_property
     def values(self) -> Mapping[str, float]:

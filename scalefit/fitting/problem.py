@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,8 @@ class Rows:
     source: str
     data_unit: str = "tokens"
     censored: Array | None = None  # where the truth lies: at the target (0), below it (-1), above (+1); None: all 0
+    errors: Array | None = None  # as in `Observations`
+    unread: pd.DataFrame = field(default_factory=pd.DataFrame)  # params and tokens, where the law does not read them
 
     def canonical_order(self) -> Array:
         """Return the order of rows in which a fit adds them up, so that their order in the file changes nothing."""
@@ -66,9 +68,20 @@ def collect(law: Law, data: Any, weights: Any, bounds: str = "drop") -> tuple[La
     counted = _weights(weights, observed, data)
     notes = (*observed.notes, *_duplicates(rows, table), *_unread(rows, table, data))
     side = _sides(observed)
-    return bound, Rows(
-        rows, counted, _cells(rows, table, observed.rtol), notes, observed.source, observed.data_unit, side
-    )
+    unread = _unread_places(table, rows)
+    cells = _cells(rows, table, observed.rtol)
+    return bound, Rows(rows, counted, cells, notes, observed.source, observed.data_unit, side, observed.errors, unread)
+
+
+def _unread_places(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return sizes and budgets that are known of every row and not read by the law: optima stray by those as well."""
+    columns = {}
+    for name in ("params", "tokens"):
+        if name in table and name not in rows:
+            values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+            if (np.isfinite(values) & (values > 0)).all():
+                columns[name] = values
+    return pd.DataFrame(columns, index=rows.index)
 
 
 def _observations(law: Law, data: Any, bounds: str) -> Observations:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scalefit._values import Note
+from scalefit._values import Note, Observations
 from scalefit.errors import FitError, SweepError
 from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
@@ -222,7 +222,11 @@ def _law_through(law: Law, keys: pd.DataFrame, centres: CellCentres, axis: int, 
     """Fit a law to the centres, which scatter about it by their own errors and by `scatter`."""
     rows = keys.assign(**{column_of(law.target): np.exp(centres.value[axis])})
     weights = 1 / (centres.variance[axis] + scatter**2)
-    fitted = fit(law, rows, weights=weights / weights.mean())
+    # The errors of the shared shape as independent ones that all cells share.
+    values, vectors = np.linalg.eigh(centres.shape_covariance)
+    shared = centres.response[axis] @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+    errors = np.column_stack([np.sqrt(centres.variance[axis]), shared])
+    fitted = fit(law, Observations(rows, weights / weights.mean(), errors=errors))
     if not np.isfinite(fitted.covariance).all():
         return fitted
     # The fit's covariance holds the errors of the cells; that of the shape moves all centres together.
