@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit.backtesting._backtest import Scores
+from scalefit.backtesting.scores import Scores
 
 
 def scored(**changes):
