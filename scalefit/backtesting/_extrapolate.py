@@ -14,6 +14,7 @@ from scalefit._values import FrozenMap, Note, merge
 from scalefit.backtesting._backtest import Backtest
 from scalefit.backtesting.competitors import AUTO, label
 from scalefit.backtesting.conformal import check_conformal, widen
+from scalefit.backtesting.fixed_values import COLUMNS, fixed_values
 from scalefit.backtesting.folds import direction
 from scalefit.display import Display, Displayable
 from scalefit.errors import FitError, ScalefitWarning
@@ -43,6 +44,8 @@ class Forecast(Displayable):
         beyond those learnt from, and the mean regret and mean absolute log2 error there; NaN for points inside the
         data, unless it held out cells inside. With `conformal=` also `lr_widened`: by what factor the interval grew,
         in logs.
+    fixed : pandas.DataFrame
+        One row a fixed value and point: what predictions owe to values that were fixed, not fitted; see `extrapolate`.
     laws : mapping of str to Fit
         By predicted column.
     level : float
@@ -69,16 +72,22 @@ class Forecast(Displayable):
     level: float = 0.95
     notes: tuple[Note, ...] = field(default=())
     source: str = "table"
+    _fixed: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS)))
 
     @property
     def table(self) -> pd.DataFrame:
         """The predictions, as a copy."""
         return self._table.copy()
 
+    @property
+    def fixed(self) -> pd.DataFrame:
+        """What predictions owe to values that were fixed, not fitted, as a copy; see `extrapolate`."""
+        return self._fixed.copy()
+
     def _display(self) -> Display:
         facts = [(name, fit.law.written(fit.values)) for name, fit in self.laws.items()]
         facts += [("status", "; ".join(f"{name} {fit.status}" for name, fit in self.laws.items()))]
-        widened = ", widened by the backtest's errors" if any("_widened" in name for name in self._table) else ""
+        widened = ", widened by the backtest's errors" if any("_widened" in str(name) for name in self._table) else ""
         facts += [("interval", f"{self.level:.0%}, for a new observation{widened}"), ("source", self.source)]
         shown = self._table.map(lambda value: format_number(float(value), 3))
         return Display(f"Forecast of {' and '.join(self.laws)}", tuple(facts), shown, self.notes)
@@ -140,6 +149,17 @@ def extrapolate(
     (Lee, Barber and Willett 2023, arXiv:2306.06342). Folds of one sweep share data, and a run farther out than all of
     them is not one of their kind: that much remains an assumption. Intervals are never made narrower.
 
+    *Fixed values*: a parameter that was fixed (``params=`` with ``vary=False``) and a number in the formula that is the
+    exponent of inputs (``B**0.5``, ``sqrt(B)``, ``(N/1e9)**-0.25``; not the 1 of a plain ``B``) are assumptions, and
+    far from the data they may be the whole answer. Each is freed in turn, the law fitted again to the same rows, and
+    `Forecast.fixed` says: `setting`, `parameter` (`B_exponent` for an exponent of B), the value `fixed`, the one
+    `preferred` by the data with `preferred_stderr`, and `z`, by how many standard errors the fixed value lies above it;
+    for every point (row of the table) `moved_by`, the factor by which the prediction changes when the fixed value grows
+    by 10 % (by 0.1, for 0) and all else is fitted again, `freed_by`, the factor when it is freed, and `freed_lo` and
+    `freed_hi`, the interval of the freed law. NaN where the data cannot tell. A note says the same: with caution where
+    the data reject the value, where the 10 % move the prediction by more than half of its half-width or the freed law
+    leaves its interval, and where the data cannot tell a value that moves the prediction by more than its half-width.
+
     Examples
     --------
     >>> import pandas as pd
@@ -148,6 +168,9 @@ def extrapolate(
     >>> forecast = sf.extrapolate(sf.fit("eta = c * D**b", table), tokens=16e10)
     >>> float(forecast.table["reach_tokens"].iloc[0]), [note.code for note in forecast.notes]
     (10.0, ['reach', 'untested'])
+    >>> assumed = sf.extrapolate(sf.fit("eta = c * D**-0.5", table), tokens=16e10)
+    >>> assumed.fixed[["parameter", "fixed", "preferred", "freed_by"]].round(2).values.tolist()
+    [['D_exponent', -0.5, -0.27, 2.3]]
     """
     check_level(level)
     laws = _laws_of(source)
@@ -174,8 +197,10 @@ def extrapolate(
         text = "how far off such predictions are was not measured: give backtest=sf.backtest(sweep, ...)"
         own.append(Note("untested", text, caution=True))
     carried = merge(getattr(source, "notes", ()), *(fit.notes for fit in laws.values()))
-    ordered = sorted(merge(own, carried), key=lambda note: not note.caution)
-    return Forecast(table, FrozenMap(laws), level, tuple(ordered), source.source)
+    # An average predicts with several laws, of which `laws` holds one.
+    fixed, notes_on_fixed = fixed_values({} if isinstance(source, Average) else laws, table, level)
+    ordered = sorted(merge(own, notes_on_fixed, carried), key=lambda note: not note.caution)
+    return Forecast(table, FrozenMap(laws), level, tuple(ordered), source.source, fixed)
 
 
 def _laws_of(source: Source) -> dict[str, Fit]:

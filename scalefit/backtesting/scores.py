@@ -67,7 +67,7 @@ class Scores:
         row |= {"inside": inside.mean(), "held": held.mean() if len(own) else np.nan}
         if name not in self.axes:
             return row
-        part, width = misses(own, name), np.log2(own[f"{name}_hi"] / own[f"{name}_lo"])
+        part, width = misses(own, name), (own[f"{name}_hi"] / own[f"{name}_lo"]).map(np.log2)
         outside = np.maximum(part["ratio"] - 1, 0) * part["half"]
         return row | {"half_width": (width / 2).median(), "score": (width + 2 / (1 - self.level) * outside).mean()}
 
