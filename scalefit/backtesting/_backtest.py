@@ -234,7 +234,8 @@ def backtest(
         A condition on whole cells, ``"params > 1e9"`` (grammar of `Sweep.where`); ``"largest params"``,
         ``"largest tokens"``, or ``"largest both"`` for the cells largest in either; ``"rolling params"`` or
         ``"rolling tokens"``: one fold per level, learnt from everything strictly smaller, once that is six cells
-        (four where only one axis varies) that vary in every axis. Several make several folds.
+        (four where only one axis varies) that vary in every axis; ``"rolling both"``: one fold per cell, learnt from
+        cells smaller in both. Several make several folds.
     laws : sequence of Law or str, or "auto"
         Laws for the learning rate; "auto" is the average of the usual ones.
     batch_law : Law or str
