@@ -106,8 +106,11 @@ class _Tests:
     @property
     def group(self) -> Array:
         """What counts as one: a cell that several folds hold out is still one cell."""
-        names = ["fold"] if self.unit == "folds" else [name for name in ("params", "tokens") if name in self.rows]
-        return self.rows.groupby(names, sort=False).ngroup().to_numpy()
+        return self.rows.groupby(["fold"] if self.unit == "folds" else self._place, sort=False).ngroup().to_numpy()
+
+    @property
+    def _place(self) -> list[str]:
+        return [name for name in ("params", "tokens") if name in self.rows]
 
     @property
     def alike(self) -> Array:
@@ -141,7 +144,7 @@ class _Tests:
         text += f"similar to {format_number(point['reach'], 3)}x; {self.entrant} has {count}"
         text += f" (reach {format_number(known.min(), 3)} .. {format_number(known.max(), 3)})" if len(known) else ""
         remedies = [f"ask for level={np.floor(100 * count / (count + 1)) / 100:g}"] if count else []
-        if self.unit == "folds" and self.rows.loc[alike, ["fold"]].size >= needed:
+        if self.unit == "folds" and len(self.rows.loc[alike, self._place].drop_duplicates()) >= needed:
             remedies.append("count every cell, conformal='cells', which takes those of one fold for independent")
         remedies.append("hold out more, or farther: backtest takes a list, ['rolling params', 'params > 1e8', ...]")
         return f"{text}. No finite interval follows from these: {'; or '.join(remedies)}"
