@@ -120,8 +120,8 @@ def _rolling(keys: pd.DataFrame, levels: pd.DataFrame, text: str) -> list[Fold]:
             folds.append(Fold(f"{where}, from smaller", held, smaller))
     if not folds:
         raise SweepError(
-            f"{text!r}: no level of {' and '.join(map(str, levels))} has enough below it to learn from: {enough} cells, with at "
-            f"least two levels of {' and '.join(varied)}; the sweep has {len(keys)} cells"
+            f"{text!r}: no level of {' and '.join(map(str, levels))} has enough below it to learn from: {enough} "
+            f"cells, with at least two levels of {' and '.join(varied)}; the sweep has {len(keys)} cells"
         )
     return folds
 
