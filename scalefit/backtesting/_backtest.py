@@ -195,7 +195,7 @@ class Backtest(Displayable):
             ("regret", f"mean loss excess over the best run of each cell, %; {floor} at the observed optima"),
             (
                 "intervals",
-                f"{self.level:.0%}; inside counts the error of the observed optimum, coverage() does without it",
+                f"{self.level:.0%}; inside allows for the error of the observed optimum; coverage() gives both",
             ),
             ("source", self.source),
         )

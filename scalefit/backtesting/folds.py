@@ -74,7 +74,7 @@ def _read_phrase(text: str) -> tuple[str, str] | None:
 
 
 def _no_condition(error: LawError) -> SweepError:
-    phrases = "'largest' or 'rolling' followed by 'params', 'tokens' or 'both'"
+    phrases = "'largest params', 'largest tokens', 'largest both', or 'rolling' in place of 'largest'"
     return SweepError(f"{error}. A holdout is a condition such as 'params > 1e9', or {phrases}")
 
 

@@ -428,7 +428,7 @@ def test_a_holdout_of_either_grammar_is_one(text):
         ("rolling lr", "^expected 'rolling params', 'rolling tokens' or 'rolling both', found 'rolling lr'"),
         ("largest", "^expected 'largest params', 'largest tokens' or 'largest both', found 'largest'"),
         ("largest lr", "found 'largest lr'"),
-        ("largest params and tokens", "^'largest params and tokens' is not an expression.*'largest' or 'rolling'"),
+        ("largest params and tokens", "^'largest params and tokens' is not an expression.*'largest both'"),
         ("params >", "^'params >' is not an expression.* A holdout is a condition such as 'params > 1e9'"),
     ],
 )
