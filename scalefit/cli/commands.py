@@ -145,7 +145,7 @@ def backtest_command(
     holdout: Annotated[
         list[str],
         typer.Option(
-            help="Cells to hold out: 'params > 1e9', 'largest params|tokens|both', 'rolling params|tokens'; "
+            help="Cells to hold out: 'params > 1e9', 'largest params|tokens|both', 'rolling params|tokens|both'; "
             "may be given more than once."
         ),
     ],
