@@ -240,7 +240,16 @@ def _notes(table: pd.DataFrame, laws: Mapping[str, Fit]) -> Iterator[Note]:
     beyond = farthest[farthest > _SLACK].rename(lambda column: column.removeprefix("reach_"))
     if len(beyond):
         factors = ", ".join(f"{name} by {format_number(factor, 3)}x" for name, factor in beyond.items())
-        yield Note("reach", f"predicted beyond the fitted range: {factors}; the interval takes the law for true", True)
+        kept = [name for name, fit in laws.items() if fit.stray is None]
+        text = f"; the interval takes the law of {' and '.join(kept)} for true" if kept else ""
+        yield Note("reach", f"predicted beyond the fitted range: {factors}{text}", caution=True)
+    for name, fit in laws.items():
+        if fit.stray is not None:
+            yield Note("stray", f"{name}: {fit.stray.sentence}")
+        outside = (table[name] < table[f"{name}_lo"]) | (table[name] > table[f"{name}_hi"])
+        if outside.any():
+            text = f"{name}: the rows bend away from the law, which lies outside the interval: choose_law finds another"
+            yield Note("bend", text, caution=True)
 
 
 def _competitor(backtest: Backtest, source: Source, laws: Mapping[str, Fit], asked: str | None) -> str:
