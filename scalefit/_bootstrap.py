@@ -14,6 +14,7 @@ import pandas as pd
 from scalefit._values import Note
 from scalefit.display import Display, Displayable
 from scalefit.errors import FitError
+from scalefit.fitting.clusters import check_groups
 from scalefit.fitting.fit_result import Fit, predict
 from scalefit.fitting.fit_values import check_level
 from scalefit.fitting.search import refits
@@ -369,8 +370,8 @@ def _shown(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _check_settings(n: Any, by: Any, seed: Any) -> None:
-    if by not in ("cell", "row", "parametric"):
-        raise FitError(f"by: expected 'cell', 'row' or 'parametric', found {by!r}")
+    if not isinstance(by, str):
+        raise FitError(f"by: expected 'cell', 'row', 'parametric' or the name of a column, found {by!r}")
     if not isinstance(n, Integral):
         raise FitError(f"n: expected a whole number, found {n!r}")
     if n < 2:
@@ -379,15 +380,23 @@ def _check_settings(n: Any, by: Any, seed: Any) -> None:
         raise FitError(f"seed: expected a whole number from 0 up, found {seed!r}")
 
 
+def _groups(fit: Fit, by: str) -> Array:
+    """Return the group of every row that is drawn as one."""
+    if by not in ("cell", "row", "parametric"):
+        return check_groups(fit.labels, by)
+    groups = fit.cells if by == "cell" else np.arange(fit.n)
+    if by != "parametric" and groups.max() < 1:
+        raise FitError(f"by={by!r}: there is one {by} only; resample by row or parametric")
+    return groups
+
+
 def _resamples(fit: Fit, n: int, by: str, seed: int) -> Iterator[tuple[Array, Array]]:
     """Yield blocks of (weights (K, rows), observed target (K, rows) or (rows,)) until n resamples are made."""
     rng = np.random.default_rng(seed)
     base, observed = fit.weights, fit.problem.observed
     block = max(1, _CHUNK // len(base))
-    groups = fit.cells if by == "cell" else np.arange(len(base))
+    groups = _groups(fit, by)
     count = int(groups.max()) + 1
-    if by != "parametric" and count < 2:
-        raise FitError(f"by={by!r}: there is one {by} only; resample by row or parametric")
     expected = observed - fit.residuals
     # A row of weight zero takes no part in a refit; its noise must only be a number.
     sigma = fit.scale / np.sqrt(np.where(base > 0, base, np.inf))

@@ -17,6 +17,7 @@ import pandas as pd
 
 from scalefit._values import Note
 from scalefit.errors import FitError, ScalefitError
+from scalefit.fitting.clusters import repeated_groups
 from scalefit.fitting.fit_values import FitStatus, FitValues
 from scalefit.laws.formula import Law
 from scalefit.solvers.losses import loss_from_dict, loss_to_dict
@@ -48,7 +49,7 @@ def read_record(source: str | Path) -> dict[str, Any]:
     """Return the fields of a fit read from a file or from JSON text, checked to belong together."""
     record = _read(source)
     try:
-        fields = {name: read(record[name]) for name, (_, read) in _FIELDS.items()}
+        fields = {name: read(record[name]) for name, (_, read) in _FIELDS.items() if name not in _LATER or name in record}
         fields["_rows"] = fields.pop("rows")
         fit = FitValues(**fields)
         _check_whole(fit)
@@ -73,6 +74,7 @@ def _check_whole(fit: FitValues) -> None:
         "scale": fit.censored is None or fit.scale > 0,
         "shrinkage": 0 <= fit.shrinkage < np.inf,
         "cells": fit.cells.shape == (n,) and bool(((fit.cells >= 0) & (fit.cells < max(n, 1))).all()),
+        "labels": fit.labels.empty or len(fit.labels) == n,
         "ties": all(set(law.parameters) <= set(fit.law.parameters) for law in fit.tied_laws.values()),
         "space": fit.space == "plain" or bool((fit.rows[columns[-1]] > 0).all()),
     }
@@ -158,6 +160,10 @@ def _read_sides(sides: Any) -> Array | None:
     return None if sides is None else np.array(sides, dtype=int)
 
 
+def _read_labels(groups: Any) -> pd.DataFrame:
+    return pd.DataFrame({str(name): np.array(code.split(), dtype=int) for name, code in groups.items()})
+
+
 def _read_notes(notes: Any) -> tuple[Note, ...]:
     return tuple(Note(str(note["code"]), str(note["text"]), bool(note["caution"])) for note in notes)
 
@@ -181,7 +187,10 @@ _FIELDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "data_unit": (str, check_data_unit),
     "censored": (lambda side: side if side is None else side.tolist(), _read_sides),
     "shrinkage": (float, float),
+    "witnesses": (str, str),
+    "labels": (lambda labels: {n: " ".join(map(str, code)) for n, code in repeated_groups(labels).items()}, _read_labels),
 }
+_LATER = ("witnesses", "labels")  # files written before these were kept are read without
 _SUMMARY = ("law", "ties", "space", "loss", "status")  # stand before the values, where a reader of the file looks first
 
 

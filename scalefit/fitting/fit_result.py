@@ -54,7 +54,7 @@ class Fit(FitValues, Displayable):
     scale : float
         Residual scatter of a row of weight one (nats of log target in log space).
     dof : int
-        Degrees of freedom.
+        Degrees of freedom of the errors.
     condition : float
         Condition number of the scaled Jacobian.
     ties : mapping of str to str
@@ -70,6 +70,10 @@ class Fit(FitValues, Displayable):
         Where the truth of a row lies: at its target (0), at or below it (-1), at or above it (+1). None: all points.
     shrinkage : float
         Prior scale towards the straight law, see `scalefit.fitting.shrinkage`; 0 for none.
+    labels : pandas.DataFrame
+        All columns of the table, by which `bootstrap` can draw groups of rows.
+    witnesses : str
+        The column whose groups the errors are made from, see `scalefit.fitting.clusters`; empty where rows are.
 
     See Also
     --------

@@ -96,6 +96,8 @@ class FitValues:
     data_unit: str = "tokens"
     censored: Array | None = None
     shrinkage: float = 0.0
+    labels: pd.DataFrame = field(default_factory=pd.DataFrame)
+    witnesses: str = ""
 
     def __post_init__(self) -> None:
         # Frozen all the way down: values and errors are computed once, and an array changed later would belie them.

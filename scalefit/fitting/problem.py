@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ class Rows:
     source: str
     data_unit: str = "tokens"
     censored: Array | None = None  # where the truth lies: at the target (0), below it (-1), above (+1); None: all 0
+    labels: pd.DataFrame = field(default_factory=pd.DataFrame)  # all columns of the table, sizes and budgets as levels
 
     def canonical_order(self) -> Array:
         """Return the order of rows in which a fit adds them up, so that their order in the file changes nothing."""
@@ -65,10 +66,9 @@ def collect(law: Law, data: Any, weights: Any, bounds: str = "drop") -> tuple[La
         _check_values(columns[name], name, positive=quantity_of(name) is not None)
     counted = _weights(weights, observed, data)
     notes = (*observed.notes, *_duplicates(rows, table), *_unread(rows, table, data))
-    side = _sides(observed)
-    return bound, Rows(
-        rows, counted, _cells(rows, table, observed.rtol), notes, observed.source, observed.data_unit, side
-    )
+    side, levels = _sides(observed), _levels(rows, table, observed.rtol)
+    labels = table.assign(**levels)
+    return bound, Rows(rows, counted, _cells(rows, levels), notes, observed.source, observed.data_unit, side, labels)
 
 
 def _observations(law: Law, data: Any, bounds: str) -> Observations:
@@ -200,8 +200,8 @@ def _unread(rows: pd.DataFrame, table: pd.DataFrame, data: Any) -> tuple[Note, .
     return (Note("unread", text, caution=True),)
 
 
-def _cells(rows: pd.DataFrame, table: pd.DataFrame, rtol: float) -> Array:
-    """Number the (params, tokens) cells of the rows, read or not; without either, rows of equal inputs are a cell."""
+def _levels(rows: pd.DataFrame, table: pd.DataFrame, rtol: float) -> dict[str, Array]:
+    """Return sizes and budgets of the rows, read or not, as levels."""
     levels = {}
     for name in ("params", "tokens"):
         if name in rows:
@@ -209,6 +209,11 @@ def _cells(rows: pd.DataFrame, table: pd.DataFrame, rtol: float) -> Array:
         elif name in table:
             values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
             levels[name] = group_levels(values, rtol)
+    return levels
+
+
+def _cells(rows: pd.DataFrame, levels: dict[str, Array]) -> Array:
+    """Number the (params, tokens) cells of the rows; without either, rows of equal inputs are a cell."""
     # Laws in other inputs: a repeat of the same inputs shares its luck as runs of a cell do.
     if not levels:
         levels = {name: _clusters(rows[name].to_numpy()) for name in rows.columns[:-1]}
