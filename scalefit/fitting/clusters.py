@@ -56,7 +56,7 @@ def candidates(labels: pd.DataFrame) -> dict[str, Array]:
 
 def repeated_groups(labels: pd.DataFrame) -> dict[str, Array]:
     """Number the groups of every column in which some rows agree and others do not."""
-    codes = {str(name): groups_of(labels, name) for name in labels if _can_be_grouped(labels[name])}
+    codes = {str(name): groups_of(labels, str(name)) for name in labels if _can_be_grouped(labels[name])}
     return {name: code for name, code in codes.items() if _repeats(code)}
 
 
@@ -148,30 +148,49 @@ class Luck:
         gram = self.sums.T @ self.sums
         trace = self.size.sum() - np.trace(gram)
         square = (self.size**2).sum() - 2 * self.size @ (self.sums**2).sum(axis=1) + (gram**2).sum()
-        return max(int(round((len(self.size) - 1 + trace**2 / square) / 2)), 1)
+        return max(int(np.floor((len(self.size) - 1 + trace**2 / square) / 2 + 0.51)), 1)
 
     @property
     def spread(self) -> Array:
-        """Covariance (p, p): the least that is nowhere below that of shared luck, nor below the sandwich of groups."""
+        """Covariance (p, p): the upper bound of that of shared luck and of the sandwich of groups."""
         own, shared = self.variances
         modelled = own * np.eye(self.sums.shape[1]) + shared * self.sums.T @ self.sums
         # Few groups make a sandwich noisy, and a model of the luck holds if it is right: noise may also be correlated
         # within a group, or tilt its curve. Neither alone covered all designs; their upper bound does.
-        values, vectors = np.linalg.eigh(modelled)
-        root, inverse = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
-        values, vectors = np.linalg.eigh(inverse @ self._sandwich @ inverse)
-        return root @ (vectors * np.maximum(values, 1.0)) @ vectors.T @ root
+        return upper_bound(modelled, self._sandwich)
+
+    def grown(self, power: float) -> Array:
+        """Return the residuals of every group times (1 - H)**power, H being what the fit took of the group."""
+        leverage, vectors = np.linalg.eigh(self._sum(self.design[:, :, None] * self.design[:, None, :]))
+        left = np.maximum(1 - leverage, 0.0)
+        # A direction that one group alone decides has no residual to learn from.
+        factor = np.where(left > 1e-8, np.maximum(left, 1e-8) ** power, 0.0) - 1
+        factor = np.divide(factor, leverage, out=np.zeros_like(left), where=leverage > 1e-12)
+        scores = self._sum(self.design * self.residual[:, None])
+        change = np.einsum("gpk,gk,gqk,gq->gp", vectors, factor, vectors, scores)
+        return self.residual + (self.design * change[self.code]).sum(axis=1)
 
     @property
     def _sandwich(self) -> Array:
         """CR2: scores of groups, made up for what the fit took (Bell and McCaffrey 2002, Survey Methodology 28)."""
-        leverage, vectors = np.linalg.eigh(self._sum(self.design[:, :, None] * self.design[:, None, :]))
-        left = np.maximum(1 - leverage, 0.0)
-        # A direction that one group alone decides has no residual to learn from.
-        grown = np.where(left > 1e-8, left, np.inf) ** -0.5
-        scores = self._sum(self.design * self.residual[:, None])
-        scores = np.einsum("gpk,gk,gqk,gq->gp", vectors, grown, vectors, scores)
+        scores = self._sum(self.design * self.grown(-0.5)[:, None])
         return scores.T @ scores
+
+
+def upper_bound(one: Array, other: Array) -> Array:
+    """Return a covariance that is nowhere below either; `one` must be of full rank."""
+    values, vectors = np.linalg.eigh(one)
+    root, inverse = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
+    values, vectors = np.linalg.eigh(inverse @ other @ inverse)
+    return root @ (vectors * np.maximum(values, 1.0)) @ vectors.T @ root
+
+
+def luck_of(problem: Problem, phi: Array, free: Array, scale: float, code: Array) -> Luck:
+    """Return what residuals of the rows that count say of these groups."""
+    counted = problem.weights > 0
+    design, residual = (rows[counted] for rows in working_rows(problem, phi, free, scale))
+    code = np.unique(code[counted], return_inverse=True)[1]
+    return Luck(np.linalg.qr(design)[0], residual, np.sqrt(problem.weights[counted]), code)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,17 +211,13 @@ def weigh(problem: Problem, phi: Array, free: Array, errors: Errors, codes: Mapp
     unclear = errors.dof <= 0 or errors.unidentified.any() or not np.isfinite(errors.covariance).all()
     if unclear or not codes or not free.any() or problem.objective(phi[None])[0] <= problem.rounding():
         return Evidence(errors)
-    counted = problem.weights > 0
-    root = np.sqrt(problem.weights[counted])
-    design, residual = (rows[counted] for rows in working_rows(problem, phi, free, errors.scale))
-    columns, back = np.linalg.qr(design)
 
     def luck(name: str) -> Luck:
-        return Luck(columns, residual, root, np.unique(codes[name][counted], return_inverse=True)[1])
+        return luck_of(problem, phi, free, errors.scale, codes[name])
 
     declared = {name: luck(name) for name in DECLARED if name in codes}
     if declared:
-        return _declared(problem, free, errors, back, declared)
+        return _declared(problem, phi, free, errors, declared)
     suspected = {name: luck(name) for name in SUSPECTED if name in codes}
     known = {name: one.p_value for name, one in suspected.items() if one.can_be_judged}
     pooled = known.get("params", 1.0) < _POOLED
@@ -213,10 +228,10 @@ def weigh(problem: Problem, phi: Array, free: Array, errors: Errors, codes: Mapp
     sizes = suspected["params"]
     text = (
         f"rows of the same params have residuals that go together (F test, p = {known['params']:.2g}): errors and "
-        f"intervals are those of {len(sizes.size)} sizes, not of {len(root)} rows"
+        f"intervals are those of {len(sizes.size)} sizes, not of {len(sizes.root)} rows"
     )
     notes = [Note("clusters", text, caution="params" in cautious), *notes]
-    return Evidence(_by_group(problem, free, errors, back, sizes), "params", tuple(notes))
+    return Evidence(_by_group(problem, phi, free, errors, sizes), "params", tuple(notes))
 
 
 def _correlated(name: str, p: float) -> Note:
@@ -224,7 +239,7 @@ def _correlated(name: str, p: float) -> Note:
     return Note("clusters", f"{text}independent; see sf.bootstrap(fit, by={name!r})", caution=True)
 
 
-def _declared(problem: Problem, free: Array, errors: Errors, back: Array, found: Mapping[str, Luck]) -> Evidence:
+def _declared(problem: Problem, phi: Array, free: Array, errors: Errors, found: Mapping[str, Luck]) -> Evidence:
     """Make errors by the coarsest declared column that has groups enough, else by the finest."""
     ordered = sorted(found, key=lambda name: len(found[name].size))
     name = next((name for name in ordered if len(found[name].size) >= _ENOUGH), ordered[-1])
@@ -233,16 +248,21 @@ def _declared(problem: Problem, free: Array, errors: Errors, back: Array, found:
     if not luck.can_be_judged:
         text = f"{rows}, too few to tell their luck from the law: errors count rows and are too small; bring more"
         return Evidence(errors, "", (Note("clusters", text, caution=True),))
-    made = _by_group(problem, free, errors, back, luck)
+    made = _by_group(problem, phi, free, errors, luck)
     text, few = f"{rows}: errors and intervals are those of the groups", made.dof < _FEW
     text += f", and wide since they are few; compare sf.bootstrap(fit, by={name!r})" if few else ""
     return Evidence(made, name, (Note("clusters", text, caution=few),))
 
 
-def _by_group(problem: Problem, free: Array, errors: Errors, back: Array, luck: Luck) -> Errors:
-    inverse = np.linalg.inv(back)
-    covariance = np.zeros_like(errors.covariance)
-    covariance[np.ix_(free, free)] = inverse @ luck.spread @ inverse.T
+def _by_group(problem: Problem, phi: Array, free: Array, errors: Errors, luck: Luck) -> Errors:
+    counted = problem.weights > 0
+    back = luck.design.T @ working_rows(problem, phi, free, errors.scale)[0][counted]
+    spread, block = luck.spread, np.ix_(free, free)
+    if problem.loss.robust or problem.censored is not None:
+        # Outliers and bounds make rows unlike each other, which the working rows of a least-squares fit do not show.
+        spread = upper_bound(spread, back @ errors.covariance[block] @ back.T)
+    inverse, covariance = np.linalg.inv(back), np.zeros_like(errors.covariance)
+    covariance[block] = inverse @ spread @ inverse.T
     own, shared = luck.variances
     # A new row brings the luck of a new group with it; a robust scatter, and that of bounds, has seen it already.
     plain = not problem.loss.robust and problem.censored is None
