@@ -9,7 +9,7 @@ import pytest
 
 import scalefit as sf
 from scalefit import FitError
-from scalefit import _bootstrap as uncertainty
+from scalefit.fitting import draws as uncertainty
 from scalefit.simulation import Design, Truth, simulate_sweep
 
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
@@ -76,7 +76,7 @@ def test_cells_see_the_luck_that_rows_share() -> None:
 def test_each_refit_is_the_fit_of_its_resample() -> None:
     for name in ("linear", "squared", "plain"):
         fit = FITS[name]
-        (weights, _), *_ = uncertainty._resamples(fit, 3, "row", 9)
+        (weights, _), *_ = uncertainty._resamples(fit, 3, "row", np.arange(fit.n), 9)
         draws = sf.bootstrap(fit, n=3, by="row", seed=9)
         law, table = fit.law, fit.rows
         for k in range(3):
@@ -86,7 +86,7 @@ def test_each_refit_is_the_fit_of_its_resample() -> None:
 
 def test_resampled_weights_multiply_the_given_ones() -> None:
     fit = FITS["weighted"]
-    (weights, observed), *_ = uncertainty._resamples(fit, 5, "row", 0)
+    (weights, observed), *_ = uncertainty._resamples(fit, 5, "row", np.arange(fit.n), 0)
     assert (weights[:, 0] == 0).all()
     counts = weights[:, 1:] / fit.weights[1:]
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-9)
@@ -231,7 +231,7 @@ def test_a_surface_counting_every_cell_once_is_itself(surface: sf.Surface, monke
 
 
 def test_refits_of_a_surface_do_not_depend_on_the_blocks(surface: sf.Surface, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scalefit import _bootstrap as resampling
+    from scalefit.surface import surface_draws as resampling
 
     first = sf.bootstrap(surface, n=10, seed=1).table
     monkeypatch.setattr(resampling, "_BLOCK", 3)

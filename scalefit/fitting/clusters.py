@@ -18,7 +18,7 @@ from scalefit.errors import FitError
 from scalefit.fitting.covariance import Errors, working_rows
 from scalefit.fitting.problem import Problem
 from scalefit.schema import Groups, number_groups
-from scalefit.vocabulary import BY_COLUMN
+from scalefit.vocabulary import BY_COLUMN, column_of
 
 Array = np.ndarray
 
@@ -180,6 +180,7 @@ class Luck:
 def upper_bound(one: Array, other: Array) -> Array:
     """Return a covariance that is nowhere below either; `one` must be of full rank."""
     values, vectors = np.linalg.eigh(one)
+    values = np.maximum(values, np.finfo(float).eps * values[-1])  # rounding may leave a zero or less
     root, inverse = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
     values, vectors = np.linalg.eigh(inverse @ other @ inverse)
     return root @ (vectors * np.maximum(values, 1.0)) @ vectors.T @ root
@@ -220,7 +221,8 @@ def weigh(problem: Problem, phi: Array, free: Array, errors: Errors, codes: Mapp
         return _declared(problem, phi, free, errors, declared)
     suspected = {name: luck(name) for name in SUSPECTED if name in codes}
     known = {name: one.p_value for name, one in suspected.items() if one.can_be_judged}
-    pooled = known.get("params", 1.0) < _POOLED
+    # Optima stray from their laws by size as a rule, and their predictions have a model of that.
+    pooled = known.get("params", 1.0) < _POOLED and column_of(problem.law.target) not in ("lr", "batch")
     cautious = [name for name, p in known.items() if p < _FALSE / len(known)]
     notes = [_correlated(name, known[name]) for name in cautious if not (pooled and name == "params")]
     if not pooled:

@@ -49,9 +49,8 @@ def read_record(source: str | Path) -> dict[str, Any]:
     """Return the fields of a fit read from a file or from JSON text, checked to belong together."""
     record = _read(source)
     try:
-        fields = {
-            name: read(record[name]) for name, (_, read) in _FIELDS.items() if name not in _LATER or name in record
-        }
+        there = {name: read for name, (_, read) in _FIELDS.items() if name not in _LATER or name in record}
+        fields = {name: read(record[name]) for name, read in there.items()}
         fields["_rows"] = fields.pop("rows")
         fit = FitValues(**fields)
         _check_whole(fit)
@@ -162,6 +161,10 @@ def _read_sides(sides: Any) -> Array | None:
     return None if sides is None else np.array(sides, dtype=int)
 
 
+def _write_labels(labels: pd.DataFrame) -> dict[str, str]:
+    return {name: " ".join(map(str, code)) for name, code in repeated_groups(labels).items()}
+
+
 def _read_labels(groups: Any) -> pd.DataFrame:
     return pd.DataFrame({str(name): np.array(code.split(), dtype=int) for name, code in groups.items()})
 
@@ -190,10 +193,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "censored": (lambda side: side if side is None else side.tolist(), _read_sides),
     "shrinkage": (float, float),
     "witnesses": (str, str),
-    "labels": (
-        lambda labels: {n: " ".join(map(str, code)) for n, code in repeated_groups(labels).items()},
-        _read_labels,
-    ),
+    "labels": (_write_labels, _read_labels),
 }
 _LATER = ("witnesses", "labels")  # files written before these were kept are read without
 _SUMMARY = ("law", "ties", "space", "loss", "status")  # stand before the values, where a reader of the file looks first
