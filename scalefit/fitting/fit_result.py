@@ -105,7 +105,8 @@ class Fit(FitValues, Displayable):
         """Predict the target with intervals for a new observation, one of the median weight of the rows fitted.
 
         The interval holds parameter covariance and residual scatter: value -/+ t sqrt(j C j' + s**2), in logs when the
-        law was fitted in logs.
+        law was fitted in logs. Where the errors are made from groups of rows, s holds the luck of a group, and t of s
+        has the degrees of freedom of the rows.
 
         Parameters
         ----------
@@ -258,7 +259,7 @@ def describe(fit: Fit) -> Display:
 def predict(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any], level: float) -> pd.DataFrame:
     """Do the work of `Fit.predict`; see there."""
     check_level(level)
-    quantile = t_quantile(level, fit.dof)
+    quantile, of_rows = t_quantile(level, [fit.dof, fit.scatter_dof])
     inputs = _collect(fit, table, named)
     arrays = fit.law.read_inputs(inputs)
     derivation = fit.law.derivation
@@ -267,7 +268,7 @@ def predict(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any], leve
     center = np.broadcast_to(value[0], len(inputs)).astype(float)
     slopes = np.broadcast_to(jacobian[0], (len(fit.phi), len(inputs)))
     # A new observation strays from the law by its own scatter, however well the law is known.
-    half = quantile * np.sqrt(_variance(slopes, fit.covariance) + fit.scatter**2)
+    half = np.hypot(quantile * np.sqrt(_variance(slopes, fit.covariance)), of_rows * fit.scatter)
     half = np.where(np.isnan(half), np.inf, half)  # t is infinite and the scatter NaN without degrees of freedom
     low, high = center - half, center + half
     if fit.space == "log":

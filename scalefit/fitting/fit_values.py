@@ -127,6 +127,11 @@ class FitValues:
         # Weights are relative: where all are 1e4, `scale` is the scatter of a row that does not exist.
         return float(self.scale / np.sqrt(self.typical_weight))
 
+    @property
+    def scatter_dof(self) -> int:
+        """Degrees of freedom of the scatter: those of the errors, unless these are made from groups of rows."""
+        return int((self.weights > 0).sum() - self.is_free.sum()) if self.witnesses else self.dof
+
     def natural(self, phi: Array) -> dict[str, Any]:
         """Turn fit coordinates into named values; ties are evaluated.
 

@@ -39,7 +39,9 @@ class Rows:
     source: str
     data_unit: str = "tokens"
     censored: Array | None = None  # where the truth lies: at the target (0), below it (-1), above (+1); None: all 0
-    labels: pd.DataFrame = field(default_factory=pd.DataFrame)  # all columns of the table, sizes and budgets as levels
+    labels: pd.DataFrame = field(
+        default_factory=pd.DataFrame
+    )  # columns of the table but the target; sizes and budgets as levels
 
     def canonical_order(self) -> Array:
         """Return the order of rows in which a fit adds them up, so that their order in the file changes nothing."""
@@ -67,7 +69,7 @@ def collect(law: Law, data: Any, weights: Any, bounds: str = "drop") -> tuple[La
     counted = _weights(weights, observed, data)
     notes = (*observed.notes, *_duplicates(rows, table), *_unread(rows, table, data))
     side, levels = _sides(observed), _levels(rows, table, observed.rtol)
-    labels = table.assign(**levels)
+    labels = table.assign(**levels).drop(columns=_target_column(bound, table))
     return bound, Rows(rows, counted, _cells(rows, levels), notes, observed.source, observed.data_unit, side, labels)
 
 

@@ -157,7 +157,7 @@ class SurfaceDraws(Displayable):
 
 
 def resample_surface(surface: Surface, n: int, by: str, seed: int) -> SurfaceDraws:
-    """Refit shape, centres and laws to cells, or whole sizes, drawn with replacement; each refit starts at the surface."""
+    """Refit shape, centres and laws to cells, or whole sizes, drawn with replacement; each from the surface."""
     pooled = surface.pooled
     if pooled is None:
         raise FitError("this surface does not hold its runs; fit it again with sf.fit_surface")
