@@ -6,7 +6,7 @@ Derivation: docs/derivations.md, "Errors by cluster"; coverage: docs/statistics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -87,6 +87,7 @@ class Luck:
     residual: Array  # (n,)
     root: Array  # (n,): square roots of the weights
     code: Array  # (n,): the group of every row, from 0
+    back: Array  # (p, p): the design before, times the root weights, is `design` times this
 
     @cached_property
     def size(self) -> Array:
@@ -186,12 +187,13 @@ def upper_bound(one: Array, other: Array) -> Array:
     return root @ (vectors * np.maximum(values, 1.0)) @ vectors.T @ root
 
 
-def luck_of(problem: Problem, phi: Array, free: Array, scale: float, code: Array) -> Luck:
-    """Return what residuals of the rows that count say of these groups."""
+def luck_by(problem: Problem, phi: Array, free: Array, scale: float) -> Callable[[Array], Luck]:
+    """Return what the residuals say, as a function of the group of every row."""
     counted = problem.weights > 0
     design, residual = (rows[counted] for rows in working_rows(problem, phi, free, scale))
-    code = np.unique(code[counted], return_inverse=True)[1]
-    return Luck(np.linalg.qr(design)[0], residual, np.sqrt(problem.weights[counted]), code)
+    columns, back = np.linalg.qr(design)
+    root = np.sqrt(problem.weights[counted])
+    return lambda code: Luck(columns, residual, root, np.unique(code[counted], return_inverse=True)[1], back)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,14 +214,11 @@ def weigh(problem: Problem, phi: Array, free: Array, errors: Errors, codes: Mapp
     unclear = errors.dof <= 0 or errors.unidentified.any() or not np.isfinite(errors.covariance).all()
     if unclear or not codes or not free.any() or problem.objective(phi[None])[0] <= problem.rounding():
         return Evidence(errors)
-
-    def luck(name: str) -> Luck:
-        return luck_of(problem, phi, free, errors.scale, codes[name])
-
-    declared = {name: luck(name) for name in DECLARED if name in codes}
+    judge = luck_by(problem, phi, free, errors.scale)
+    declared = {name: judge(codes[name]) for name in DECLARED if name in codes}
     if declared:
-        return _declared(problem, phi, free, errors, declared)
-    suspected = {name: luck(name) for name in SUSPECTED if name in codes}
+        return _declared(problem, free, errors, declared)
+    suspected = {name: judge(codes[name]) for name in SUSPECTED if name in codes}
     known = {name: one.p_value for name, one in suspected.items() if one.can_be_judged}
     # Optima stray from their laws by size as a rule, and their predictions have a model of that.
     pooled = known.get("params", 1.0) < _POOLED and column_of(problem.law.target) not in ("lr", "batch")
@@ -233,7 +232,7 @@ def weigh(problem: Problem, phi: Array, free: Array, errors: Errors, codes: Mapp
         f"intervals are those of {len(sizes.size)} sizes, not of {len(sizes.root)} rows"
     )
     notes = [Note("clusters", text, caution="params" in cautious), *notes]
-    return Evidence(_by_group(problem, phi, free, errors, sizes), "params", tuple(notes))
+    return Evidence(_by_group(problem, free, errors, sizes), "params", tuple(notes))
 
 
 def _correlated(name: str, p: float) -> Note:
@@ -241,7 +240,7 @@ def _correlated(name: str, p: float) -> Note:
     return Note("clusters", f"{text}independent; see sf.bootstrap(fit, by={name!r})", caution=True)
 
 
-def _declared(problem: Problem, phi: Array, free: Array, errors: Errors, found: Mapping[str, Luck]) -> Evidence:
+def _declared(problem: Problem, free: Array, errors: Errors, found: Mapping[str, Luck]) -> Evidence:
     """Make errors by the coarsest declared column that has groups enough, else by the finest."""
     ordered = sorted(found, key=lambda name: len(found[name].size))
     name = next((name for name in ordered if len(found[name].size) >= _ENOUGH), ordered[-1])
@@ -250,20 +249,19 @@ def _declared(problem: Problem, phi: Array, free: Array, errors: Errors, found: 
     if not luck.can_be_judged:
         text = f"{rows}, too few to tell their luck from the law: errors count rows and are too small; bring more"
         return Evidence(errors, "", (Note("clusters", text, caution=True),))
-    made = _by_group(problem, phi, free, errors, luck)
+    made = _by_group(problem, free, errors, luck)
     text, few = f"{rows}: errors and intervals are those of the groups", made.dof < _FEW
     text += f", and wide since they are few; compare sf.bootstrap(fit, by={name!r})" if few else ""
     return Evidence(made, name, (Note("clusters", text, caution=few),))
 
 
-def _by_group(problem: Problem, phi: Array, free: Array, errors: Errors, luck: Luck) -> Errors:
-    counted = problem.weights > 0
-    back = luck.design.T @ working_rows(problem, phi, free, errors.scale)[0][counted]
+def _by_group(problem: Problem, free: Array, errors: Errors, luck: Luck) -> Errors:
+    """Return errors in which the groups are the witnesses."""
     spread, block = luck.spread, np.ix_(free, free)
     if problem.loss.robust or problem.censored is not None:
         # Outliers and bounds make rows unlike each other, which the working rows of a least-squares fit do not show.
-        spread = upper_bound(spread, back @ errors.covariance[block] @ back.T)
-    inverse, covariance = np.linalg.inv(back), np.zeros_like(errors.covariance)
+        spread = upper_bound(spread, luck.back @ errors.covariance[block] @ luck.back.T)
+    inverse, covariance = np.linalg.inv(luck.back), np.zeros_like(errors.covariance)
     covariance[block] = inverse @ spread @ inverse.T
     own, shared = luck.variances
     # A new row brings the luck of a new group with it; a robust scatter, and that of bounds, has seen it already.

@@ -13,7 +13,7 @@ import pandas as pd
 from scalefit._values import Note
 from scalefit.display import Display, Displayable
 from scalefit.errors import FitError
-from scalefit.fitting.clusters import check_groups, luck_of
+from scalefit.fitting.clusters import check_groups, luck_by
 from scalefit.fitting.fit_result import Fit, predict
 from scalefit.fitting.fit_values import check_level
 from scalefit.fitting.search import refits
@@ -204,7 +204,7 @@ def _resamples(fit: Fit, n: int, by: str, groups: Array, seed: int) -> Iterator[
 
 def _grown_residuals(fit: Fit, groups: Array, by: str) -> Array:
     """Return residuals (rows,) made up for what the law took of each group."""
-    luck = luck_of(fit.problem, fit.phi, fit.is_free, fit.scale, groups)
+    luck = luck_by(fit.problem, fit.phi, fit.is_free, fit.scale)(groups)
     if not luck.can_be_judged:
         raise FitError(f"by={by!r}: {len(luck.size)} groups are too few to tell their luck from {fit.law.formula!r}")
     grown = np.zeros(fit.n)

@@ -69,7 +69,8 @@ def collect(law: Law, data: Any, weights: Any, bounds: str = "drop") -> tuple[La
     counted = _weights(weights, observed, data)
     notes = (*observed.notes, *_duplicates(rows, table), *_unread(rows, table, data))
     side, levels = _sides(observed), _levels(rows, table, observed.rtol)
-    labels = table.assign(**levels).drop(columns=_target_column(bound, table))
+    labels = table.assign(**levels)
+    labels.pop(_target_column(bound, table))
     return bound, Rows(rows, counted, _cells(rows, levels), notes, observed.source, observed.data_unit, side, labels)
 
 

@@ -234,7 +234,7 @@ def test_the_parts_of_the_luck_are_those_of_the_textbook() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(6, 5)) + rng.normal(size=(6, 1))
     code, residual = np.repeat(np.arange(6), 5), (values - values.mean()).ravel()
-    luck = Luck(np.full((30, 1), 30**-0.5), residual, np.ones(30), code)
+    luck = Luck(np.full((30, 1), 30**-0.5), residual, np.ones(30), code, np.eye(1))
     assert luck.p_value == pytest.approx(stats.f_oneway(*values).pvalue, rel=1e-9)
     within, between = values.var(axis=1, ddof=1).mean(), 5 * values.mean(axis=1).var(ddof=1)
     assert luck.variances == pytest.approx((within, (between - within) / 5), rel=1e-9)
