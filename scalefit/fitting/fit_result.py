@@ -57,7 +57,7 @@ class Fit(FitValues, Displayable):
     scale : float
         Residual scatter of a row of weight one (nats of log target in log space).
     dof : int
-        Degrees of freedom.
+        Degrees of freedom of the errors.
     condition : float
         Condition number of the scaled Jacobian.
     ties : mapping of str to str
@@ -78,6 +78,10 @@ class Fit(FitValues, Displayable):
         params and tokens of the rows, where they are known and the law does not read them.
     shrinkage : float
         Prior scale towards the straight law, see `scalefit.fitting.shrinkage`; 0 for none.
+    labels : pandas.DataFrame
+        All columns of the table, by which `bootstrap` can draw groups of rows.
+    witnesses : str
+        The column whose groups the errors are made from, see `scalefit.fitting.clusters`; empty where rows are.
 
     See Also
     --------
@@ -125,7 +129,10 @@ class Fit(FitValues, Displayable):
         r"""Predict the target with intervals for a new observation, one of the median weight of the rows fitted.
 
         The interval holds parameter covariance and residual scatter: value -/+ t sqrt(j C j' + s**2), in logs when the
-        law was fitted in logs. A law of optimal learning rates or batches is not quite true: optima of one size, or of
+        law was fitted in logs. Where the errors are made from groups of rows, s holds the luck of a group, and t of s
+        has the degrees of freedom of the rows.
+
+        A law of optimal learning rates or batches is not quite true: optima of one size, or of
         one budget, stray from it together. For such a law the prediction is its value f, and the interval that of
         :math:`\ln f(x) + w(\ln N) + v(\ln D) + u`, with random walks w and v (and bends) inferred from the rows, so
         that doubt grows with the distance from the data, and the scatter u of single cells. Rows that bend away from
@@ -309,7 +316,8 @@ def _ends(fit: Fit, inputs: pd.DataFrame, slopes: Array, level: float, *, new: b
     """Return how far both ends of the interval lie from the law, (2, m)."""
     # A new observation strays from the law by its own scatter, however well the law is known.
     variance = _variance(slopes, fit.covariance)
-    half = t_quantile(level, fit.dof) * np.sqrt(variance + (fit.scatter**2 if new else 0.0))
+    known, own = t_quantile(level, [fit.dof, fit.scatter_dof])
+    half = np.hypot(known * np.sqrt(variance), own * fit.scatter if new else 0.0)
     half = np.where(np.isnan(half), np.inf, half)  # t is infinite and the scatter NaN without degrees of freedom
     plain = np.stack([-half, half])
     names = [name for name in fit.places if name in inputs]

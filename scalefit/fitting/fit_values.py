@@ -98,6 +98,8 @@ class FitValues:
     shrinkage: float = 0.0
     errors: Array | None = None
     unread: pd.DataFrame = field(default_factory=pd.DataFrame)
+    labels: pd.DataFrame = field(default_factory=pd.DataFrame)
+    witnesses: str = ""
 
     def __post_init__(self) -> None:
         # Frozen all the way down: values and errors are computed once, and an array changed later would belie them.
@@ -146,6 +148,11 @@ class FitValues:
         """Residual scatter of a row of typical weight; with equal weights of one it is `scale`."""
         # Weights are relative: where all are 1e4, `scale` is the scatter of a row that does not exist.
         return float(self.scale / np.sqrt(self.typical_weight))
+
+    @property
+    def scatter_dof(self) -> int:
+        """Degrees of freedom of the scatter: those of the errors, unless these are made from groups of rows."""
+        return int((self.weights > 0).sum() - self.is_free.sum()) if self.witnesses else self.dof
 
     def natural(self, phi: Array) -> dict[str, Any]:
         """Turn fit coordinates into named values; ties are evaluated.
