@@ -11,26 +11,31 @@ from scalefit.vocabulary import column_of
 Array = np.ndarray
 
 
+_OFF = 2.0
+"""By how much more than the rows do a point may leave the line of the other inputs: designs scatter as much."""
+
+
 def reach_of(fit: FitValues, inputs: pd.DataFrame) -> pd.DataFrame:
     """Return, for each point and input, the factor by which it lies outside the rows fitted (1 inside).
 
     Outside is beyond the range of an input or, for quantities that are positive, beyond the range that the other inputs
-    leave it by their regression over the rows. For an input that is no such quantity the distance outside is counted in
-    widths of the range, plus one.
+    leave it by their regression over the rows, by more than a factor of two. For an input that is no such quantity the
+    distance outside is counted in widths of the range, plus one.
     """
     logged = dict(zip(map(column_of, fit.law.inputs), fit.law.derivation.input_logged, strict=True))
     logged |= {name: True for name in fit.places if name in inputs}
-    rows, known = {}, fit.known
-    for name, log in logged.items():
-        pair = known[name].to_numpy(dtype=float), inputs[name].to_numpy(dtype=float)
-        rows[name] = (np.log(pair[0]), np.log(pair[1])) if log else pair
+    known = fit.known
+    rows = {name: (known[name].to_numpy(dtype=float), inputs[name].to_numpy(dtype=float)) for name in logged}
+    logs = {name: (np.log(rows[name][0]), np.log(rows[name][1])) for name in rows if logged[name]}
     reach: dict[str, Array] = {}
     for name, (old, new) in rows.items():
         if not logged[name]:
             reach[name] = 1 + _beyond(old, new) / (np.ptp(old) or 1.0)  # it may be negative and has no ratios
             continue
-        others = [pair for other, pair in rows.items() if logged[other] and other != name]
-        reach[name] = np.exp(np.maximum(_beyond(old, new), _beyond(*_given(old, new, others))))
+        off = np.exp(_beyond(*_given(*logs[name], [pair for other, pair in logs.items() if other != name])))
+        own = np.maximum(new / old.max(), old.min() / new)
+        # Where both say the same, the ratio of the range is the one without rounding.
+        reach[name] = np.maximum(np.where(off > np.maximum(_OFF, own * (1 + 1e-9)), off, own), 1.0)
     return pd.DataFrame(reach, index=inputs.index) if reach else pd.DataFrame({"": np.ones(len(inputs))})
 
 

@@ -31,6 +31,9 @@ _TREND_CELLS = 8
 # follow the centres. After five rounds exponents on Step Law are within 2e-6 of where they settle.
 _ROUNDS = 5
 
+# A shared error below this share of the smallest of single cells changes nothing.
+_SLIGHT = 0.02
+
 # Steps to a between-cell variance; a handful is usual.
 _NEWTON = 100
 
@@ -225,7 +228,8 @@ def _law_through(law: Law, keys: pd.DataFrame, centres: CellCentres, axis: int, 
     # The errors of the shared shape as independent ones that all cells share.
     values, vectors = np.linalg.eigh(centres.shape_covariance)
     shared = centres.response[axis] @ (vectors * np.sqrt(np.maximum(values, 0.0)))
-    errors = np.column_stack([np.sqrt(centres.variance[axis]), shared])
+    own = np.sqrt(centres.variance[axis])
+    errors = np.column_stack([own, shared[:, np.abs(shared).max(axis=0) > _SLIGHT * own.min()]])
     fitted = fit(law, Observations(rows, weights / weights.mean(), errors=errors))
     if not np.isfinite(fitted.covariance).all():
         return fitted

@@ -26,7 +26,7 @@ def grid(n_sizes: int, n_data: int) -> pd.DataFrame:
 class Study:
     """A law, its truth, a design, the scatter of log target, and a point ten times beyond the design."""
 
-    law: str
+    law: str | sf.Law
     truth: dict[str, float]
     design: pd.DataFrame
     noise: float
@@ -59,7 +59,7 @@ LOSS_TRUTH = {"E": 1.82, "A": 480.0, "B": 2100.0, "alpha": 0.348, "beta": 0.366}
 FAR = {"params": 1e11, "tokens": 5e12}
 STUDIES = {
     "power law": Study(
-        "lr_power",
+        sf.Law("S = c * N**a * D**b", positive={"c"}),  # a law of optima would hold how far these stray from it as well
         {"c": 30.0, "a": -0.7, "b": 0.3},
         pd.DataFrame(CELLS, columns=["params", "tokens"]),
         0.15,
