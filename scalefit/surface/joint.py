@@ -30,9 +30,9 @@ _TURN = 2.5
 # Prior standard deviation, in logs, of a cell's centre about the laws: holds the cells that say nothing.
 _LOOSE = 0.4
 
-# Prior standard deviations of the curvatures' exponents: of what all axes share, since losses flatten together as budgets
-# grow (by 0.05 to 0.35 in real sweeps), and of an axis alone. With every exponent held near zero by itself batches came
-# out high at large budgets. Those of ln A, of k, and of c, p and q matter where a grid says nothing.
+# Prior standard deviations of the curvatures' exponents: of what all axes share, since losses flatten as budgets grow
+# (by 0.05 to 0.35 in real sweeps), and of an axis alone. With every exponent held near zero by itself batches came out
+# high at large budgets. Those of ln A, of k, and of c, p and q matter where a grid says nothing.
 _SHARED_TREND, _OWN_TREND = {"params": 0.03, "tokens": 0.1}, 0.02
 _CURVATURE, _ASYMMETRY, _VALLEY = 3.0, 0.5, (0.5, 0.1, 0.1)
 
