@@ -24,9 +24,6 @@ from scalefit.vocabulary import column_of
 
 Array = np.ndarray
 
-# Cells below which the basin's curvature is one number, not a trend.
-_TREND_CELLS = 8
-
 # How often scatters, laws and joint fit are brought into line: centres of cells that say little follow the laws, which
 # follow the centres. After five rounds exponents on Step Law are within 2e-6 of where they settle.
 _ROUNDS = 5
@@ -174,10 +171,10 @@ def _start(runs: Runs) -> Array:
 
 
 def _trend(runs: Runs) -> Array:
-    """Centred log covariates of the cells, or none when there are too few cells to see a trend."""
+    """Centred log covariates of the cells, or none where one of them does not vary."""
     logs = np.log(runs.keys.to_numpy())
-    varied = (np.ptp(logs, axis=0) > 0) & (len(logs) >= _TREND_CELLS)
-    return (logs - logs.mean(axis=0))[:, varied] if varied.all() else np.empty((len(logs), 0))
+    varied = (np.ptp(logs, axis=0) > 0).all()
+    return logs - logs.mean(axis=0) if varied else np.empty((len(logs), 0))
 
 
 def refit_law(start: Fit, centre: Array, variance: Array, count: Array) -> tuple[Array, Array, Array]:
