@@ -246,9 +246,10 @@ def _notes(table: pd.DataFrame, laws: Mapping[str, Fit]) -> Iterator[Note]:
     for name, fit in laws.items():
         if fit.stray is not None:
             yield Note("stray", f"{name}: {fit.stray.sentence}")
-        outside = (table[name] < table[f"{name}_lo"]) | (table[name] > table[f"{name}_hi"])
-        if outside.any():
-            text = f"{name}: the rows bend away from the law, which lies outside the interval: choose_law finds another"
+        if ((table[name] <= table[f"{name}_lo"]) | (table[name] >= table[f"{name}_hi"])).any():
+            text = (
+                f"{name}: the rows bend away from the law, to where the interval reaches; choose_law finds another law"
+            )
             yield Note("bend", text, caution=True)
 
 

@@ -136,7 +136,7 @@ class Fit(FitValues, Displayable):
         one budget, stray from it together. For such a law the prediction is its value f, and the interval that of
         :math:`\ln f(x) + w(\ln N) + v(\ln D) + u`, with random walks w and v (and bends) inferred from the rows, so
         that doubt grows with the distance from the data, and the scatter u of single cells. Rows that bend away from
-        the law move the interval and not the prediction, which may then lie near an end of it, or beyond.
+        the law move the interval and not the prediction, which then lies near an end of it, or at it.
 
         Parameters
         ----------
@@ -326,6 +326,7 @@ def _ends(fit: Fit, inputs: pd.DataFrame, slopes: Array, level: float, *, new: b
         return plain
     shares = (0.5 - level / 2, 0.5 + level / 2)
     shifts = stray.shifts(slopes.T, np.log(inputs[names].to_numpy(dtype=float).T), shares, new=new)
+    shifts = np.stack([np.minimum(shifts[0], 0.0), np.maximum(shifts[1], 0.0)])  # the interval holds the prediction
     return np.where(np.isinf(variance), plain, shifts)
 
 
