@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,6 +67,17 @@ class Cells:
         """Loss over the cell's lowest, minus one; inf where there is no loss."""
         low = self.lowest[:, None]
         return np.where(self.finished, (self.loss - low) / np.abs(low), np.inf)
+
+    @cached_property
+    def averaged(self) -> tuple[Floats, NDArray[np.int64]]:
+        """Every run's loss replaced by the mean over its place, and how many runs share that place; NaN and 0 if none."""
+        mean, count = np.full(self.loss.shape, np.nan), np.zeros(self.loss.shape, dtype=np.int64)
+        done = self.finished
+        if done.any():
+            place = repeats(np.nonzero(done)[0], self.x[done], self.rtol)
+            runs = np.bincount(place)
+            mean[done], count[done] = (np.bincount(place, self.loss[done]) / runs)[place], runs[place]
+        return mean, count
 
     def spread(self) -> Floats:
         """Return the range of the losses of each cell; inf where no run finished."""

@@ -10,8 +10,10 @@ import numpy as np
 from scalefit._values import Note
 from scalefit.errors import SweepError
 from scalefit.optima.cells import Bools, Cells, Estimates, Floats, conclude, some
-from scalefit.optima.local_fit import fit_quadratic, is_noise, noise_scale, pooled_asymmetry, read_vertices
+from scalefit.optima.local_fit import fit_quadratic, is_noise, noise_scale
 from scalefit.optima.pooled_fit import estimate_centres
+from scalefit.optima.settle_basins import Basins, settle_basins
+from scalefit.optima.vertices import read_vertices
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ class Parabola:
 
     def estimate(self, cells: Cells) -> Estimates:
         """Estimate the optimum of every cell; see the class."""
-        return read_vertices(cells, fit_quadratic(cells, self.window), self.level)
+        return replace(read_vertices(cells, fit_quadratic(cells, self.window), self.level), asymmetry=0.0)
 
 
 @dataclass(frozen=True)
@@ -308,23 +310,11 @@ class Basin:
         """Estimate the optimum of every cell; see the class."""
         if cells.x.shape[2] > 1:
             return estimate_centres(cells, self.window, self.level, self.asymmetry)
-        k, error, notes = self.shared_asymmetry(cells)
-        fit = fit_quadratic(cells, self.window, k)
-        found = read_vertices(cells, fit, self.level, k, self._moved(cells, k, error))
-        return replace(found, notes=(*found.notes, *notes))
+        basins = self.settle(cells)
+        bends = basins.bends
+        found = read_vertices(cells, basins.fit, self.level, bends.own, bends.moved, basins.counted.calm)
+        return replace(found, notes=basins.notes, asymmetry=bends.shared)
 
-    def shared_asymmetry(self, cells: Cells) -> tuple[float, float, tuple[Note, ...]]:
-        """Return the asymmetry over one axis, given or estimated from all cells, its standard error, and notes."""
-        return pooled_asymmetry(cells, self.window) if self.asymmetry is None else (self.asymmetry, 0.0, ())
-
-    def _moved(self, cells: Cells, k: float, error: float) -> float:
-        """Return how far, in the median over cells, an error of k moves the optimum."""
-        if error == 0:
-            return 0.0
-        low, high = (
-            read_vertices(cells, fit_quadratic(cells, self.window, near), self.level, near).value
-            for near in (k - error, k + error)
-        )
-        moved = np.abs(high - low) / 2
-        # One number for all cells: they err together, which no cell's own noise shows.
-        return float(np.nanmedian(moved)) if np.isfinite(moved).any() else 0.0
+    def settle(self, cells: Cells) -> Basins:
+        """Return the basins over one axis, with what they share."""
+        return settle_basins(cells, self.window, self.asymmetry)

@@ -12,7 +12,9 @@ import numpy as np
 from scalefit._values import Note
 from scalefit.optima.basin_shape import BasinShape, pool_noise, widen_window
 from scalefit.optima.cells import MIN_LEVELS, Cells, Estimates, Floats, conclude, some
-from scalefit.optima.local_fit import bound, errors_within, is_noise, noise_scale, window_weights
+from scalefit.optima.local_fit import is_noise, noise_scale
+from scalefit.optima.run_weights import RunWeights
+from scalefit.optima.vertices import bound, errors_within
 from scalefit.solvers.linear import Arrow
 from scalefit.solvers.losses import SoftL1
 
@@ -155,7 +157,7 @@ class _Problem:
 
 
 def _pose(cells: Cells, window: float, asymmetry: float | None) -> _Problem:
-    weight = window_weights(cells, window)
+    weight = RunWeights.first(cells, window).trust
     x = np.where(cells.finished[:, :, None], cells.x, 0.0)
     middle = (weight[:, :, None] * x).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-300)[:, None]
     excess = np.where(cells.finished, cells.excess, 0.0)

@@ -1,0 +1,69 @@
+"""What every run of a cell counts: by how far the basin's shape holds where it lies, and by how noisy runs are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scalefit.optima.basin_shape import window_weight
+from scalefit.optima.cells import Cells, Floats
+
+# Noise grows by exp(g |u|) at u e-folds from the optimum, with one g below and one above it. What g is taken to be
+# before the residuals speak: 0, give or take this much. Seeds of real sweeps have shown 1.4 above and about 0 below.
+_GROWTH = 1.0
+
+# Growths beyond this are not told apart, and a noise that falls away from the optimum is not believed.
+_FASTEST = 3.0
+
+_NEWTON = 8
+
+# Errors of a place's mean by which it must exceed the basin for the excess not to pass for luck.
+_BEYOND = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class RunWeights:
+    """Two weights of every run of every cell, (cells, runs)."""
+
+    trust: Floats  # how far the shape holds at a run, 0 to 1; 0 where there is no loss
+    calm: Floats  # standard deviation of the noise at the optimum, over that at the run
+
+    @classmethod
+    def first(cls, cells: Cells, window: float) -> RunWeights:
+        """Return the weights before anything is fitted: by the excess of the mean over the runs of a place."""
+        # By the mean: a run that is lucky would count for more than its unlucky repeat, and the fit follow it.
+        mean, _ = cells.averaged
+        low = np.where(cells.finished, mean, np.inf).min(axis=1, keepdims=True)
+        return cls.of(cells, (mean - low) / np.abs(low), window, np.ones(cells.loss.shape))
+
+    @classmethod
+    def of(cls, cells: Cells, excess: Floats, window: float, calm: Floats) -> RunWeights:
+        """Return the weights for a relative excess and a noise of every run."""
+        done = cells.finished
+        trust = window_weight(np.where(done, np.maximum(excess, 0.0), 0.0), window)
+        return cls(np.where(done, trust, 0.0), np.where(done, calm, 1.0))
+
+
+def excess_beyond_noise(height: Floats, mean: Floats, error: Floats) -> Floats:
+    """Return the height of the fitted basin at a run, or that of the mean of its place where noise cannot explain it."""
+    # The fitted height does not know a lucky run; a run that blew up where the basin is low still counts for little.
+    return np.fmax(height, mean - _BEYOND * np.nan_to_num(error))
+
+
+def growth_of_noise(away: Floats, square: Floats, count: Floats) -> tuple[float, float]:
+    """Return how fast the log of the noise's standard deviation grows below and above the optimum, per e-fold.
+
+    `away` is the distance from the optimum, `square` the squared residual over its variance there if noise did not grow,
+    `count` for how much it counts. Gamma regression of the squares: the likelihood of normal noise.
+    """
+    design = np.stack([np.ones_like(away), 2 * np.maximum(-away, 0.0), 2 * np.maximum(away, 0.0)])
+    prior = np.array([1e-6, _GROWTH**-2, _GROWTH**-2])
+    information = 0.5 * (design * count) @ design.T + np.diag(prior)
+    beta = np.zeros(3)
+    for _ in range(_NEWTON):
+        off = np.minimum(square * np.exp(-beta @ design), 50.0) - 1
+        step = np.linalg.solve(information, 0.5 * design @ (count * off) - prior * beta)
+        beta = beta + np.clip(step, -1.0, 1.0)
+        beta[1:] = np.clip(beta[1:], 0.0, _FASTEST)
+    return float(beta[1]), float(beta[2])

@@ -1,0 +1,105 @@
+"""Basins of all cells over one axis, with the asymmetry they share and the noise that grows away from the optimum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scalefit._values import Note
+from scalefit.optima.asymmetries import Asymmetries, guess_asymmetry, judge_asymmetries
+from scalefit.optima.cells import Cells, Floats
+from scalefit.optima.local_fit import Bottoms, Quadratic, bent_design, curve_columns, fit_quadratic, regress
+from scalefit.optima.run_weights import RunWeights, excess_beyond_noise, growth_of_noise
+from scalefit.optima.vertices import bottom
+
+# How often basin and weights are found in turn.
+_ROUNDS = 5
+
+# Places tried for the optimum to begin with, the growth of the noise above it per e-fold, the noise below which losses
+# are exact for this purpose, and the runs, counted by weight, from which it is tried.
+_PLACES, _GROWING, _RELATIVE, _ENOUGH = 7, 1.0, 1e-4, 6.0
+
+
+@dataclass(frozen=True, eq=False)
+class Basins:
+    """The basins of all cells, and what they share."""
+
+    fit: Quadratic
+    bends: Asymmetries
+    counted: RunWeights
+    growth: tuple[float, float]  # of the log of the noise, per e-fold below and above the optimum
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What the basins share, unless it was given."""
+        if not self.bends.error:
+            return ()
+        k = round(self.bends.shared, 2) + 0.0
+        return (Note("asymmetry", f"basins share the asymmetry k = {k:.2f} +/- {self.bends.error:.2f} (0 is a parabola)"),)
+
+
+def settle_basins(cells: Cells, window: float, asymmetry: float | None) -> Basins:
+    """Fit the basins and judge by them how noisy runs are and how far the shape holds, until both settle."""
+    n_cells, growth = len(cells.loss), (0.0, 0.0)
+    bends = Asymmetries.expected(n_cells) if asymmetry is None else Asymmetries.given(asymmetry, n_cells)
+    counted = _begin(cells, RunWeights.first(cells, 4 * window), bends.own)
+    fit = fit_quadratic(cells, counted, bends.own)
+    for turn in range(_ROUNDS):
+        counted, growth = _reweigh(cells, fit, bends.own, window, counted)
+        if asymmetry is None:
+            near = guess_asymmetry(cells, counted, fit.variance) if turn == 0 else bends.shared
+            bends = judge_asymmetries(cells, counted, fit.variance, near)
+        fit = fit_quadratic(cells, counted, bends.own, bends.taken)
+    return Basins(fit, bends, counted, growth)
+
+
+def _begin(cells: Cells, first: RunWeights, k: Floats) -> RunWeights:
+    """Return the weights of the likeliest of a few places of the optimum, for noise that grows above it or does not.
+
+    Where noise grows, a fit that does not know it may see no basin at all, and then nothing to measure the growth from.
+    """
+    share = np.linspace(0.0, 1.0, _PLACES)[:, None]
+    low, high = (end[:, 0] for end in cells.extent(first.trust > 0.25))
+    centre = low + share * (high - low)
+    away = np.where(cells.finished, np.maximum(cells.x[:, :, 0] - np.nan_to_num(centre)[..., None], 0.0), 0.0)
+    calm = np.concatenate([np.ones((1, *cells.loss.shape)), np.exp(-_GROWING * away)])
+    worth = np.maximum(first.trust.sum(axis=1), 1.0)
+    # The noise of few runs cannot be told from what the shape leaves over: below a hundredth of a percent it is.
+    floor = worth * (_RELATIVE * np.nan_to_num(cells.lowest)) ** 2
+    score = []
+    for one in calm:
+        bottoms = Bottoms.of(cells, RunWeights(first.trust, one))
+        found = regress(bent_design(bottoms, k), bottoms)
+        score.append((first.trust * np.log(one)).sum(axis=1) - worth / 2 * np.log(found.rss + floor))
+    best = np.argmax(score, axis=0)
+    return RunWeights(first.trust, np.where(worth[:, None] > _ENOUGH, calm[best, np.arange(len(k))], 1.0))
+
+
+def _reweigh(
+    cells: Cells, fit: Quadratic, k: Floats, window: float, counted: RunWeights
+) -> tuple[RunWeights, tuple[float, float]]:
+    """Return the weights that follow from a fit, and how fast the noise grows."""
+    place, lowest, basin = bottom(fit, k)
+    done = cells.finished & basin[:, None]
+    z = np.where(cells.finished, (cells.x[:, :, 0] - fit.centre) / fit.scale, 0.0)
+    curve = curve_columns(z, k[:, None] * fit.scale)
+    coef = np.stack([fit.constant, fit.gradient[:, 0], fit.hessian[:, 0, 0]], axis=1)
+    fitted = (curve @ coef[:, :, None])[:, :, 0]
+    away = np.where(done, (z - place[:, None]) * fit.scale, 0.0)
+    known = done & (np.nan_to_num(fit.variance) > 0)[:, None]
+    weight = counted.trust * counted.calm**2
+    # A run pulls the curve towards itself, the more the more it counts: its residual shrinks by that share.
+    left = np.clip(1 - weight * ((curve @ np.nan_to_num(fit.inverse)) * curve).sum(axis=2), 0.05, 1.0)
+    square = (cells.loss - fitted)[known] ** 2 / (left * fit.variance[:, None])[known]
+    growth = growth_of_noise(away[known], square, (counted.trust * left)[known])
+    calm = np.exp(-growth[0] * np.maximum(-away, 0.0) - growth[1] * np.maximum(away, 0.0))
+    low = np.abs(cells.lowest)[:, None]
+    mean, count = cells.averaged
+    error = np.sqrt(fit.variance)[:, None] / calm / np.sqrt(np.maximum(count, 1)) / low
+    excess = excess_beyond_noise((fitted - lowest[:, None]) / low, (mean - lowest[:, None]) / low, error)
+    fresh = RunWeights.of(cells, excess, window, calm)
+    # Where there is no bottom there is no distance from it.
+    return RunWeights(
+        np.where(basin[:, None], fresh.trust, counted.trust), np.where(basin[:, None], fresh.calm, counted.calm)
+    ), growth
