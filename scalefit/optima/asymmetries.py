@@ -24,8 +24,8 @@ _SCATTERS = np.linspace(0.0, 1.0, 21)
 # Between which places the misfit is taken for a parabola, and how far from the shared asymmetry a cell is followed.
 _STEP, _FARTHEST = 0.1, 1.5
 
-# Degrees of freedom that must be left, with the asymmetry counted as a parameter, for anything to be said of the noise.
-_LEAST_LEFT = 0.5
+# Noise of a run, as a fraction of the loss, where nothing tells of it; and the one below which losses are free of it.
+_USUAL, _EXACT = 1e-3, 1e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def guess_asymmetry(cells: Cells, counted: RunWeights, variance: Floats) -> floa
     """Return which of a few asymmetries misfits least over all cells, as a start."""
     bottoms = Bottoms.of(cells, counted)
     misfit = np.concatenate([regress(bent_design(bottoms, np.full(len(variance), k)), bottoms).rss[None] for k in _GUESSES])
-    return float(_GUESSES[np.argmin(misfit @ _precision(variance) + ((_GUESSES - _TYPICAL) / _SPREAD) ** 2)])
+    return float(_GUESSES[np.argmin(misfit @ _precision(cells, variance) + ((_GUESSES - _TYPICAL) / _SPREAD) ** 2)])
 
 
 def judge_asymmetries(cells: Cells, counted: RunWeights, variance: Floats, near: float) -> Asymmetries:
@@ -80,10 +80,7 @@ def judge_asymmetries(cells: Cells, counted: RunWeights, variance: Floats, near:
     known = np.isfinite(response)
     # A cell whose bottom is not seen moves as the others do.
     response = np.where(known, response, np.median(response[known]) if known.any() else 0.0)
-    if found.dof[1].sum() - 1 < _LEAST_LEFT:
-        start = Asymmetries.expected(len(variance))
-        return _moved(start, response)
-    low, middle, high = found.rss * _precision(variance)
+    low, middle, high = found.rss * _precision(cells, variance)
     # chi2 = const - 2 score (k - near) + information (k - near)**2
     information = np.maximum((low - 2 * middle + high) / (2 * _STEP**2), 0.0)
     score = np.clip((low - high) / (4 * _STEP), -_FARTHEST * information, _FARTHEST * information)
@@ -100,12 +97,12 @@ def judge_asymmetries(cells: Cells, counted: RunWeights, variance: Floats, near:
     )
 
 
-def _moved(found: Asymmetries, response: Floats) -> Asymmetries:
-    return Asymmetries(**{**found.__dict__, "response": response})
-
-
-def _precision(variance: Floats) -> Floats:
-    return np.where(np.isfinite(variance), 1 / np.maximum(np.nan_to_num(variance), 1e-300), 0.0)
+def _precision(cells: Cells, variance: Floats) -> Floats:
+    """Return one over the noise variance; where it is unknown, over that of a usual noise."""
+    low = np.nan_to_num(np.abs(cells.lowest)) + 1e-300
+    return np.asarray(
+        1 / np.maximum(np.where(np.isfinite(variance), variance, (_USUAL * low) ** 2), (_EXACT * low) ** 2)
+    )
 
 
 def _scatter(information: Floats, score: Floats, near: float) -> float:

@@ -21,6 +21,9 @@ _ENOUGH_DOF = 8.0
 # A cell says nothing of its noise below this; a small dof in the denominator would make it say anything.
 _LEAST_DOF = 0.02
 
+# Degrees of freedom over all cells that an asymmetry must leave for anything to be said of the noise.
+_LEAST_LEFT = 0.5
+
 # Cells from which an asymmetry shared by all of them can be judged, and the standard errors by which the shift must
 # exceed zero: the error of a median over eight cells is itself rough.
 _MANY_CELLS, _CLEAR = 8, 4.0
@@ -68,7 +71,7 @@ class Bottoms:
 
 
 def fit_quadratic(
-    cells: Cells, counted: float | RunWeights, asymmetry: Floats | None = None, taken: Floats | float = 0.0
+    cells: Cells, counted: float | RunWeights, asymmetry: Floats | None = None, taken: Floats | None = None
 ) -> Quadratic:
     """Fit the weighted quadratic of every cell at once; see `Parabola` for the weights of a window and the noise.
 
@@ -85,8 +88,11 @@ def fit_quadratic(
         # Cubic terms take up the asymmetry of the basins, which is no noise; short sweeps cannot afford them.
         noise = cubic if cubic.dof.sum() >= _ENOUGH_DOF else plain
         shift = _pooled_shift(plain, cubic, scale)
+    # An asymmetry that was sought fits away one residual, however little it is known: a few others must be left.
+    spent, taken = (0.0, 0.0) if taken is None else (1.0, taken)
     left = noise.dof - taken
-    variance, dof = pool_noise(noise.rss, np.where(left > _LEAST_DOF, left, 0.0), low)
+    left = np.where((left > _LEAST_DOF) & (noise.dof.sum() - spent > _LEAST_LEFT), left, 0.0)
+    variance, dof = pool_noise(noise.rss, left, low)
     return Quadratic(
         constant=plain.coef[:, 0] + low,
         gradient=plain.coef[:, 1 : 1 + axes],

@@ -11,7 +11,7 @@ from scalefit.optima.cells import Cells, Floats
 
 # Noise grows by exp(g |u|) at u e-folds from the optimum, with one g below and one above it. What g is taken to be
 # before the residuals speak: 0, give or take this much. Seeds of real sweeps have shown 1.4 above and about 0 below.
-_GROWTH = 1.0
+_GROWTH = 0.5
 
 # Growths beyond this are not told apart, and a noise that falls away from the optimum is not believed.
 _FASTEST = 3.0

@@ -50,7 +50,7 @@ def settle_basins(cells: Cells, window: float, asymmetry: float | None) -> Basin
         if asymmetry is None:
             near = guess_asymmetry(cells, counted, fit.variance) if turn == 0 else bends.shared
             bends = judge_asymmetries(cells, counted, fit.variance, near)
-        fit = fit_quadratic(cells, counted, bends.own, bends.taken)
+        fit = fit_quadratic(cells, counted, bends.own, bends.taken if asymmetry is None else None)
     return Basins(fit, bends, counted, growth)
 
 
