@@ -16,9 +16,9 @@ from scalefit.optima.vertices import bottom
 # How often basin and weights are found in turn.
 _ROUNDS = 5
 
-# Places tried for the optimum to begin with, the growth of the noise above it per e-fold, the noise below which losses
+# How much wider the window is, where no basin is seen through the first. Places tried for the optimum to begin with, the growth of the noise above it per e-fold, the noise below which losses
 # are exact for this purpose, and the runs, counted by weight, from which it is tried.
-_PLACES, _GROWING, _RELATIVE, _ENOUGH = 7, 1.0, 1e-4, 6.0
+_WIDER, _PLACES, _GROWING, _RELATIVE, _ENOUGH = 4.0, 7, 1.0, 1e-4, 6.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ def settle_basins(cells: Cells, window: float, asymmetry: float | None) -> Basin
     """Fit the basins and judge by them how noisy runs are and how far the shape holds, until both settle."""
     n_cells, growth = len(cells.loss), (0.0, 0.0)
     bends = Asymmetries.expected(n_cells) if asymmetry is None else Asymmetries.given(asymmetry, n_cells)
-    counted = _begin(cells, RunWeights.first(cells, 4 * window), bends.own)
+    counted = _begin(cells, window, bends.own)
     fit = fit_quadratic(cells, counted, bends.own)
     for turn in range(_ROUNDS):
         counted, growth = _reweigh(cells, fit, bends.own, window, counted)
@@ -54,11 +54,15 @@ def settle_basins(cells: Cells, window: float, asymmetry: float | None) -> Basin
     return Basins(fit, bends, counted, growth)
 
 
-def _begin(cells: Cells, first: RunWeights, k: Floats) -> RunWeights:
+def _begin(cells: Cells, window: float, k: Floats) -> RunWeights:
     """Return the weights of the likeliest of a few places of the optimum, for noise that grows above it or does not.
 
     Where noise grows, a fit that does not know it may see no basin at all, and then nothing to measure the growth from.
     """
+    narrow, first = (RunWeights.first(cells, wide) for wide in (window, _WIDER * window))
+    seen = bottom(fit_quadratic(cells, narrow, k), k)[2][:, None]
+    if seen.all():
+        return narrow
     share = np.linspace(0.0, 1.0, _PLACES)[:, None]
     low, high = (end[:, 0] for end in cells.extent(first.trust > 0.25))
     centre = low + share * (high - low)
@@ -73,7 +77,8 @@ def _begin(cells: Cells, first: RunWeights, k: Floats) -> RunWeights:
         found = regress(bent_design(bottoms, k), bottoms)
         score.append((first.trust * np.log(one)).sum(axis=1) - worth / 2 * np.log(found.rss + floor))
     best = np.argmax(score, axis=0)
-    return RunWeights(first.trust, np.where(worth[:, None] > _ENOUGH, calm[best, np.arange(len(k))], 1.0))
+    likeliest = np.where(worth[:, None] > _ENOUGH, calm[best, np.arange(len(k))], 1.0)
+    return RunWeights(np.where(seen, narrow.trust, first.trust), np.where(seen, 1.0, likeliest))
 
 
 def _reweigh(
