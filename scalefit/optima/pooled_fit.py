@@ -13,7 +13,7 @@ from scalefit._values import Note
 from scalefit.optima.basin_shape import BasinShape, pool_noise, widen_window
 from scalefit.optima.cells import MIN_LEVELS, Cells, Estimates, Floats, conclude, some
 from scalefit.optima.local_fit import is_noise, noise_scale
-from scalefit.optima.run_weights import RunWeights
+from scalefit.optima.run_weights import LEAST_LEFT, RunWeights, decline, excess_beyond_noise, growth_of_noise
 from scalefit.optima.vertices import bound, errors_within
 from scalefit.solvers.linear import Arrow
 from scalefit.solvers.losses import SoftL1
@@ -82,7 +82,8 @@ def estimate_centres(cells: Cells, window: float, level: float, asymmetry: float
     state = problem.at(own, problem.mean)
     for _ in range(_ROUNDS):
         state = _descend(problem, state)
-        problem = _judge(problem, state)
+        problem = _reweigh(cells, _judge(problem, state), state, wide)
+        state = problem.at(state.own, state.shape)
     return _read_centres(cells, problem, _descend(problem, state), level, wide if wide > window else None)
 
 
@@ -107,6 +108,7 @@ class _Problem:
     x: Floats  # (2, cells, runs), 0 where there is no loss
     excess: Floats  # (cells, runs)
     weight: Floats  # (cells, runs)
+    calm: Floats  # (cells, runs): noise at the optimum over that at the run
     middle: Floats  # (cells, 2): of the good runs
     trait: Floats  # (cells,), see `_trait`
     mean: Floats  # (7,): the shape before the runs speak
@@ -131,7 +133,9 @@ class _Problem:
         offsets = np.where(self.weight > 0, self.x - own[:, 1:3].T[:, :, None], 0.0)
         height, gradient, shared = BasinShape(np.empty((self.x.shape[2], 0)), 2)(_shapes(own, shape), offsets)
         slopes = [np.ones_like(height)[:, None], -gradient.transpose(1, 0, 2), shared[:, _CURVATURES]]
-        return _State(own, shape, self.excess - own[:, :1] - height, np.concatenate(slopes, axis=1), shared)
+        calm = self.calm[:, None]  # in units of the noise at each run all of them are equally noisy
+        residual = self.calm * (self.excess - own[:, :1] - height)
+        return _State(own, shape, residual, calm * np.concatenate(slopes, axis=1), calm * shared)
 
     def away(self, state: _State) -> tuple[Floats, Floats]:
         """Return how far own and shared parameters are from their priors."""
@@ -165,7 +169,8 @@ def _pose(cells: Cells, window: float, asymmetry: float | None) -> _Problem:
     if asymmetry is not None:
         mean[1], spread[1] = asymmetry, _HELD
     expected = np.zeros((len(weight), 2))
-    return _Problem(np.moveaxis(x, 2, 0), excess, weight, middle, _trait(cells), mean, spread, expected)
+    calm = np.ones(weight.shape)
+    return _Problem(np.moveaxis(x, 2, 0), excess, weight, calm, middle, _trait(cells), mean, spread, expected)
 
 
 def _trait(cells: Cells) -> Floats:
@@ -235,6 +240,28 @@ def _judge(problem: _Problem, state: _State) -> _Problem:
     square = ((state.own[:, 3:] - expected) ** 2 + spread)[known].mean(axis=0)
     scatter = np.clip(np.sqrt(square), _SCATTER_FROM, _SCATTER_TO)
     return replace(problem, noise=max(noise, _QUIET), scatter=scatter, expected=expected)
+
+
+def _reweigh(cells: Cells, problem: _Problem, state: _State, window: float) -> _Problem:
+    """Judge how fast the noise grows away from the best learning rate of each batch, and how far the shape holds."""
+    residual = state.residual / problem.calm
+    inverse = np.linalg.inv(problem.system(state)[0].own)
+    pull = problem.weight * ((inverse @ state.in_own) * state.in_own).sum(axis=1)
+    left = np.clip(1 - pull, LEAST_LEFT, 1.0)
+    u, v = problem.x - state.own[:, 1:3].T[:, :, None]
+    away = u - state.shape[4] * v
+    near = cells.finished & (problem.weight > 0)
+    square = residual[near] ** 2 / left[near] / problem.noise**2
+    growth = growth_of_noise(away[near], square, (problem.weight * left)[near])
+    calm = np.where(near, decline(away, growth), 1.0)
+    mean, count = cells.averaged
+    low = np.abs(cells.lowest)[:, None]
+    floor = state.own[:, :1]
+    excess = excess_beyond_noise(
+        problem.excess - floor - residual, (mean / low - 1) - floor, problem.noise / calm / np.sqrt(np.maximum(count, 1))
+    )
+    counted = RunWeights.of(cells, excess, window, calm)
+    return replace(problem, weight=counted.trust, calm=counted.calm)
 
 
 def _expected(problem: _Problem, departure: Floats, spread: Floats) -> Floats:

@@ -18,6 +18,9 @@ _FASTEST = 3.0
 
 _NEWTON = 8
 
+LEAST_LEFT = 0.05
+"""Share of its variance that a residual is taken to keep at the least: a run may pull the fit all the way to itself."""
+
 # Errors of a place's mean by which it must exceed the basin for the excess not to pass for luck.
 _BEYOND = 2.0
 
@@ -67,3 +70,8 @@ def growth_of_noise(away: Floats, square: Floats, count: Floats) -> tuple[float,
         beta = beta + np.clip(step, -1.0, 1.0)
         beta[1:] = np.clip(beta[1:], 0.0, _FASTEST)
     return float(beta[1]), float(beta[2])
+
+
+def decline(away: Floats, growth: tuple[float, float]) -> Floats:
+    """Return the noise at the optimum over that at a distance from it."""
+    return np.asarray(np.exp(-growth[0] * np.maximum(-away, 0.0) - growth[1] * np.maximum(away, 0.0)))

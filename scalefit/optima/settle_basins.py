@@ -10,7 +10,7 @@ from scalefit._values import Note
 from scalefit.optima.asymmetries import Asymmetries, guess_asymmetry, judge_asymmetries
 from scalefit.optima.cells import Cells, Floats
 from scalefit.optima.local_fit import Bottoms, Quadratic, bent_design, curve_columns, fit_quadratic, regress
-from scalefit.optima.run_weights import RunWeights, excess_beyond_noise, growth_of_noise
+from scalefit.optima.run_weights import LEAST_LEFT, RunWeights, decline, excess_beyond_noise, growth_of_noise
 from scalefit.optima.vertices import bottom
 
 # How often basin and weights are found in turn.
@@ -95,10 +95,10 @@ def _reweigh(
     known = done & (np.nan_to_num(fit.variance) > 0)[:, None]
     weight = counted.trust * counted.calm**2
     # A run pulls the curve towards itself, the more the more it counts: its residual shrinks by that share.
-    left = np.clip(1 - weight * ((curve @ np.nan_to_num(fit.inverse)) * curve).sum(axis=2), 0.05, 1.0)
+    left = np.clip(1 - weight * ((curve @ np.nan_to_num(fit.inverse)) * curve).sum(axis=2), LEAST_LEFT, 1.0)
     square = (cells.loss - fitted)[known] ** 2 / (left * fit.variance[:, None])[known]
     growth = growth_of_noise(away[known], square, (counted.trust * left)[known])
-    calm = np.exp(-growth[0] * np.maximum(-away, 0.0) - growth[1] * np.maximum(away, 0.0))
+    calm = decline(away, growth)
     low = np.abs(cells.lowest)[:, None]
     mean, count = cells.averaged
     error = np.sqrt(fit.variance)[:, None] / calm / np.sqrt(np.maximum(count, 1)) / low
