@@ -13,14 +13,14 @@ from scalefit._values import Note
 from scalefit.errors import SweepError
 from scalefit.optima.basin_shape import bend
 from scalefit.optima.cells import Floats, average, pad, repeats
-from scalefit.optima.local_fit import Quadratic, fit_quadratic, read_vertices
+from scalefit.optima.local_fit import Quadratic
 from scalefit.optima.optimum_estimators import Basin
+from scalefit.optima.vertices import read_vertices
 from scalefit.schema import lowest_of
 from scalefit.sweep import Sweep
 
 Ints = NDArray[np.int64]
 
-_FEW_CELLS = 3  # with fewer cells the asymmetry of the basins keeps its usual value
 _FLOORS = np.linspace(0.0, 0.97, 98)  # floors of the law that are tried, as shares of the lowest loss
 _LOSS_WINDOW = 0.015
 _NAMED = 3  # a note names at most so many studies
@@ -69,9 +69,9 @@ def best_over_lr(
     cell = np.asarray(cell, dtype=np.int64)
     block = pad(cell, log_lr[:, None], value, n_cells, rtol)
     basin = Basin(window=window)
-    k = basin.shared_asymmetry(block)[0] if n_cells >= _FEW_CELLS else 0.5
-    fit = fit_quadratic(block, window, k)
-    found = read_vertices(block, fit, basin.level, k)
+    settled = basin.settle(block)
+    fit, k = settled.fit, settled.bends.own
+    found = read_vertices(block, fit, basin.level, k, calm=settled.counted.calm)
     status = found.status[:, 0]
     interior = status == "interior"
     mean, scatter = _lowest_mean(cell, log_lr, value, n_cells, rtol)
@@ -96,7 +96,7 @@ def _lowest_mean(cell: Ints, log_lr: Floats, value: Floats, n_cells: int, rtol: 
     return lowest, lowest * np.sqrt(relative / runs)
 
 
-def _bottom_stderr(fit: Quadratic, place: Floats, k: float) -> Floats:
+def _bottom_stderr(fit: Quadratic, place: Floats, k: Floats) -> Floats:
     """Return the standard error of the lowest value; an error of its position has no effect to first order."""
     scale = fit.scale[:, 0]
     z = np.where(np.isfinite(place), (place - fit.centre[:, 0]) / scale, 0.0)

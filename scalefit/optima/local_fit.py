@@ -144,10 +144,10 @@ def regress(design: Floats, bottoms: Bottoms) -> _Regression:
 
 def bent_design(bottoms: Bottoms, k: Floats) -> Floats:
     """Return columns 1, z and g(z; k) for one axis; the asymmetries k are (..., cells)."""
-    return curve_columns(bottoms.z[:, :, 0], k[..., None] * bottoms.scale[:, :1])
+    return bent_columns(bottoms.z[:, :, 0], k[..., None] * bottoms.scale[:, :1])
 
 
-def curve_columns(z: Floats, k: Floats) -> Floats:
+def bent_columns(z: Floats, k: Floats) -> Floats:
     bent = bend(z, k)[0]
     return np.stack(np.broadcast_arrays(np.ones_like(bent), z, bent), axis=-1)
 

@@ -299,12 +299,12 @@ class Basin:
     [[0.005, 0.03]]
     """
 
-    window: float = 0.015
+    window: float = 0.03
     level: float = 0.95
     asymmetry: float | None = None
 
     def __post_init__(self) -> None:
-        _check_settings(self, usual=0.015)
+        _check_settings(self, usual=0.03)
 
     def estimate(self, cells: Cells) -> Estimates:
         """Estimate the optimum of every cell; see the class."""

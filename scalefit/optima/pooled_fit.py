@@ -22,6 +22,10 @@ from scalefit.solvers.losses import SoftL1
 # for it: a cell has five parameters of its own.
 _ENOUGH, _WIDEST = 8.0, 0.2
 
+# How much wider the window is to begin with: a lucky run far above the optimum, where runs are noisy, must not make
+# the rest look bad.
+_WIDER = 4.0
+
 # How often noise and scatter of the curvatures are judged anew: after eight rounds the centres of Step Law's cells are
 # within 0.06 of their standard errors of where twenty rounds leave them.
 _ROUNDS = 8
@@ -74,7 +78,7 @@ def estimate_centres(cells: Cells, window: float, level: float, asymmetry: float
     bends are shared. Runs count by their excess, see `Parabola`, and residuals enter by a soft absolute value.
     """
     wide = widen_window(cells.excess, cells.finished, window, _WIDEST, _ENOUGH)
-    problem = _pose(cells, wide, asymmetry)
+    problem = _pose(cells, max(wide, min(_WIDER * wide, _WIDEST)), asymmetry)
     own = np.zeros((len(cells.loss), 5))
     own[:, 1:3] = problem.middle
     total = np.maximum(problem.weight.sum(axis=1), 1e-300)

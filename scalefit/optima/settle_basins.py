@@ -9,7 +9,7 @@ import numpy as np
 from scalefit._values import Note
 from scalefit.optima.asymmetries import Asymmetries, guess_asymmetry, judge_asymmetries
 from scalefit.optima.cells import Cells, Floats
-from scalefit.optima.local_fit import Bottoms, Quadratic, bent_design, curve_columns, fit_quadratic, regress
+from scalefit.optima.local_fit import Bottoms, Quadratic, bent_design, bent_columns, fit_quadratic, regress
 from scalefit.optima.run_weights import LEAST_LEFT, RunWeights, decline, excess_beyond_noise, growth_of_noise
 from scalefit.optima.vertices import bottom
 
@@ -88,7 +88,7 @@ def _reweigh(
     place, lowest, basin = bottom(fit, k)
     done = cells.finished & basin[:, None]
     z = np.where(cells.finished, (cells.x[:, :, 0] - fit.centre) / fit.scale, 0.0)
-    curve = curve_columns(z, k[:, None] * fit.scale)
+    curve = bent_columns(z, k[:, None] * fit.scale)
     coef = np.stack([fit.constant, fit.gradient[:, 0], fit.hessian[:, 0, 0]], axis=1)
     fitted = (curve @ coef[:, :, None])[:, :, 0]
     away = np.where(done, (z - place[:, None]) * fit.scale, 0.0)
