@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scalefit.optima.basin_shape import pool_noise
 from scalefit.optima.cells import Cells, Floats
-from scalefit.optima.local_fit import Bottoms, bent_design, regress
+from scalefit.optima.local_fit import Bottoms, Regression, bent_design, regress
 from scalefit.optima.run_weights import RunWeights
 from scalefit.optima.vertices import unbend
 
@@ -23,6 +24,9 @@ _SCATTERS = np.linspace(0.0, 1.0, 21)
 
 # Between which places the misfit is taken for a parabola, and how far from the shared asymmetry a cell is followed.
 _STEP, _FARTHEST = 0.1, 1.5
+
+# No asymmetry beyond this is believed.
+_LARGEST = 3.0
 
 # Noise of a run, as a fraction of the loss, where nothing tells of it; and the one below which losses are free of it.
 _USUAL, _EXACT = 1e-3, 1e-7
@@ -59,50 +63,60 @@ class Asymmetries:
         return cls(_TYPICAL, _SPREAD, _SCATTER, np.full(cells, _TYPICAL), spread, none + _SPREAD, none, none)
 
 
-def guess_asymmetry(cells: Cells, counted: RunWeights, variance: Floats) -> float:
-    """Return which of a few asymmetries misfits least over all cells, as a start."""
-    bottoms = Bottoms.of(cells, counted)
-    misfit = np.concatenate([regress(bent_design(bottoms, np.full(len(variance), k)), bottoms).rss[None] for k in _GUESSES])
-    return float(_GUESSES[np.argmin(misfit @ _precision(cells, variance) + ((_GUESSES - _TYPICAL) / _SPREAD) ** 2)])
-
-
-def judge_asymmetries(cells: Cells, counted: RunWeights, variance: Floats, near: float) -> Asymmetries:
-    """Return the asymmetries of highest posterior density for a noise, sought near a guess.
+def judge_asymmetries(cells: Cells, counted: RunWeights, variance: Floats, near: float | None) -> Asymmetries:
+    """Return the asymmetries of highest posterior density, sought near the last ones; at first among a few guesses.
 
     A cell's own asymmetry is normal about the shared one. The scatter has a half-normal prior and is integrated over.
+    `variance` is that of the noise, used where too few runs are left for each cell's own asymmetry to be fitted away.
     """
     bottoms = Bottoms.of(cells, counted)
+    if near is None:
+        found = _misfit(bottoms, _GUESSES)
+        score = found.rss @ (1 / _noise(cells, found.rss.min(axis=0), found.dof[0], variance))
+        near = float(_GUESSES[np.argmin(score + ((_GUESSES - _TYPICAL) / _SPREAD) ** 2)])
     trial = near + _STEP * np.array([-1.0, 0.0, 1.0])
-    found = regress(bent_design(bottoms, trial[:, None] + np.zeros(len(variance))), bottoms)
-    with np.errstate(all="ignore"):
-        place = unbend(-found.coef[..., 1] / found.coef[..., 2], trial[:, None] * bottoms.scale[:, 0])
-    response = (place[2] - place[0]) * bottoms.scale[:, 0] / (2 * _STEP)
-    known = np.isfinite(response)
-    # A cell whose bottom is not seen moves as the others do.
-    response = np.where(known, response, np.median(response[known]) if known.any() else 0.0)
-    low, middle, high = found.rss * _precision(cells, variance)
+    found = _misfit(bottoms, trial)
+    low, middle, high = found.rss
+    curved, slope = np.maximum((low - 2 * middle + high) / (2 * _STEP**2), 1e-300), (low - high) / (4 * _STEP)
+    shortened = np.clip(slope, -_FARTHEST * curved, _FARTHEST * curved)
+    noise = _noise(cells, middle - shortened * (2 * slope - shortened) / curved, found.dof[1], variance)
+    information, score = curved / noise, shortened / noise
     # chi2 = const - 2 score (k - near) + information (k - near)**2
-    information = np.maximum((low - 2 * middle + high) / (2 * _STEP**2), 0.0)
-    score = np.clip((low - high) / (4 * _STEP), -_FARTHEST * information, _FARTHEST * information)
     scatter = _scatter(information, score, near)
     loose = 1 + scatter**2 * information
     total = (information / loose).sum() + _SPREAD**-2
     shift = ((score / loose).sum() + (_TYPICAL - near) / _SPREAD**2) / total
-    shift = float(np.clip(shift, -2 * _STEP, 2 * _STEP)) if abs(near) < 3 else 0.0
+    # Farther off, the misfit is no parabola; the next round goes on from there.
+    shift = float(np.clip(near + np.clip(shift, -2 * _STEP, 2 * _STEP), -_LARGEST, _LARGEST)) - near
     own = near + shift + scatter**2 * (score - information * shift) / loose
     common = np.sqrt(1 / total) / loose
     error = np.sqrt(scatter**2 / loose + common**2)
     return Asymmetries(
-        near + shift, float(total**-0.5), scatter, own, error, common, response, information * error**2
+        near + shift, float(total**-0.5), scatter, own, error, common, _response(bottoms, found, trial), information * error**2
     )
 
 
-def _precision(cells: Cells, variance: Floats) -> Floats:
-    """Return one over the noise variance; where it is unknown, over that of a usual noise."""
-    low = np.nan_to_num(np.abs(cells.lowest)) + 1e-300
-    return np.asarray(
-        1 / np.maximum(np.where(np.isfinite(variance), variance, (_USUAL * low) ** 2), (_EXACT * low) ** 2)
-    )
+def _misfit(bottoms: Bottoms, ks: Floats) -> Regression:
+    return regress(bent_design(bottoms, ks[:, None] + np.zeros(len(bottoms.known))), bottoms)
+
+
+def _noise(cells: Cells, least: Floats, dof: Floats, otherwise: Floats) -> Floats:
+    """Return the noise variance about each cell's best asymmetry; the other one, or a usual one, where that is unknown."""
+    left = np.maximum(dof - 1, 0.0)
+    low = np.nan_to_num(np.abs(cells.lowest))
+    fresh, _ = pool_noise(np.where(left > 0, np.maximum(least, 0.0), 0.0), left, low)
+    found = np.where(np.isfinite(fresh), fresh, np.where(np.isfinite(otherwise), otherwise, (_USUAL * low) ** 2))
+    return np.asarray(np.maximum(found, (_EXACT * low) ** 2 + 1e-300))
+
+
+def _response(bottoms: Bottoms, found: Regression, trial: Floats) -> Floats:
+    """Return how far each optimum moves with the asymmetry; one that is not seen as the others do."""
+    slope, curvature = found.coef[[0, 2], :, 1], found.coef[[0, 2], :, 2]
+    basin = (curvature > 0).all(axis=0)
+    place = unbend(np.where(basin, -slope / np.where(basin, curvature, 1.0), 0.0), trial[[0, 2], None] * bottoms.scale[:, 0])
+    known = basin & np.isfinite(place).all(axis=0)
+    moved = np.diff(np.where(known, place, 0.0), axis=0)[0] * bottoms.scale[:, 0] / (2 * _STEP)
+    return np.where(known, moved, np.median(moved[known]) if known.any() else 0.0)
 
 
 def _scatter(information: Floats, score: Floats, near: float) -> float:

@@ -112,7 +112,7 @@ def _weights(cells: Cells, counted: float | RunWeights) -> RunWeights:
 
 
 @dataclass(frozen=True, eq=False)
-class _Regression:
+class Regression:
     coef: Floats  # (..., cells, terms); NaN where the runs do not determine them
     inverse: Floats  # (..., cells, terms, terms)
     spread: Floats  # (..., cells, terms, terms): covariance for noise of unit variance
@@ -120,7 +120,7 @@ class _Regression:
     dof: Floats  # (..., cells): its expectation for noise of unit variance, 0 where unknown
 
 
-def regress(design: Floats, bottoms: Bottoms) -> _Regression:
+def regress(design: Floats, bottoms: Bottoms) -> Regression:
     """Regress the heights on a design (..., cells, runs, terms) by weighted least squares."""
     # In units of the noise at each run, which makes all of them equally noisy.
     weight, height, design = bottoms.weight, bottoms.calm * bottoms.height, bottoms.calm[:, :, None] * design
@@ -139,7 +139,7 @@ def regress(design: Floats, bottoms: Bottoms) -> _Regression:
     dof = weight.sum(axis=1) - np.trace(sandwich, axis1=-2, axis2=-1)
     sound = known & (dof > _LEAST_DOF)
     rss = np.where(sound, (weight * residual**2).sum(axis=-1), 0.0)
-    return _Regression(coef, inverse, sandwich @ inverse, rss, np.where(sound, dof, 0.0))
+    return Regression(coef, inverse, sandwich @ inverse, rss, np.where(sound, dof, 0.0))
 
 
 def bent_design(bottoms: Bottoms, k: Floats) -> Floats:
@@ -174,7 +174,7 @@ def _unpack(coef: Floats, axes: int, degree: int) -> Floats:
     return tensor
 
 
-def _pooled_shift(plain: _Regression, cubic: _Regression, scale: Floats) -> Floats:
+def _pooled_shift(plain: Regression, cubic: Regression, scale: Floats) -> Floats:
     """Return how far cubic terms move the optimum, in the median over cells; 0 where that is not clear."""
     straight, curved = (_stationary(found.coef, scale.shape[1]) for found in (plain, cubic))
     near = np.isfinite(straight - curved).all(axis=1) & (np.abs(curved) < 3).all(axis=1)

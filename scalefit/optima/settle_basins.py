@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalefit._values import Note
-from scalefit.optima.asymmetries import Asymmetries, guess_asymmetry, judge_asymmetries
+from scalefit.optima.asymmetries import Asymmetries, judge_asymmetries
 from scalefit.optima.cells import Cells, Floats
 from scalefit.optima.local_fit import Bottoms, Quadratic, bent_design, bent_columns, fit_quadratic, regress
 from scalefit.optima.run_weights import LEAST_LEFT, RunWeights, decline, excess_beyond_noise, growth_of_noise
 from scalefit.optima.vertices import bottom
 
 # How often basin and weights are found in turn.
-_ROUNDS = 5
+_ROUNDS = 6
 
 # How much wider the window is, where no basin is seen through the first. Places tried for the optimum to begin with, the growth of the noise above it per e-fold, the noise below which losses
 # are exact for this purpose, and the runs, counted by weight, from which it is tried.
@@ -46,10 +46,10 @@ def settle_basins(cells: Cells, window: float, asymmetry: float | None) -> Basin
     counted = _begin(cells, window, bends.own)
     fit = fit_quadratic(cells, counted, bends.own)
     for turn in range(_ROUNDS):
-        counted, growth = _reweigh(cells, fit, bends.own, window, counted)
+        if turn:
+            counted, growth = _reweigh(cells, fit, bends.own, window, counted)
         if asymmetry is None:
-            near = guess_asymmetry(cells, counted, fit.variance) if turn == 0 else bends.shared
-            bends = judge_asymmetries(cells, counted, fit.variance, near)
+            bends = judge_asymmetries(cells, counted, fit.variance, bends.shared if turn else None)
         fit = fit_quadratic(cells, counted, bends.own, bends.taken if asymmetry is None else None)
     return Basins(fit, bends, counted, growth)
 
@@ -75,7 +75,7 @@ def _begin(cells: Cells, window: float, k: Floats) -> RunWeights:
     for one in calm:
         bottoms = Bottoms.of(cells, RunWeights(first.trust, one))
         found = regress(bent_design(bottoms, k), bottoms)
-        score.append((first.trust * np.log(one)).sum(axis=1) - worth / 2 * np.log(found.rss + floor))
+        score.append((first.trust * np.log(one)).sum(axis=1) - worth / 2 * np.log(found.rss + floor + 1e-300))
     best = np.argmax(score, axis=0)
     likeliest = np.where(worth[:, None] > _ENOUGH, calm[best, np.arange(len(k))], 1.0)
     return RunWeights(np.where(seen, narrow.trust, first.trust), np.where(seen, 1.0, likeliest))
