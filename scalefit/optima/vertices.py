@@ -51,10 +51,11 @@ def read_vertices(
     value = np.where(np.isfinite(value), value, best)
     if place.shape[1] == 1:
         flat, edge, point, lo, hi, closed = _judge_one_axis(cells, fit, basin, value, lo, hi, stderr, calm)
-        stderr = np.where(closed, stderr, np.nan)
+        stderr, lowest = np.where(closed, stderr, np.nan), bottom(fit, k)[1]
     else:
         edge, point, lo, hi = bound(cells, value, best, lo, hi, np.isfinite(stderr))
         flat = ~basin[:, None] & (~edge | is_noise(cells, np.sqrt(fit.variance)))
+        lowest = fit.constant + (fit.gradient * vertex).sum(axis=1) / 2
     # At the optimum the curvature of a bent basin is exp(k z) times that at the centre.
     growth = np.exp(np.nan_to_num(bent * place, neginf=0.0, posinf=0.0))
     return conclude(
@@ -66,7 +67,7 @@ def read_vertices(
         hi=hi,
         stderr=stderr,
         curvature=np.diagonal(fit.hessian, axis1=1, axis2=2) / fit.scale**2 * growth,
-        loss=np.where(edge.any(axis=1) | ~basin, cells.lowest, fit.constant + (fit.gradient * vertex).sum(axis=1) / 2),
+        loss=np.where(edge.any(axis=1) | ~np.isfinite(lowest), cells.lowest, lowest),
         notes=_shift_note(fit.shift),
     )
 
