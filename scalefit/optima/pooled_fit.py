@@ -13,7 +13,7 @@ from scalefit._values import Note
 from scalefit.optima.basin_shape import BasinShape, pool_noise, widen_window
 from scalefit.optima.cells import MIN_LEVELS, Cells, Estimates, Floats, conclude, some
 from scalefit.optima.local_fit import is_noise, noise_scale
-from scalefit.optima.run_weights import LEAST_LEFT, RunWeights, decline, excess_beyond_noise, growth_of_noise
+from scalefit.optima.run_weights import RunWeights, decline, excess_beyond_noise, growth_of_noise
 from scalefit.optima.vertices import bound, errors_within
 from scalefit.solvers.linear import Arrow
 from scalefit.solvers.losses import SoftL1
@@ -249,15 +249,10 @@ def _judge(problem: _Problem, state: _State) -> _Problem:
 def _reweigh(cells: Cells, problem: _Problem, state: _State, window: float) -> _Problem:
     """Judge how fast the noise grows away from the best learning rate of each batch, and how far the shape holds."""
     residual = state.residual / problem.calm
-    inverse = np.linalg.inv(problem.system(state)[0].own)
-    pull = problem.weight * ((inverse @ state.in_own) * state.in_own).sum(axis=1)
-    left = np.clip(1 - pull, LEAST_LEFT, 1.0)
     u, v = problem.x - state.own[:, 1:3].T[:, :, None]
     away = u - state.shape[4] * v
-    near = cells.finished & (problem.weight > 0)
-    square = residual[near] ** 2 / left[near] / problem.noise**2
-    growth = growth_of_noise(away[near], square, (problem.weight * left)[near])
-    calm = np.where(near, decline(away, growth), 1.0)
+    growth = growth_of_noise(cells, away, residual / problem.noise, problem.weight)
+    calm = np.where(cells.finished, decline(away, growth), 1.0)
     mean, count = cells.averaged
     low = np.abs(cells.lowest)[:, None]
     floor = state.own[:, :1]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scalefit.optima.basin_shape import window_weight
-from scalefit.optima.cells import Cells, Floats
+from scalefit.optima.cells import Cells, Floats, repeats
 
 # Noise grows by exp(g |u|) at u e-folds from the optimum, with one g below and one above it. What g is taken to be
 # before the residuals speak: 0, give or take this much. Seeds of real sweeps have shown 1.4 above and about 0 below.
@@ -16,10 +17,8 @@ _GROWTH = 0.5
 # Growths beyond this are not told apart, and a noise that falls away from the optimum is not believed.
 _FASTEST = 3.0
 
-_NEWTON = 8
-
-LEAST_LEFT = 0.05
-"""Share of its variance that a residual is taken to keep at the least: a run may pull the fit all the way to itself."""
+# Newton's steps, and the variances at which a square is cut.
+_NEWTON, _WILD = 8, 50.0
 
 # Errors of a place's mean by which it must exceed the basin for the excess not to pass for luck.
 _BEYOND = 2.0
@@ -54,22 +53,57 @@ def excess_beyond_noise(height: Floats, mean: Floats, error: Floats) -> Floats:
     return np.fmax(height, mean - _BEYOND * np.nan_to_num(error))
 
 
-def growth_of_noise(away: Floats, square: Floats, count: Floats) -> tuple[float, float]:
+def growth_of_noise(cells: Cells, away: Floats, residual: Floats, trust: Floats) -> tuple[float, float]:
     """Return how fast the log of the noise's standard deviation grows below and above the optimum, per e-fold.
 
-    `away` is the distance from the optimum, `square` the squared residual over its variance there if noise did not grow,
-    `count` for how much it counts. Gamma regression of the squares: the likelihood of normal noise.
+    All arrays are (cells, runs): the distance from the optimum, the residual in units of the cell's noise, and what a
+    run counts, 0 to leave it out. Gamma regression of squares that the shape has no part in: the likelihood of normal
+    noise.
     """
+    run, square, count = _white_squares(cells, residual, trust)
+    away = away[cells.finished][run]
     design = np.stack([np.ones_like(away), 2 * np.maximum(-away, 0.0), 2 * np.maximum(away, 0.0)])
     prior = np.array([1e-6, _GROWTH**-2, _GROWTH**-2])
     information = 0.5 * (design * count) @ design.T + np.diag(prior)
     beta = np.zeros(3)
     for _ in range(_NEWTON):
-        off = np.minimum(square * np.exp(-beta @ design), 50.0) - 1
+        # A single wild run does not make the noise grow.
+        off = np.minimum(square * np.exp(-beta @ design), _WILD) - 1
         step = np.linalg.solve(information, 0.5 * design @ (count * off) - prior * beta)
         beta = beta + np.clip(step, -1.0, 1.0)
         beta[1:] = np.clip(beta[1:], 0.0, _FASTEST)
     return float(beta[1]), float(beta[2])
+
+
+def _white_squares(cells: Cells, residual: Floats, trust: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Return squares whose mean is the noise's variance, at which run (of those finished), and what each counts.
+
+    Repeated runs scatter about their mean. The mean of a place departs from the line through its neighbours at the same
+    settings of the other axes: what the shape leaves over is smooth, and hardly enters.
+    """
+    done = cells.finished
+    cell, x, off, trust = np.nonzero(done)[0], cells.x[done], residual[done], trust[done]
+    place = repeats(cell, x, cells.rtol)
+    runs = np.bincount(place)
+    mean = np.bincount(place, off) / runs
+    again = np.flatnonzero(runs[place] > 1)
+    share = 1 - 1 / runs[place[again]]
+    line = cell if x.shape[1] == 1 else repeats(cell, x[:, 1:], cells.rtol)
+    first = np.unique(place, return_index=True)[1]
+    first = first[np.lexsort((x[first, 0], line[first]))]
+    inner = 1 + np.flatnonzero(line[first][2:] == line[first][:-2])
+    before, here, after = first[inner - 1], first[inner], first[inner + 1]
+    part = (x[after, 0] - x[here, 0]) / (x[after, 0] - x[before, 0])
+    m, n = mean[place], runs[place]
+    bow = m[here] - part * m[before] - (1 - part) * m[after]
+    factor = 1 / n[here] + part**2 / n[before] + (1 - part) ** 2 / n[after]
+    # Neighbouring departures share two places of three; one of a run that blew up is no noise.
+    worth = 0.5 * np.minimum(trust[here], np.minimum(trust[before], trust[after]))
+    return (
+        np.concatenate([again, here]),
+        np.concatenate([(off[again] - m[again]) ** 2 / share, bow**2 / factor]),
+        np.concatenate([share * trust[again], worth]),
+    )
 
 
 def decline(away: Floats, growth: tuple[float, float]) -> Floats:

@@ -10,7 +10,7 @@ from scalefit._values import Note
 from scalefit.optima.asymmetries import Asymmetries, judge_asymmetries
 from scalefit.optima.cells import Cells, Floats
 from scalefit.optima.local_fit import Bottoms, Quadratic, bent_design, bent_columns, fit_quadratic, regress
-from scalefit.optima.run_weights import LEAST_LEFT, RunWeights, decline, excess_beyond_noise, growth_of_noise
+from scalefit.optima.run_weights import RunWeights, decline, excess_beyond_noise, growth_of_noise
 from scalefit.optima.vertices import bottom
 
 # How often basin and weights are found in turn.
@@ -93,11 +93,8 @@ def _reweigh(
     fitted = (curve @ coef[:, :, None])[:, :, 0]
     away = np.where(done, (z - place[:, None]) * fit.scale, 0.0)
     known = done & (np.nan_to_num(fit.variance) > 0)[:, None]
-    weight = counted.trust * counted.calm**2
-    # A run pulls the curve towards itself, the more the more it counts: its residual shrinks by that share.
-    left = np.clip(1 - weight * ((curve @ np.nan_to_num(fit.inverse)) * curve).sum(axis=2), LEAST_LEFT, 1.0)
-    square = (cells.loss - fitted)[known] ** 2 / (left * fit.variance[:, None])[known]
-    growth = growth_of_noise(away[known], square, (counted.trust * left)[known])
+    residual = np.where(known, (cells.loss - fitted) / np.sqrt(np.where(known, fit.variance[:, None], 1.0)), 0.0)
+    growth = growth_of_noise(cells, away, residual, np.where(known, counted.trust, 0.0))
     calm = decline(away, growth)
     low = np.abs(cells.lowest)[:, None]
     mean, count = cells.averaged
