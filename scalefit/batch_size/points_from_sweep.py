@@ -70,7 +70,7 @@ def best_over_lr(
     block = pad(cell, log_lr[:, None], value, n_cells, rtol)
     basin = Basin(window=window)
     settled = basin.settle(block)
-    fit, k = settled.fit, settled.bends.own
+    fit, k = settled.fit, settled.bends.shared
     found = read_vertices(block, fit, basin.level, k, calm=settled.counted.calm)
     status = found.status[:, 0]
     interior = status == "interior"
@@ -96,7 +96,7 @@ def _lowest_mean(cell: Ints, log_lr: Floats, value: Floats, n_cells: int, rtol: 
     return lowest, lowest * np.sqrt(relative / runs)
 
 
-def _bottom_stderr(fit: Quadratic, place: Floats, k: Floats) -> Floats:
+def _bottom_stderr(fit: Quadratic, place: Floats, k: float) -> Floats:
     """Return the standard error of the lowest value; an error of its position has no effect to first order."""
     scale = fit.scale[:, 0]
     z = np.where(np.isfinite(place), (place - fit.centre[:, 0]) / scale, 0.0)

@@ -14,7 +14,7 @@ from scalefit.optima.vertices import unbend
 
 # What the asymmetry is taken to be before the cells speak, with its spread: basins are somewhat steeper above the
 # optimum. The first guess is sought well beyond those seen, 0.4 to 1.2.
-_TYPICAL, _SPREAD = 0.5, 0.5
+TYPICAL, _SPREAD = 0.5, 0.5
 _GUESSES = np.linspace(-0.5, 2.5, 13)
 
 # Prior standard deviation of the scatter of asymmetries over cells, and the scatters tried; from 0.4 to 1.2 along D was
@@ -39,28 +39,13 @@ class Asymmetries:
     shared: float
     error: float
     scatter: float  # of the cells' own about the shared one
-    own: Floats  # (cells,)
-    own_error: Floats  # (cells,)
-    common: Floats  # (cells,): the part of its error that a cell has from the shared one
-    response: Floats  # (cells,): how far the log of the optimum moves when the asymmetry rises by one
-    taken: Floats  # (cells,): degrees of freedom spent on it
-
-    @property
-    def moved(self) -> Floats:
-        """How far the log of each optimum errs for the asymmetry (cells,)."""
-        return np.abs(self.response) * self.own_error
+    moved: Floats  # (cells,): standard error of the log of each optimum for an asymmetry of its own
+    taken: Floats  # (cells,): degrees of freedom spent on the shared one
 
     @classmethod
     def given(cls, k: float, cells: int) -> Asymmetries:
         """Return an asymmetry that is known, the same for all cells."""
-        none = np.zeros(cells)
-        return cls(k, 0.0, 0.0, np.full(cells, k), none, none, none, none)
-
-    @classmethod
-    def expected(cls, cells: int) -> Asymmetries:
-        """Return what is thought before the cells speak."""
-        spread, none = np.full(cells, np.hypot(_SPREAD, _SCATTER)), np.zeros(cells)
-        return cls(_TYPICAL, _SPREAD, _SCATTER, np.full(cells, _TYPICAL), spread, none + _SPREAD, none, none)
+        return cls(k, 0.0, 0.0, np.zeros(cells), np.zeros(cells))
 
 
 def judge_asymmetries(cells: Cells, counted: RunWeights, variance: Floats, near: float | None) -> Asymmetries:
@@ -73,7 +58,7 @@ def judge_asymmetries(cells: Cells, counted: RunWeights, variance: Floats, near:
     if near is None:
         found = _misfit(bottoms, _GUESSES)
         score = found.rss @ (1 / _noise(cells, found.rss.min(axis=0), found.dof[0], variance))
-        near = float(_GUESSES[np.argmin(score + ((_GUESSES - _TYPICAL) / _SPREAD) ** 2)])
+        near = float(_GUESSES[np.argmin(score + ((_GUESSES - TYPICAL) / _SPREAD) ** 2)])
     trial = near + _STEP * np.array([-1.0, 0.0, 1.0])
     found = _misfit(bottoms, trial)
     low, middle, high = found.rss
@@ -85,19 +70,17 @@ def judge_asymmetries(cells: Cells, counted: RunWeights, variance: Floats, near:
     scatter = _scatter(information, score, near)
     loose = 1 + scatter**2 * information
     total = (information / loose).sum() + _SPREAD**-2
-    shift = ((score / loose).sum() + (_TYPICAL - near) / _SPREAD**2) / total
+    shift = ((score / loose).sum() + (TYPICAL - near) / _SPREAD**2) / total
     # Farther off, the misfit is no parabola; the next round goes on from there.
     shift = float(np.clip(near + np.clip(shift, -2 * _STEP, 2 * _STEP), -_LARGEST, _LARGEST)) - near
-    own = near + shift + scatter**2 * (score - information * shift) / loose
-    common = np.sqrt(1 / total) / loose
-    error = np.sqrt(scatter**2 / loose + common**2)
-    return Asymmetries(
-        near + shift, float(total**-0.5), scatter, own, error, common, _response(bottoms, found, trial), information * error**2
-    )
+    # Of a cell's own asymmetry: where it is thought to be from the shared one, and with what error.
+    away, own = scatter**2 * (score - information * shift) / loose, scatter**2 / loose + 1 / (total * loose**2)
+    moved = np.abs(_response(bottoms, found, trial)) * np.sqrt(own + away**2)
+    return Asymmetries(near + shift, float(total**-0.5), scatter, moved, information / loose / total)
 
 
 def _misfit(bottoms: Bottoms, ks: Floats) -> Regression:
-    return regress(bent_design(bottoms, ks[:, None] + np.zeros(len(bottoms.known))), bottoms)
+    return regress(bent_design(bottoms, ks), bottoms)
 
 
 def _noise(cells: Cells, least: Floats, dof: Floats, otherwise: Floats) -> Floats:
@@ -123,7 +106,7 @@ def _scatter(information: Floats, score: Floats, near: float) -> float:
     """Return the root of the posterior mean of the squared scatter; the shared asymmetry is integrated over."""
     loose = 1 + _SCATTERS[:, None] ** 2 * information
     total = (information / loose).sum(axis=1) + _SPREAD**-2
-    pulled = (score / loose).sum(axis=1) + (_TYPICAL - near) / _SPREAD**2
+    pulled = (score / loose).sum(axis=1) + (TYPICAL - near) / _SPREAD**2
     squares = (score**2 / (np.maximum(information, 1e-300) * loose)).sum(axis=1)
     log = -0.5 * (np.log(loose).sum(axis=1) + squares - pulled**2 / total + np.log(total) + (_SCATTERS / _SCATTER) ** 2)
     weight = np.exp(log - log.max())

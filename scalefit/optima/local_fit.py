@@ -71,11 +71,11 @@ class Bottoms:
 
 
 def fit_quadratic(
-    cells: Cells, counted: float | RunWeights, asymmetry: Floats | None = None, taken: Floats | None = None
+    cells: Cells, counted: float | RunWeights, asymmetry: float | None = None, taken: Floats | None = None
 ) -> Quadratic:
     """Fit the weighted quadratic of every cell at once; see `Parabola` for the weights of a window and the noise.
 
-    With an `asymmetry` k of every cell (one axis only) the square z**2/2 is replaced by the bent g(z; k); the "hessian" is then the
+    With an `asymmetry` k (one axis only) the square z**2/2 is replaced by the bent g(z; k); the "hessian" is then the
     curvature at the centre, and no shift is looked for. What else has `taken` degrees of freedom is told by the caller.
     """
     axes, low = cells.x.shape[2], np.nan_to_num(cells.lowest)
@@ -142,9 +142,9 @@ def regress(design: Floats, bottoms: Bottoms) -> Regression:
     return Regression(coef, inverse, sandwich @ inverse, rss, np.where(sound, dof, 0.0))
 
 
-def bent_design(bottoms: Bottoms, k: Floats) -> Floats:
-    """Return columns 1, z and g(z; k) for one axis; the asymmetries k are (..., cells)."""
-    return bent_columns(bottoms.z[:, :, 0], k[..., None] * bottoms.scale[:, :1])
+def bent_design(bottoms: Bottoms, k: Floats | float) -> Floats:
+    """Return columns 1, z and g(z; k) for one axis, for one asymmetry or several."""
+    return bent_columns(bottoms.z[:, :, 0], np.asarray(k)[..., None, None] * bottoms.scale[:, :1])
 
 
 def bent_columns(z: Floats, k: Floats) -> Floats:

@@ -120,7 +120,7 @@ def lr_sensitivity(
     hi = np.minimum(best + reach, np.where(levels.count > 0, levels.x, -np.inf).max(axis=1))
     weights = levels.mean_weights(lo, hi)
     value = (weights * levels.loss).sum(axis=1) - found["loss"].to_numpy()
-    off = weights - _bottom_weights(levels, best, basin.window, settled.bends.own)
+    off = weights - _bottom_weights(levels, best, basin.window, settled.bends.shared)
     error = _stderr(levels, off, settled.fit.variance, found["log_lr_stderr"].to_numpy(dtype=float), (lo, hi))
     tolerance = np.log1p(sweep.rtol)
     inside = (levels.x >= lo[:, None] - tolerance) & (levels.x <= hi[:, None] + tolerance)
@@ -233,14 +233,14 @@ class _Levels:
         return share, np.where(smooth[:, :-1] | smooth[:, 1:], 1.0 - share, 0.0)
 
 
-def _bottom_weights(levels: _Levels, best: Floats, window: float, k: Floats) -> Floats:
+def _bottom_weights(levels: _Levels, best: Floats, window: float, k: float) -> Floats:
     """Return what each level counts for in the bottom of a basin fitted about the optimum, shape (cells, levels)."""
     there = (levels.count > 0) & (levels.capped == 0) & np.isfinite(best)[:, None]
     u = np.where(there, levels.x - best[:, None], 0.0)
     lowest = np.where(there, levels.loss, np.inf).min(axis=1)[:, None]
     excess = np.where(there, levels.loss, 0.0) / lowest - 1
     weight = np.where(there, levels.count * window_weight(np.maximum(excess, 0.0), window), 0.0)
-    design = np.stack([np.ones_like(u), u, bend(u, k[:, None])[0]], axis=2)
+    design = np.stack([np.ones_like(u), u, bend(u, np.asarray(k))[0]], axis=2)
     gram = np.einsum("clk,cl,clm->ckm", design, weight, design)
     return weight * np.einsum("clk,ck->cl", design, np.linalg.pinv(gram, hermitian=True)[:, :, 0])
 

@@ -85,13 +85,13 @@ def near_optimal(
     cells = pad(sweep.group(optima.by)[1], x[:, None], loss, len(found), sweep.rtol)
     settled = basin.settle(cells)
     local, bends, counted = settled.fit, settled.bends, settled.counted
-    k, k_error = bends.own, bends.own_error
+    k, k_error = bends.shared, float(np.hypot(bends.error, bends.scatter))
     ends = _ends(cells, local, k, excess, basin.level, counted)
     ends = np.where((found["status"] == "interior").to_numpy(), ends, np.nan)
     first, last = (end[:, 0] for end in cells.extent(cells.present))
     outside = np.stack([~(ends[0] >= first - cells.tolerance), ~(ends[1] <= last + cells.tolerance)])
     stderr = _noise_error(local, k, np.log(found["lr"].to_numpy(dtype=float)), ends, excess)
-    if k_error.any():
+    if k_error:
         # The error of k moves the ends: half of how far they go between k - error and k + error.
         low, high = (
             _ends(cells, fit_quadratic(cells, counted, near), near, excess, basin.level, counted)
@@ -113,8 +113,8 @@ def near_optimal(
     return pd.concat([found[list(optima.by)], pd.DataFrame(columns)], axis=1)
 
 
-def _ends(cells: Cells, local: Quadratic, k: Floats, excess: float, level: float, counted: RunWeights) -> Floats:
-    """Return the logs of the ends of the intervals of basins with the asymmetries k, (2, cells)."""
+def _ends(cells: Cells, local: Quadratic, k: float, excess: float, level: float, counted: RunWeights) -> Floats:
+    """Return the logs of the ends of the intervals of basins with the asymmetry k, (2, cells)."""
     found = read_vertices(cells, local, level, k, calm=counted.calm)
     point = found.status[:, 0] == "interior"
     height = np.where(point, excess * found.loss / np.where(point, found.curvature[:, 0], 1.0), np.nan)
@@ -123,12 +123,12 @@ def _ends(cells: Cells, local: Quadratic, k: Floats, excess: float, level: float
     start = np.sqrt(2 * np.where(height > 0, height, np.nan))
     u = np.stack([-start, start])
     for _ in range(_NEWTON):
-        value, slope, _ = bend(u, k)
+        value, slope, _ = bend(u, np.asarray(k))
         u = u - (value - height) / slope
     return np.asarray(found.value[:, 0] + u)
 
 
-def _noise_error(local: Quadratic, k: Floats, best: Floats, ends: Floats, excess: float) -> Floats:
+def _noise_error(local: Quadratic, k: float, best: Floats, ends: Floats, excess: float) -> Floats:
     """Return the standard error of the ends from the noise of the runs, shape (2, cells)."""
     scale, centre = local.scale[:, 0], local.centre[:, 0]
     places = (np.vstack([ends, best]) - centre) / scale

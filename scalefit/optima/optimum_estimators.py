@@ -312,7 +312,7 @@ class Basin:
             return estimate_centres(cells, self.window, self.level, self.asymmetry)
         basins = self.settle(cells)
         bends = basins.bends
-        found = read_vertices(cells, basins.fit, self.level, bends.own, bends.moved, basins.counted.calm)
+        found = read_vertices(cells, basins.fit, self.level, bends.shared, bends.moved, basins.counted.calm)
         return replace(found, notes=basins.notes, asymmetry=bends.shared)
 
     def settle(self, cells: Cells) -> Basins:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalefit._values import Note
-from scalefit.optima.asymmetries import Asymmetries, judge_asymmetries
+from scalefit.optima.asymmetries import TYPICAL, Asymmetries, judge_asymmetries
 from scalefit.optima.cells import Cells, Floats
 from scalefit.optima.local_fit import Bottoms, Quadratic, bent_design, bent_columns, fit_quadratic, regress
 from scalefit.optima.run_weights import RunWeights, decline, excess_beyond_noise, growth_of_noise
@@ -42,19 +42,19 @@ class Basins:
 def settle_basins(cells: Cells, window: float, asymmetry: float | None) -> Basins:
     """Fit the basins and judge by them how noisy runs are and how far the shape holds, until both settle."""
     n_cells, growth = len(cells.loss), (0.0, 0.0)
-    bends = Asymmetries.expected(n_cells) if asymmetry is None else Asymmetries.given(asymmetry, n_cells)
-    counted = _begin(cells, window, bends.own)
-    fit = fit_quadratic(cells, counted, bends.own)
+    bends = Asymmetries.given(TYPICAL if asymmetry is None else asymmetry, n_cells)
+    counted = _begin(cells, window, bends.shared)
+    fit = fit_quadratic(cells, counted, bends.shared)
     for turn in range(_ROUNDS):
         if turn:
-            counted, growth = _reweigh(cells, fit, bends.own, window, counted)
+            counted, growth = _reweigh(cells, fit, bends.shared, window, counted)
         if asymmetry is None:
             bends = judge_asymmetries(cells, counted, fit.variance, bends.shared if turn else None)
-        fit = fit_quadratic(cells, counted, bends.own, bends.taken if asymmetry is None else None)
+        fit = fit_quadratic(cells, counted, bends.shared, bends.taken if asymmetry is None else None)
     return Basins(fit, bends, counted, growth)
 
 
-def _begin(cells: Cells, window: float, k: Floats) -> RunWeights:
+def _begin(cells: Cells, window: float, k: float) -> RunWeights:
     """Return the weights of the likeliest of a few places of the optimum, for noise that grows above it or does not.
 
     Where noise grows, a fit that does not know it may see no basin at all, and then nothing to measure the growth from.
@@ -77,18 +77,18 @@ def _begin(cells: Cells, window: float, k: Floats) -> RunWeights:
         found = regress(bent_design(bottoms, k), bottoms)
         score.append((first.trust * np.log(one)).sum(axis=1) - worth / 2 * np.log(found.rss + floor + 1e-300))
     best = np.argmax(score, axis=0)
-    likeliest = np.where(worth[:, None] > _ENOUGH, calm[best, np.arange(len(k))], 1.0)
+    likeliest = np.where(worth[:, None] > _ENOUGH, calm[best, np.arange(len(worth))], 1.0)
     return RunWeights(np.where(seen, narrow.trust, first.trust), np.where(seen, 1.0, likeliest))
 
 
 def _reweigh(
-    cells: Cells, fit: Quadratic, k: Floats, window: float, counted: RunWeights
+    cells: Cells, fit: Quadratic, k: float, window: float, counted: RunWeights
 ) -> tuple[RunWeights, tuple[float, float]]:
     """Return the weights that follow from a fit, and how fast the noise grows."""
     place, lowest, basin = bottom(fit, k)
     done = cells.finished & basin[:, None]
     z = np.where(cells.finished, (cells.x[:, :, 0] - fit.centre) / fit.scale, 0.0)
-    curve = bent_columns(z, k[:, None] * fit.scale)
+    curve = bent_columns(z, k * fit.scale)
     coef = np.stack([fit.constant, fit.gradient[:, 0], fit.hessian[:, 0, 0]], axis=1)
     fitted = (curve @ coef[:, :, None])[:, :, 0]
     away = np.where(done, (z - place[:, None]) * fit.scale, 0.0)

@@ -22,17 +22,16 @@ def read_vertices(
     cells: Cells,
     fit: Quadratic,
     level: float,
-    k: Floats | None = None,
+    k: float = 0.0,
     extra: Floats | float = 0.0,
     calm: Floats | None = None,
 ) -> Estimates:
     """Turn local fits into optima with intervals and statuses.
 
-    `k` is the asymmetry of every cell for which `fit` was made, none for a parabola; `extra` a standard error of every
+    `k` is the asymmetry for which `fit` was made, 0 for a parabola; `extra` a standard error of every
     cell's optimum, in logs, that its fit does not know of; `calm` the noise at the optimum over that at each run.
     """
-    k = np.zeros(len(fit.constant)) if k is None else k
-    bent, basin = k[:, None] * fit.scale, _is_basin(fit)
+    bent, basin = k * fit.scale, _is_basin(fit)
     vertex, raw = _vertex(fit, basin)
     quantile = errors_within(level, fit.dof)
     lo, hi = (unbend(end, bent) for end in _interval(fit, vertex, raw, quantile))
@@ -109,7 +108,7 @@ def unbend(vertex: Floats, k: Floats) -> Floats:
     return np.where(np.abs(k) < 1e-6, vertex, bent)
 
 
-def bottom(fit: Quadratic, k: Floats) -> tuple[Floats, Floats, Bools]:
+def bottom(fit: Quadratic, k: float) -> tuple[Floats, Floats, Bools]:
     """Return the place z and the loss of each basin's bottom, and which cells are a basin (one axis)."""
     basin = _is_basin(fit) & np.isfinite(fit.covariance[:, 0, 0])
     bent = k * fit.scale[:, 0]
