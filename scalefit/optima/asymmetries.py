@@ -38,14 +38,19 @@ class Asymmetries:
 
     shared: float
     error: float
-    scatter: float  # of the cells' own about the shared one
-    moved: Floats  # (cells,): standard error of the log of each optimum for an asymmetry of its own
-    taken: Floats  # (cells,): degrees of freedom spent on the shared one
+    own_error: Floats  # (cells,): how far off the shared one may be for a cell, whose own may differ
+    response: Floats  # (cells,): how far the log of the optimum moves when the asymmetry rises by one
+    taken: Floats  # (cells,): degrees of freedom spent on it
+
+    @property
+    def moved(self) -> Floats:
+        """Standard error of the log of each optimum for its asymmetry (cells,)."""
+        return np.abs(self.response) * self.own_error
 
     @classmethod
     def given(cls, k: float, cells: int) -> Asymmetries:
         """Return an asymmetry that is known, the same for all cells."""
-        return cls(k, 0.0, 0.0, np.zeros(cells), np.zeros(cells))
+        return cls(k, 0.0, *np.zeros((3, cells)))
 
 
 def judge_asymmetries(cells: Cells, counted: RunWeights, variance: Floats, near: float | None) -> Asymmetries:
@@ -61,22 +66,27 @@ def judge_asymmetries(cells: Cells, counted: RunWeights, variance: Floats, near:
         near = float(_GUESSES[np.argmin(score + ((_GUESSES - TYPICAL) / _SPREAD) ** 2)])
     trial = near + _STEP * np.array([-1.0, 0.0, 1.0])
     found = _misfit(bottoms, trial)
-    low, middle, high = found.rss
-    curved, slope = np.maximum((low - 2 * middle + high) / (2 * _STEP**2), 1e-300), (low - high) / (4 * _STEP)
+    low, here, high = found.rss
+    curved, slope = np.maximum((low - 2 * here + high) / (2 * _STEP**2), 1e-300), (low - high) / (4 * _STEP)
     shortened = np.clip(slope, -_FARTHEST * curved, _FARTHEST * curved)
-    noise = _noise(cells, middle - shortened * (2 * slope - shortened) / curved, found.dof[1], variance)
+    noise = _noise(cells, here - shortened * (2 * slope - shortened) / curved, found.dof[1], variance)
     information, score = curved / noise, shortened / noise
     # chi2 = const - 2 score (k - near) + information (k - near)**2
     scatter = _scatter(information, score, near)
-    loose = 1 + scatter**2 * information
-    total = (information / loose).sum() + _SPREAD**-2
-    shift = ((score / loose).sum() + (TYPICAL - near) / _SPREAD**2) / total
+    prior = np.array([TYPICAL - near, 1.0]) / _SPREAD**2
+    # The point is that of one asymmetry for all cells: one drawn towards each cell's own predicts runs that were left
+    # out somewhat better, but moves the optima of a real sweep apart by more than its error.
+    shift = float((score.sum() + prior[0]) / (information.sum() + prior[1]))
     # Farther off, the misfit is no parabola; the next round goes on from there.
     shift = float(np.clip(near + np.clip(shift, -2 * _STEP, 2 * _STEP), -_LARGEST, _LARGEST)) - near
-    # Of a cell's own asymmetry: where it is thought to be from the shared one, and with what error.
-    away, own = scatter**2 * (score - information * shift) / loose, scatter**2 / loose + 1 / (total * loose**2)
-    moved = np.abs(_response(bottoms, found, trial)) * np.sqrt(own + away**2)
-    return Asymmetries(near + shift, float(total**-0.5), scatter, moved, information / loose / total)
+    loose = 1 + scatter**2 * information
+    total = (information / loose).sum() + prior[1]
+    middle = ((score / loose).sum() + prior[0]) / total
+    # Of a cell's own asymmetry: how far it is thought to be from the point, and with what error.
+    away = middle - shift + scatter**2 * (score - information * middle) / loose
+    own = np.sqrt(scatter**2 / loose + 1 / (total * loose**2) + away**2)
+    taken = information / (information.sum() + prior[1])
+    return Asymmetries(near + shift, float(total**-0.5), own, _response(bottoms, found, trial), taken)
 
 
 def _misfit(bottoms: Bottoms, ks: Floats) -> Regression:
@@ -84,7 +94,7 @@ def _misfit(bottoms: Bottoms, ks: Floats) -> Regression:
 
 
 def _noise(cells: Cells, least: Floats, dof: Floats, otherwise: Floats) -> Floats:
-    """Return the noise variance about each cell's best asymmetry; the other one, or a usual one, where that is unknown."""
+    """Return the noise variance about each cell's best asymmetry; else the other one, or a usual one."""
     left = np.maximum(dof - 1, 0.0)
     low = np.nan_to_num(np.abs(cells.lowest))
     fresh, _ = pool_noise(np.where(left > 0, np.maximum(least, 0.0), 0.0), left, low)
@@ -96,7 +106,9 @@ def _response(bottoms: Bottoms, found: Regression, trial: Floats) -> Floats:
     """Return how far each optimum moves with the asymmetry; one that is not seen as the others do."""
     slope, curvature = found.coef[[0, 2], :, 1], found.coef[[0, 2], :, 2]
     basin = (curvature > 0).all(axis=0)
-    place = unbend(np.where(basin, -slope / np.where(basin, curvature, 1.0), 0.0), trial[[0, 2], None] * bottoms.scale[:, 0])
+    place = unbend(
+        np.where(basin, -slope / np.where(basin, curvature, 1.0), 0.0), trial[[0, 2], None] * bottoms.scale[:, 0]
+    )
     known = basin & np.isfinite(place).all(axis=0)
     moved = np.diff(np.where(known, place, 0.0), axis=0)[0] * bottoms.scale[:, 0] / (2 * _STEP)
     return np.where(known, moved, np.median(moved[known]) if known.any() else 0.0)

@@ -20,6 +20,9 @@ from scalefit.sweep import Sweep
 # Newton's steps on a convex curve from beyond its root: each end is exact long before.
 _NEWTON = 40
 
+# Asymmetries between which the ends are taken to move in proportion.
+_NEAR = 0.1
+
 
 def near_optimal(
     sweep: Sweep, excess: float = 0.0025, *, by: str | Sequence[str] | None = None, method: Basin | None = None
@@ -85,19 +88,18 @@ def near_optimal(
     cells = pad(sweep.group(optima.by)[1], x[:, None], loss, len(found), sweep.rtol)
     settled = basin.settle(cells)
     local, bends, counted = settled.fit, settled.bends, settled.counted
-    k, k_error = bends.shared, float(np.hypot(bends.error, bends.scatter))
+    k = bends.shared
     ends = _ends(cells, local, k, excess, basin.level, counted)
     ends = np.where((found["status"] == "interior").to_numpy(), ends, np.nan)
     first, last = (end[:, 0] for end in cells.extent(cells.present))
     outside = np.stack([~(ends[0] >= first - cells.tolerance), ~(ends[1] <= last + cells.tolerance)])
     stderr = _noise_error(local, k, np.log(found["lr"].to_numpy(dtype=float)), ends, excess)
-    if k_error:
-        # The error of k moves the ends: half of how far they go between k - error and k + error.
+    if bends.error:
         low, high = (
             _ends(cells, fit_quadratic(cells, counted, near), near, excess, basin.level, counted)
-            for near in (k - k_error, k + k_error)
+            for near in (k - _NEAR, k + _NEAR)
         )
-        stderr = np.hypot(stderr, np.nan_to_num(np.abs(high - low) / 2))
+        stderr = np.hypot(stderr, np.nan_to_num((high - low) / (2 * _NEAR) * bends.own_error))
     lo, hi = np.where(outside, [[-np.inf], [np.inf]], ends)
     columns = {
         "lr": found["lr"],

@@ -257,7 +257,9 @@ def _reweigh(cells: Cells, problem: _Problem, state: _State, window: float) -> _
     low = np.abs(cells.lowest)[:, None]
     floor = state.own[:, :1]
     excess = excess_beyond_noise(
-        problem.excess - floor - residual, (mean / low - 1) - floor, problem.noise / calm / np.sqrt(np.maximum(count, 1))
+        problem.excess - floor - residual,
+        (mean / low - 1) - floor,
+        problem.noise / calm / np.sqrt(np.maximum(count, 1)),
     )
     counted = RunWeights.of(cells, excess, window, calm)
     return replace(problem, weight=counted.trust, calm=counted.calm)

@@ -8,8 +8,8 @@ import numpy as np
 
 from scalefit._values import Note
 from scalefit.optima.asymmetries import TYPICAL, Asymmetries, judge_asymmetries
-from scalefit.optima.cells import Cells, Floats
-from scalefit.optima.local_fit import Bottoms, Quadratic, bent_design, bent_columns, fit_quadratic, regress
+from scalefit.optima.cells import Cells
+from scalefit.optima.local_fit import Bottoms, Quadratic, bent_columns, bent_design, fit_quadratic, regress
 from scalefit.optima.run_weights import RunWeights, decline, excess_beyond_noise, growth_of_noise
 from scalefit.optima.vertices import bottom
 
@@ -36,7 +36,9 @@ class Basins:
         if not self.bends.error:
             return ()
         k = round(self.bends.shared, 2) + 0.0
-        return (Note("asymmetry", f"basins share the asymmetry k = {k:.2f} +/- {self.bends.error:.2f} (0 is a parabola)"),)
+        return (
+            Note("asymmetry", f"basins share the asymmetry k = {k:.2f} +/- {self.bends.error:.2f} (0 is a parabola)"),
+        )
 
 
 def settle_basins(cells: Cells, window: float, asymmetry: float | None) -> Basins:

@@ -43,9 +43,9 @@ def read_vertices(
         # The reach of Fieller's interval on either side, and that of the other error: they are independent.
         reach = t_quantile(level, np.inf) * extra
         below, above = np.hypot(fit.scale * (place - lo), reach), np.hypot(fit.scale * (hi - place), reach)
-    value = fit.centre + fit.scale * place
-    # The shift is a bias of unknown share: the interval reaches for it on the side it points to, the point does not.
-    lo, hi = value - below + np.minimum(fit.shift, 0.0), value + above + np.maximum(fit.shift, 0.0)
+        value = fit.centre + fit.scale * place
+        # The shift is a bias of unknown share: the interval reaches for it on the side it points to, not the point.
+        lo, hi = value - below + np.minimum(fit.shift, 0.0), value + above + np.maximum(fit.shift, 0.0)
     best, _ = cells.best()
     value = np.where(np.isfinite(value), value, best)
     if place.shape[1] == 1:
@@ -72,7 +72,14 @@ def read_vertices(
 
 
 def _judge_one_axis(
-    cells: Cells, fit: Quadratic, basin: Bools, value: Floats, lo: Floats, hi: Floats, stderr: Floats, calm: Floats | None
+    cells: Cells,
+    fit: Quadratic,
+    basin: Bools,
+    value: Floats,
+    lo: Floats,
+    hi: Floats,
+    stderr: Floats,
+    calm: Floats | None,
 ) -> tuple[Bools, Bools, Floats, Floats, Floats, Bools]:
     """Weigh the fitted interval against the bracket of the levels; say what is flat and what an edge."""
     best, _ = cells.best()
@@ -85,8 +92,8 @@ def _judge_one_axis(
     between = honest & np.isfinite(least) & np.isfinite(most) & ~(noisy & known)
     # Both hold the optimum: the narrower is the better answer. Few degrees of freedom make the fit say next to nothing.
     by_fit = fitted & (~between | (hi - lo <= most - least))
-    by_level = between & ~by_fit
     at_end, point, edge_lo, edge_hi = bound(cells, np.where(basin[:, None], value, best), best, lo, hi, fitted)
+    by_level = between & ~by_fit & ~(at_end & basin[:, None])
     half = ~by_fit & ~by_level & honest & (np.isfinite(least) != np.isfinite(most)) & ~noisy
     at_end = at_end & ~by_level & (basin[:, None] | ~noisy)
     one_sided = half & ~at_end
