@@ -93,6 +93,8 @@ class Observations:
         Where the truth of a row's target lies: at it (0), at or below it (-1), at or above it (+1). None: all points.
     rtol : float
         Relative width of a level: cells whose settings differ by less are one.
+    error : float
+        Typical standard error that the log of the target has of its own; 0 where none is known.
     """
 
     table: pd.DataFrame
@@ -102,6 +104,7 @@ class Observations:
     data_unit: str = "tokens"
     censored: np.ndarray | None = None
     rtol: float = 0.01
+    error: float = 0.0
 
     def points(self) -> Observations:
         """Return the rows that are points."""

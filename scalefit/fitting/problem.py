@@ -39,6 +39,7 @@ class Rows:
     source: str
     data_unit: str = "tokens"
     censored: Array | None = None  # where the truth lies: at the target (0), below it (-1), above (+1); None: all 0
+    error: float = 0.0  # typical standard error that the log of the target has of its own
 
     def canonical_order(self) -> Array:
         """Return the order of rows in which a fit adds them up, so that their order in the file changes nothing."""
@@ -66,9 +67,8 @@ def collect(law: Law, data: Any, weights: Any, bounds: str = "drop") -> tuple[La
     counted = _weights(weights, observed, data)
     notes = (*observed.notes, *_duplicates(rows, table), *_unread(rows, table, data))
     side = _sides(observed)
-    return bound, Rows(
-        rows, counted, _cells(rows, table, observed.rtol), notes, observed.source, observed.data_unit, side
-    )
+    cells = _cells(rows, table, observed.rtol)
+    return bound, Rows(rows, counted, cells, notes, observed.source, observed.data_unit, side, observed.error)
 
 
 def _observations(law: Law, data: Any, bounds: str) -> Observations:
@@ -241,6 +241,7 @@ class Problem:
     upper: Array
     censored: Array | None = None  # as in `Rows`
     scale: float = np.nan  # scatter of a row of weight one, by which a bound is soft
+    error: float = 0.0  # as in `Rows`
 
     @property
     def derivation(self) -> Derivation:
