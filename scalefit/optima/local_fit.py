@@ -11,7 +11,7 @@ from math import comb, factorial
 
 import numpy as np
 
-from scalefit.optima.basin_shape import bend, pool_noise
+from scalefit.optima.basin_shape import bend, pool_noise, window_weight
 from scalefit.optima.cells import MIN_LEVELS, Bools, Cells, Floats
 from scalefit.optima.run_weights import RunWeights
 
@@ -47,6 +47,8 @@ class Quadratic:
 
 @dataclass(frozen=True, eq=False)
 class Bottoms:
+    """The runs of every cell as a regression sees them."""
+
     weight: Floats  # (cells, runs)
     calm: Floats  # (cells, runs)
     height: Floats  # (cells, runs): loss over the cell's lowest, which keeps small differences exact
@@ -57,6 +59,7 @@ class Bottoms:
 
     @classmethod
     def of(cls, cells: Cells, counted: RunWeights) -> Bottoms:
+        """Lay out the cells, centred and scaled by the runs that count."""
         finished, weight = cells.finished, counted.trust
         x = np.where(finished[:, :, None], cells.x, 0.0)
         total = np.maximum(weight.sum(axis=1), 1e-300)[:, None]
@@ -108,11 +111,16 @@ def fit_quadratic(
 
 
 def _weights(cells: Cells, counted: float | RunWeights) -> RunWeights:
-    return counted if isinstance(counted, RunWeights) else RunWeights.first(cells, counted)
+    if isinstance(counted, RunWeights):
+        return counted
+    trust = np.where(cells.finished, window_weight(np.where(cells.finished, cells.excess, 0.0), counted), 0.0)
+    return RunWeights(trust, np.ones(trust.shape))
 
 
 @dataclass(frozen=True, eq=False)
 class Regression:
+    """What a regression of every cell found."""
+
     coef: Floats  # (..., cells, terms); NaN where the runs do not determine them
     inverse: Floats  # (..., cells, terms, terms)
     spread: Floats  # (..., cells, terms, terms): covariance for noise of unit variance
@@ -148,6 +156,7 @@ def bent_design(bottoms: Bottoms, k: Floats | float) -> Floats:
 
 
 def bent_columns(z: Floats, k: Floats) -> Floats:
+    """Return columns 1, z and g(z; k)."""
     bent = bend(z, k)[0]
     return np.stack(np.broadcast_arrays(np.ones_like(bent), z, bent), axis=-1)
 

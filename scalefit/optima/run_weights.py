@@ -20,6 +20,9 @@ _FASTEST = 3.0
 # Newton's steps, and the variances at which a square is cut.
 _NEWTON, _WILD = 8, 50.0
 
+# Windows above the bottom from which a run has blown up.
+_BLOWN = 20.0
+
 # Errors of a place's mean by which it must exceed the basin for the excess not to pass for luck.
 _BEYOND = 2.0
 
@@ -44,7 +47,8 @@ class RunWeights:
         """Return the weights for a relative excess and a noise of every run."""
         done = cells.finished
         trust = window_weight(np.where(done, np.maximum(excess, 0.0), 0.0), window)
-        return cls(np.where(done, trust, 0.0), np.where(done, calm, 1.0))
+        # What blew up says nothing: however little it counts, the square of its residual would.
+        return cls(np.where(done & (excess < _BLOWN * window), trust, 0.0), np.where(done, calm, 1.0))
 
 
 def excess_beyond_noise(height: Floats, mean: Floats, error: Floats) -> Floats:
