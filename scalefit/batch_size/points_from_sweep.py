@@ -13,7 +13,7 @@ from scalefit._values import Note
 from scalefit.errors import SweepError
 from scalefit.optima.basin_shape import bend
 from scalefit.optima.cells import Floats, average, pad, repeats
-from scalefit.optima.local_fit import Quadratic
+from scalefit.optima.local_fit import Quadratic, fit_quadratic
 from scalefit.optima.optimum_estimators import Basin
 from scalefit.optima.vertices import read_vertices
 from scalefit.schema import lowest_of
@@ -21,6 +21,7 @@ from scalefit.sweep import Sweep
 
 Ints = NDArray[np.int64]
 
+_FEW_CELLS = 3  # with fewer cells the asymmetry of the basins keeps its usual value
 _FLOORS = np.linspace(0.0, 0.97, 98)  # floors of the law that are tried, as shares of the lowest loss
 _LOSS_WINDOW = 0.015
 _NAMED = 3  # a note names at most so many studies
@@ -69,9 +70,9 @@ def best_over_lr(
     cell = np.asarray(cell, dtype=np.int64)
     block = pad(cell, log_lr[:, None], value, n_cells, rtol)
     basin = Basin(window=window)
-    settled = basin.settle(block)
-    fit, k = settled.fit, settled.bends.shared
-    found = read_vertices(block, fit, basin.level, k, calm=settled.counted.calm)
+    k = basin.settle(block).bends.shared if n_cells >= _FEW_CELLS else 0.5
+    fit = fit_quadratic(block, window, k)
+    found = read_vertices(block, fit, basin.level, k)
     status = found.status[:, 0]
     interior = status == "interior"
     mean, scatter = _lowest_mean(cell, log_lr, value, n_cells, rtol)
