@@ -104,7 +104,10 @@ def _scatter(problem: Problem, r: Array, weights: Array, counted: int, dof: int)
     standardized = (r * np.sqrt(weights))[weights > 0]
     if problem.loss.robust:
         return float(1.4826 * np.median(np.abs(standardized)) * np.sqrt(counted / dof))
-    scatter, own = float(np.sqrt((standardized**2).sum() / dof)), problem.error * np.sqrt(np.median(weights[weights > 0]))
+    scatter, own = (
+        float(np.sqrt((standardized**2).sum() / dof)),
+        problem.error * np.sqrt(np.median(weights[weights > 0])),
+    )
     if scatter >= own:
         return scatter
     # Few rows may lie on the law by luck, but not closer than each is known: its own error counts as a few of them.

@@ -70,7 +70,7 @@ class Cells:
 
     @cached_property
     def averaged(self) -> tuple[Floats, NDArray[np.int64]]:
-        """Every run's loss replaced by the mean over its place, and how many runs share that place; NaN and 0 if none."""
+        """The mean loss over the place of every run, and how many runs share it; NaN and 0 without a loss."""
         mean, count = np.full(self.loss.shape, np.nan), np.zeros(self.loss.shape, dtype=np.int64)
         done = self.finished
         if done.any():

@@ -92,8 +92,8 @@ def fit_quadratic(
         noise = cubic if cubic.dof.sum() >= _ENOUGH_DOF else plain
         shift = _pooled_shift(plain, cubic, scale)
     # An asymmetry that was sought fits away one residual, however little it is known: a few others must be left.
-    spent, taken = (0.0, 0.0) if taken is None else (1.0, taken)
-    left = noise.dof - taken
+    spent = 0.0 if taken is None else 1.0
+    left = noise.dof - (0.0 if taken is None else taken)
     left = np.where((left > _LEAST_DOF) & (noise.dof.sum() - spent > _LEAST_LEFT), left, 0.0)
     variance, dof = pool_noise(noise.rss, left, low)
     return Quadratic(

@@ -261,8 +261,9 @@ class Basin:
     Parameters
     ----------
     window : float
-        Relative excess over the cell's lowest loss at which a run's weight has fallen to a quarter, see `Parabola`.
-        Over two axes it widens on coarse grids until the typical cell keeps eight runs' worth.
+        Relative excess over the cell's lowest loss at which a run's weight has fallen to a quarter, see `Parabola`; here
+        the excess is that of the fitted basin, or of the mean of a place where noise cannot explain it. Over two axes
+        it widens on coarse grids until the typical cell keeps eight runs' worth.
     level : float
         Coverage of the interval.
     asymmetry : float or None
@@ -280,6 +281,14 @@ class Basin:
 
     Notes
     -----
+    *Noise* grows by exp(g u) at u e-folds from the optimum, with one g below and one above it for all cells, found from
+    how repeated runs scatter and how single ones depart from their neighbours. Runs weigh by it.
+
+    *Errors* over one axis hold the noise of the cell's runs and the asymmetry: the error of the shared one, and how far
+    a cell's own may be from it. Where a fit says less than the order of the losses, the interval is the gap between
+    the levels next to the lowest (`log_lr_stderr` is then NaN); where only one end is known the optimum is an edge,
+    and the value that end.
+
     Bias, scatter, quoted error and coverage in simulated sweeps: docs/statistics.md.
 
     *Status over two axes.* Each axis is judged by its own levels: edge when the centre is at or beyond the last one,

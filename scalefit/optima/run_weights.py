@@ -1,4 +1,4 @@
-"""What every run of a cell counts: by how far the basin's shape holds where it lies, and by how noisy runs are there."""
+"""What every run of a cell counts: by how far the basin's shape holds at it, and by how noisy runs are there."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RunWeights:
 
 
 def excess_beyond_noise(height: Floats, mean: Floats, error: Floats) -> Floats:
-    """Return the height of the fitted basin at a run, or that of the mean of its place where noise cannot explain it."""
+    """Return the height of the fitted basin at a run, or of its place's mean where noise cannot explain that."""
     # The fitted height does not know a lucky run; a run that blew up where the basin is low still counts for little.
     return np.fmax(height, mean - _BEYOND * np.nan_to_num(error))
 

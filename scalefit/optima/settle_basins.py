@@ -16,9 +16,12 @@ from scalefit.optima.vertices import bottom
 # How often basin and weights are found in turn.
 _ROUNDS = 6
 
-# How much wider the window is, where no basin is seen through the first. Places tried for the optimum to begin with, the growth of the noise above it per e-fold, the noise below which losses
-# are exact for this purpose, and the runs, counted by weight, from which it is tried.
-_WIDER, _PLACES, _GROWING, _RELATIVE, _ENOUGH = 4.0, 7, 1.0, 1e-4, 6.0
+# How much wider the window is where no basin is seen through the first.
+_WIDER = 4.0
+
+# Places of the optimum tried there, the growth of the noise above it per e-fold, the noise below which losses are exact
+# for this purpose, and the runs, counted by weight, from which it is tried.
+_PLACES, _GROWING, _RELATIVE, _ENOUGH = 7, 1.0, 1e-4, 6.0
 
 
 @dataclass(frozen=True, eq=False)
