@@ -251,7 +251,7 @@ class Optima(Displayable):
 
     Notes
     -----
-    interior: a point. edge: the optimum is at or beyond the last level of the axis in its cell; the value is that
+    interior: a point. edge: the optimum is at or beyond a level, as a rule the last of its cell; the value is that
     level, a bound. flat: no minimum stands out of the noise; no value. too_few: fewer than three levels with a
     loss; no value. For a law, interior optima are points and edges bounds (`fit(..., bounds=)`).
 

@@ -261,8 +261,8 @@ class Basin:
     Parameters
     ----------
     window : float
-        Relative excess over the cell's lowest loss at which a run's weight has fallen to a quarter, see `Parabola`; here
-        the excess is that of the fitted basin, or of the mean of a place where noise cannot explain it. Over two axes
+        Relative excess over the cell's lowest loss at which a run's weight has fallen to a quarter, see `Parabola`;
+        here the excess is that of the fitted basin, or of the mean of a place where noise cannot explain it. Over two axes
         it widens on coarse grids until the typical cell keeps eight runs' worth.
     level : float
         Coverage of the interval.

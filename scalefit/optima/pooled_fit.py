@@ -32,6 +32,9 @@ _ROUNDS = 8
 
 _STEPS, _TRIES = 30, 16
 
+# Share of the cost below which a gain ends the search between two rounds.
+_ROUGHLY = 1e-5
+
 # No step is longer than this in a log: beyond, exp(k u) leaves what a second-order model can foresee.
 _LONGEST = 0.7
 
@@ -85,7 +88,7 @@ def estimate_centres(cells: Cells, window: float, level: float, asymmetry: float
     own[:, 0] = (problem.weight * problem.at(own, problem.mean).residual).sum(axis=1) / total
     state = problem.at(own, problem.mean)
     for _ in range(_ROUNDS):
-        state = _descend(problem, state)
+        state = _descend(problem, state, _ROUGHLY)  # weights are about to change
         problem = _reweigh(cells, _judge(problem, state), state, wide)
         state = problem.at(state.own, state.shape)
     return _read_centres(cells, problem, _descend(problem, state), level, wide if wide > window else None)
@@ -192,7 +195,7 @@ def _trait(cells: Cells) -> Floats:
     return away / spread if spread > _ALIKE else np.zeros(len(known))
 
 
-def _descend(problem: _Problem, state: _State) -> _State:
+def _descend(problem: _Problem, state: _State, gained: float = 1e-9) -> _State:
     """Go to the minimum for this noise and scatter by Levenberg and Marquardt's method."""
     damping, cost = 1e-3, problem.cost(state)
     for _ in range(_STEPS):
@@ -207,7 +210,7 @@ def _descend(problem: _Problem, state: _State) -> _State:
             return state  # no step leads down
         gain, state, cost = cost - reached, trial, reached
         damping = max(damping / 6, 1e-9)
-        if gain <= 1e-9 * cost:
+        if gain <= gained * cost:
             break
     return state
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalefit.optima.basin_shape import window_weight
-from scalefit.optima.cells import Cells, Floats, repeats
+from scalefit.optima.cells import Cells, Floats
 
 # Noise grows by exp(g |u|) at u e-folds from the optimum, with one g below and one above it. What g is taken to be
 # before the residuals speak: 0, give or take this much. Seeds of real sweeps have shown 1.4 above and about 0 below.
@@ -86,13 +86,12 @@ def _white_squares(cells: Cells, residual: Floats, trust: Floats) -> tuple[NDArr
     settings of the other axes: what the shape leaves over is smooth, and hardly enters.
     """
     done = cells.finished
-    cell, x, off, trust = np.nonzero(done)[0], cells.x[done], residual[done], trust[done]
-    place = repeats(cell, x, cells.rtol)
+    x, off, trust = cells.x[done], residual[done], trust[done]
+    place, line = cells.places
     runs = np.bincount(place)
     mean = np.bincount(place, off) / runs
     again = np.flatnonzero(runs[place] > 1)
     share = 1 - 1 / runs[place[again]]
-    line = cell if x.shape[1] == 1 else repeats(cell, x[:, 1:], cells.rtol)
     first = np.unique(place, return_index=True)[1]
     first = first[np.lexsort((x[first, 0], line[first]))]
     inner = 1 + np.flatnonzero(line[first][2:] == line[first][:-2])
