@@ -261,9 +261,9 @@ class Basin:
     Parameters
     ----------
     window : float
-        Relative excess over the cell's lowest loss at which a run's weight has fallen to a quarter, see `Parabola`;
-        here the excess is that of the fitted basin, or of the mean of a place where noise cannot explain it. Over two axes
-        it widens on coarse grids until the typical cell keeps eight runs' worth.
+        Relative excess over the cell's lowest loss at which a run's weight has fallen to a quarter, see `Parabola`. The
+        excess is that of the fitted basin, or of the mean of a place where noise cannot explain it. Over two axes the
+        window widens on coarse grids until the typical cell keeps eight runs' worth.
     level : float
         Coverage of the interval.
     asymmetry : float or None
