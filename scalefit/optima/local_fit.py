@@ -22,7 +22,7 @@ _ENOUGH_DOF = 8.0
 _LEAST_DOF = 0.02
 
 # Degrees of freedom over all cells that an asymmetry must leave for anything to be said of the noise.
-_LEAST_LEFT = 0.5
+_LEAST_LEFT = 1.0
 
 # Cells from which an asymmetry shared by all of them can be judged, and the standard errors by which the shift must
 # exceed zero: the error of a median over eight cells is itself rough.
