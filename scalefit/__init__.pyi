@@ -4,8 +4,6 @@ from . import laws as laws
 from . import plots as plots
 from . import simulation as simulation
 from . import theory as theory
-from ._bootstrap import Draws as Draws
-from ._bootstrap import SurfaceDraws as SurfaceDraws
 from ._bootstrap import bootstrap as bootstrap
 from ._datasets.load_dataset import datasets as datasets
 from ._datasets.load_dataset import load_curves as load_curves
@@ -49,6 +47,7 @@ from .errors import RefitError as RefitError
 from .errors import ScalefitError as ScalefitError
 from .errors import ScalefitWarning as ScalefitWarning
 from .errors import SweepError as SweepError
+from .fitting.draws import Draws as Draws
 from .fitting.fit_result import Fit as Fit
 from .fitting.fit_result import FitStatus as FitStatus
 from .laws.formula import Law as Law
@@ -83,4 +82,5 @@ from .solvers.losses import SoftL1 as SoftL1
 from .solvers.losses import Squared as Squared
 from .surface.fit_surface import fit_surface as fit_surface
 from .surface.surface import Surface as Surface
+from .surface.surface_draws import SurfaceDraws as SurfaceDraws
 from .sweep import Sweep as Sweep

@@ -93,6 +93,9 @@ class Observations:
         Where the truth of a row's target lies: at it (0), at or below it (-1), at or above it (+1). None: all points.
     rtol : float
         Relative width of a level: cells whose settings differ by less are one.
+    errors : numpy.ndarray (n, 1 + q) or None
+        Errors of the targets, in logs: the standard deviation of each row's own, and its share in q errors of unit size
+        that all rows have in common. None: not known.
     error : float
         Typical standard error that the log of the target has of its own; 0 where none is known.
     """
@@ -104,6 +107,7 @@ class Observations:
     data_unit: str = "tokens"
     censored: np.ndarray | None = None
     rtol: float = 0.01
+    errors: np.ndarray | None = None
     error: float = 0.0
 
     def points(self) -> Observations:
@@ -112,6 +116,14 @@ class Observations:
             return self
         kept = np.asarray(self.censored) == 0
         weights = None if self.weights is None else np.asarray(self.weights)[kept]
+        errors = None if self.errors is None else np.asarray(self.errors)[kept]
         text = f"{int((~kept).sum())} of {len(kept)} rows are bounds; left out of the fit"
         notes = (*self.notes, Note("left_out", text, caution=True))
-        return replace(self, table=self.table[kept].reset_index(drop=True), weights=weights, notes=notes, censored=None)
+        return replace(
+            self,
+            table=self.table[kept].reset_index(drop=True),
+            weights=weights,
+            notes=notes,
+            censored=None,
+            errors=errors,
+        )

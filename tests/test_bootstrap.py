@@ -9,7 +9,7 @@ import pytest
 
 import scalefit as sf
 from scalefit import FitError
-from scalefit import _bootstrap as uncertainty
+from scalefit.fitting import draws as uncertainty
 from scalefit.simulation import Design, Truth, simulate_sweep
 
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
@@ -21,7 +21,7 @@ def grid(n_sizes: int = 5, n_data: int = 6) -> pd.DataFrame:
 
 
 def made(law: str = "chinchilla", noise: float = 0.01, repeats: int = 1, luck: float = 0.0) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     cells = grid()
     table = cells.loc[cells.index.repeat(repeats)].reset_index(drop=True)
     scatter = noise * rng.normal(size=len(table)) + luck * np.repeat(rng.normal(size=len(cells)), repeats)
@@ -76,7 +76,7 @@ def test_cells_see_the_luck_that_rows_share() -> None:
 def test_each_refit_is_the_fit_of_its_resample() -> None:
     for name in ("linear", "squared", "plain"):
         fit = FITS[name]
-        (weights, _), *_ = uncertainty._resamples(fit, 3, "row", 9)
+        (weights, _), *_ = uncertainty._resamples(fit, 3, "row", np.arange(fit.n), 9)
         draws = sf.bootstrap(fit, n=3, by="row", seed=9)
         law, table = fit.law, fit.rows
         for k in range(3):
@@ -86,7 +86,7 @@ def test_each_refit_is_the_fit_of_its_resample() -> None:
 
 def test_resampled_weights_multiply_the_given_ones() -> None:
     fit = FITS["weighted"]
-    (weights, observed), *_ = uncertainty._resamples(fit, 5, "row", 0)
+    (weights, observed), *_ = uncertainty._resamples(fit, 5, "row", np.arange(fit.n), 0)
     assert (weights[:, 0] == 0).all()
     counts = weights[:, 1:] / fit.weights[1:]
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-9)
@@ -153,7 +153,11 @@ def test_too_little_to_draw_from() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"by": "run"}, "by: expected 'cell', 'row' or 'parametric'"),
+        (
+            {"by": "run"},
+            "by='run': the rows have no such column; expected 'cell', 'row', 'parametric' or a column that",
+        ),
+        ({"by": 3}, "by: expected 'cell', 'row', 'parametric' or the name of a column"),
         ({"n": 1}, "n: expected at least 2"),
         ({"n": 2.5}, "n: expected a whole number"),
         ({"seed": -1}, "seed: expected"),
@@ -231,7 +235,7 @@ def test_a_surface_counting_every_cell_once_is_itself(surface: sf.Surface, monke
 
 
 def test_refits_of_a_surface_do_not_depend_on_the_blocks(surface: sf.Surface, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scalefit import _bootstrap as resampling
+    from scalefit.surface import surface_draws as resampling
 
     first = sf.bootstrap(surface, n=10, seed=1).table
     monkeypatch.setattr(resampling, "_BLOCK", 3)
@@ -263,9 +267,14 @@ def test_the_display_of_a_resampled_surface(surface: sf.Surface) -> None:
     assert "<table" in draws._repr_html_()
 
 
-def test_a_surface_is_resampled_by_cell_only(surface: sf.Surface) -> None:
-    with pytest.raises(FitError, match="a surface is resampled by 'cell', found 'row'"):
+def test_a_surface_is_resampled_by_cell_or_by_whole_sizes(surface: sf.Surface) -> None:
+    with pytest.raises(FitError, match="this surface is resampled by 'cell' or 'params' or 'tokens', found 'row'"):
         sf.bootstrap(surface, by="row")
+    sizes, cells = (sf.bootstrap(surface, n=60, by=by) for by in ("params", "cell"))
+    assert sizes.dof == surface.cells["params"].nunique() - 1
+    assert "60 by params" in repr(sizes)
+    # Whole sizes leave the exponent of tokens to what each of them says alone, and that of params to few of them.
+    assert not np.allclose(sizes.stderr, cells.stderr, rtol=0.02)
     with pytest.raises(FitError, match="n: expected at least 2"):
         sf.bootstrap(surface, n=1)
     with pytest.raises(FitError, match="expected a Fit or a Surface to resample, found DataFrame"):

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from scalefit._values import Note, merge
 from scalefit.backtesting.competitors import Competitor
 from scalefit.backtesting.folds import FLAGS, Setup, folds_of, score_fold
 from scalefit.backtesting.regret import group_runs, searched_axes
+from scalefit.backtesting.scores import Scores, too_few
 from scalefit.backtesting.usual_competitors import usual_competitors
 from scalefit.display import Display, Displayable
 from scalefit.errors import SweepError
@@ -97,7 +97,7 @@ class Backtest(Displayable):
 
     @cached_property
     def _scores(self) -> Scores:
-        return Scores(self._table, self._draws, self.axes)
+        return Scores(self._table, self._draws, self.axes, self.level)
 
     def summary(self) -> pd.DataFrame:
         """Return one row per entrant, best first.
@@ -150,6 +150,37 @@ class Backtest(Displayable):
         """
         return self._scores.by_axis.copy()
 
+    def coverage(self) -> pd.DataFrame:
+        r"""Say how often the intervals held the observed optimum, by kind of extrapolation, entrant and setting.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per `beyond`, entrant and `setting` (lr, batch, and "lr and batch" for both at once): `folds` and
+            `cells` where optimum and interval are bounded; `inside`, the share of observed optima in the interval when
+            their own error is added in squares; `held`, the share when they are taken as exact; `half_width`, the
+            median, and `score`, the mean interval score, both in octaves. All are for the intervals' `level`.
+
+        Notes
+        -----
+        An observed optimum is the truth plus an error of its reading. An interval that is right for the truth holds a
+        reading less often than its level says, so `held` is a lower bound of its coverage. `inside` counts that error
+        and is the one to compare with the level, unless the interval holds the scatter of readings already, as that of
+        a `Fit` does: then it is an upper bound. Cells of a fold miss together, so that few folds prove little.
+
+        The *interval score* of (l, u) at level 1 - a is u - l + (2/a) times the distance by which the observed optimum
+        lies outside, in log2: lower is better, and only the right interval is lowest on average (Gneiting and Raftery
+        2007, JASA 102, 359).
+
+        Examples
+        --------
+        >>> import scalefit as sf
+        >>> fits = [sf.Entrant("parabola", sf.Parabola(), "lr_power", "batch_power")]
+        >>> sf.backtest(sf.load_dataset("tiny-lm"), "largest params", entrants=fits).coverage()["setting"].tolist()
+        ['lr', 'batch', 'lr and batch']
+        """
+        return self._scores.coverage.copy()
+
     def _display(self) -> Display:
         scores, cells, folds = self.summary(), _held_cells(self._table), self.holdout
         held = "; ".join(folds) if len(folds) < 4 else f"{folds[0]}; ...; {folds[-1]} ({len(folds)} folds)"
@@ -162,6 +193,10 @@ class Backtest(Displayable):
             ("cells", f"{len(cells)}, {beyond}"),
             ("reach", f"{format_number(cells['reach'].min(), 3)} .. {format_number(cells['reach'].max(), 3)}"),
             ("regret", f"mean loss excess over the best run of each cell, %; {floor} at the observed optima"),
+            (
+                "intervals",
+                f"{self.level:.0%}; inside allows for the error of the observed optimum; coverage() gives both",
+            ),
             ("source", self.source),
         )
         shown = pd.DataFrame({"entrant": scores["entrant"], "cells": scores["cells"].astype(str)})
@@ -199,7 +234,8 @@ def backtest(
         A condition on whole cells, ``"params > 1e9"`` (grammar of `Sweep.where`); ``"largest params"``,
         ``"largest tokens"``, or ``"largest both"`` for the cells largest in either; ``"rolling params"`` or
         ``"rolling tokens"``: one fold per level, learnt from everything strictly smaller, once that is six cells
-        (four where only one axis varies) that vary in every axis. Several make several folds.
+        (four where only one axis varies) that vary in every axis; ``"rolling both"``: one fold per cell, learnt from
+        cells smaller in both. Several make several folds.
     laws : sequence of Law or str, or "auto"
         Laws for the learning rate; "auto" is the average of the usual ones.
     batch_law : Law or str
@@ -254,7 +290,7 @@ def backtest(
     truth = found.table.rename(columns={"status": f"{axes[0]}_status"} if len(axes) == 1 else {})
     setup = Setup(sweep, keys, cell, runs, axes, truth, competitors, level)
     tables, draws, fold_notes = zip(*(score_fold(setup, fold) for fold in folds), strict=True)
-    scores = Scores(pd.concat(tables, ignore_index=True), np.concatenate(draws), axes)
+    scores = Scores(pd.concat(tables, ignore_index=True), np.concatenate(draws), axes, level)
     names = tuple(fold.name for fold in folds)
     kept = (note for note in found.notes if note.caution and note.code in _OF_METHOD)
     cautions = [Note(note.code, f"observed optima: {note.text}", True) for note in kept]
@@ -262,70 +298,6 @@ def backtest(
     once = {(note.code, re.sub(r"\d+", "", note.text)): note for notes in fold_notes for note in notes}
     notes = merge(sweep.notes, _notes(scores, names), cautions, once.values())
     return Backtest(scores.table, scores.draws, names, axes, level, notes, sweep.source)
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """Compares the competitors of a backtest, from its table and the simulated regrets of its rows, in percent."""
-
-    table: pd.DataFrame
-    draws: Floats
-    axes: tuple[str, ...]
-
-    @cached_property
-    def summary(self) -> pd.DataFrame:
-        """One row per competitor, best first; see `Backtest.summary`."""
-        groups = [rows for _, rows in self.table.groupby("entrant", sort=False)]
-        ranked = sorted(groups, key=lambda rows: (rows["regret_pct"].isna().sum(), rows["regret_pct"].mean()))
-        return pd.DataFrame([self._summarize(rows, ranked[0]) for rows in ranked])
-
-    @cached_property
-    def by_axis(self) -> pd.DataFrame:
-        """One row per kind of extrapolation and competitor; see `Backtest.by_axis`."""
-        found = []
-        for (beyond, name), rows in self.table.groupby(["beyond", "entrant"], sort=False):
-            row = {"beyond": beyond, "entrant": name, "cells": int(rows["regret_pct"].notna().sum())}
-            row["reach"] = np.exp(np.log(rows["reach"]).mean())
-            row["regret_pct"], row["regret_stderr"] = self._mean_regret(rows)
-            found.append(row | {f"{axis}_log2": _point_errors(rows, axis).abs().mean() for axis in self.axes})
-        return pd.DataFrame(found)
-
-    def _summarize(self, own: pd.DataFrame, best: pd.DataFrame) -> dict[str, Any]:
-        known, scored = own["regret_pct"].notna(), own[own["error"] == ""]
-        worst = own.iloc[int(own["regret_pct"].fillna(-np.inf).argmax())]
-        row: dict[str, Any] = {"entrant": own["entrant"].iloc[0], "cells": int(known.sum())}
-        row["failed"] = len(own) - len(scored)
-        row["regret_pct"], row["regret_stderr"] = self._mean_regret(own)
-        row |= {"worst_pct": worst["regret_pct"], "worst_stderr": worst["regret_stderr"]}
-        row["behind_pct"], row["behind_stderr"] = self._mean_regret(own, best)
-        for axis in self.axes:
-            error = _point_errors(scored, axis)
-            row[f"{axis}_log2"] = error.abs().mean()
-            row[f"{axis}_mape"] = 100 * (np.exp2(error) - 1).abs().mean()
-            row[f"{axis}_coverage"] = scored[f"{axis}_inside"].dropna().astype(float).mean()
-        row["censored"] = scored["censored"].mean()
-        row["clipped"] = scored[list(FLAGS)].any(axis=1).mean()
-        if {"params", "tokens"} <= set(self.table["beyond"]):
-            for kind in ("params", "tokens"):
-                row[f"regret_{kind}"] = own.loc[own["beyond"] == kind, "regret_pct"].mean()
-        return row
-
-    def _mean_regret(self, own: pd.DataFrame, best: pd.DataFrame | None = None) -> tuple[float, float]:
-        """Return the mean regret with its standard error; with `best`, those of the paired difference from it."""
-        value, draws = own["regret_pct"].to_numpy(), self.draws[own.index]
-        if best is not None:  # every competitor has one row a cell, in the same order
-            value, draws = value - best["regret_pct"].to_numpy(), draws - self.draws[best.index]
-        known = ~np.isnan(value)
-        if not known.any():
-            return np.nan, np.nan
-        unknown = own["regret_stderr"].to_numpy()[known]
-        stderr = np.nan if np.isnan(unknown).any() else float(draws[known].mean(axis=0).std())
-        return float(value[known].mean()), stderr
-
-
-def _point_errors(rows: pd.DataFrame, axis: str) -> pd.Series:
-    """Return the errors, in octaves, where the observed optimum is a point."""
-    return rows.loc[rows[f"{axis}_status"] == "interior", f"log2_{axis}_error"].dropna()
 
 
 def _percent(shares: pd.Series) -> list[str]:
@@ -367,6 +339,7 @@ def _notes(scores: Scores, folds: Sequence[str]) -> list[Note]:
         if count := int(table[flag].sum()):
             text = f"{count} of {len(table)} predictions {text}, which understates it"
             notes.append(Note(flag, text, caution=True))
+    notes += _coverage_notes(scores)
     if any("from smaller" in name for name in folds):
         text = "folds start once enough smaller cells vary in every axis; levels below are not scored"
         notes.append(Note("rolling", text))
@@ -379,4 +352,22 @@ def _notes(scores: Scores, folds: Sequence[str]) -> list[Note]:
             for kind in ("params", "tokens")
         )
         notes.append(Note("params_tokens", f"mean regret of {best}: {both}"))
+    return notes
+
+
+def _coverage_notes(scores: Scores) -> list[Note]:
+    """Say in how many cells the leading entrant's intervals hold the optimum; a caution where those are too few."""
+    table = scores.coverage
+    own = table[table["entrant"] == next((n for n in scores.summary["entrant"] if n in set(table["entrant"])), None)]
+    notes = []
+    for beyond, rows in own.groupby("beyond", sort=False):
+        where = {"both": "beyond in params and tokens", "neither": "inside"}.get(str(beyond), f"beyond in {beyond}")
+        counts = ", ".join(
+            f"{s} in {round(n * share)} of {n}"
+            for s, n, share in zip(rows["setting"], rows["cells"], rows["inside"], strict=True)
+        )
+        text = f"{scores.level:.0%} intervals of {rows['entrant'].iloc[0]} hold {counts} cells {where}"
+        short = too_few(rows["inside"] * rows["cells"], rows["cells"], scores.level)[rows["setting"] != "lr and batch"]
+        text += ": too narrow there; extrapolate(..., conformal=) widens by these errors" if short.any() else ""
+        notes.append(Note("coverage", text, caution=bool(short.any())))
     return notes

@@ -13,11 +13,14 @@ import pandas as pd
 from scalefit._values import FrozenMap, Note, merge
 from scalefit.backtesting._backtest import Backtest
 from scalefit.backtesting.competitors import AUTO, label
+from scalefit.backtesting.conformal import check_conformal, widen
+from scalefit.backtesting.fixed_values import COLUMNS, fixed_values
 from scalefit.backtesting.folds import direction
 from scalefit.display import Display, Displayable
 from scalefit.errors import FitError, ScalefitWarning
-from scalefit.fitting.fit_result import Fit, reach_of
+from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus, check_level
+from scalefit.fitting.reach import reach_of
 from scalefit.selection.average_laws import Average
 from scalefit.surface.surface import Surface
 from scalefit.vocabulary import column_of, format_number
@@ -40,7 +43,10 @@ class Forecast(Displayable):
         input and `reach`, the largest: by what factor the point lies outside the fitted range (1 inside). With a
         backtest also `tested_reach`, `tested_regret_pct` and `tested_lr_log2`: how far the nearest held-out cells lay
         beyond those learnt from, and the mean regret and mean absolute log2 error there; NaN for points inside the
-        data, unless it held out cells inside.
+        data, unless it held out cells inside. With `conformal=` also `lr_widened`: by what factor the interval grew,
+        in logs.
+    fixed : pandas.DataFrame
+        One row a fixed value and point: what predictions owe to values that were fixed, not fitted; see `extrapolate`.
     laws : mapping of str to Fit
         By predicted column.
     level : float
@@ -67,16 +73,23 @@ class Forecast(Displayable):
     level: float = 0.95
     notes: tuple[Note, ...] = field(default=())
     source: str = "table"
+    _fixed: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS)))
 
     @property
     def table(self) -> pd.DataFrame:
         """The predictions, as a copy."""
         return self._table.copy()
 
+    @property
+    def fixed(self) -> pd.DataFrame:
+        """What predictions owe to values that were fixed, not fitted, as a copy; see `extrapolate`."""
+        return self._fixed.copy()
+
     def _display(self) -> Display:
         facts = [(name, fit.law.written(fit.values)) for name, fit in self.laws.items()]
         facts += [("status", "; ".join(f"{name} {fit.status}" for name, fit in self.laws.items()))]
-        facts += [("interval", f"{self.level:.0%}, for a new observation"), ("source", self.source)]
+        widened = ", widened by the backtest's errors" if any("_widened" in str(name) for name in self._table) else ""
+        facts += [("interval", f"{self.level:.0%}, for a new observation{widened}"), ("source", self.source)]
         shown = self._table.map(lambda value: format_number(float(value), 3))
         return Display(f"Forecast of {' and '.join(self.laws)}", tuple(facts), shown, self.notes)
 
@@ -86,6 +99,7 @@ def extrapolate(
     *,
     backtest: Backtest | None = None,
     entrant: str | None = None,
+    conformal: str | None = None,
     level: float = 0.95,
     **inputs: Any,
 ) -> Forecast:
@@ -101,6 +115,11 @@ def extrapolate(
     entrant : str, optional
         Whose error to quote; by default the entrant with the same law (for a surface, the same surface), the best
         ranked of several.
+    conformal : {"folds", "cells"}, optional
+        Widen the intervals by the errors of the backtest's held-out cells in the same direction and at a similar reach
+        (its log within a factor of 3), measured in half-widths of their own intervals. "folds" counts each fold as one
+        test, since its cells miss together, and needs 19 of them for 95 %, 4 for 80 %; "cells" takes every cell for a
+        test of its own. Points inside the data keep their intervals.
     level : float
         Coverage of the intervals.
     **inputs : float or array_like
@@ -116,11 +135,31 @@ def extrapolate(
     LawError
         An input is missing, unknown, not finite or not positive.
     FitError
-        If `source` is none of these, or the backtest has no such entrant.
+        If `source` is none of these, the backtest has no such entrant, or it has too few tests for the conformal
+        quantile at this level to be finite.
 
     See Also
     --------
     backtest : measures the error that is quoted.
+
+    Notes
+    -----
+    With K tests whose ratios of error to half-width are r, the conformal factor is the quantile of r in which each test
+    weighs 1/(K + 1) and the rest lies at infinity. If the run predicted is exchangeable with the tests, the interval
+    holds its optimum, as read off its own runs, with at least the probability of the level, whatever the distribution
+    (Lee, Barber and Willett 2023, arXiv:2306.06342). Folds of one sweep share data, and a run farther out than all of
+    them is not one of their kind: that much remains an assumption. Intervals are never made narrower.
+
+    *Fixed values*: a parameter that was fixed (``params=`` with ``vary=False``) and a number in the formula that is the
+    exponent of inputs (``B**0.5``, ``sqrt(B)``, ``(N/1e9)**-0.25``; not the 1 of a plain ``B``) are assumptions, and
+    far from the data they may be the whole answer. Each is freed in turn, the law fitted again to the same rows, and
+    `Forecast.fixed` says: `setting`, `parameter` (`B_exponent` for an exponent of B), the value `fixed`, the one
+    `preferred` by the data with `preferred_stderr`, and `z`, by how many standard errors the fixed value lies above it;
+    for every point (row of the table) `moved_by`, the factor by which the prediction changes when the fixed value grows
+    by 10 % (by 0.1, for 0) and all else is fitted again, `freed_by`, the factor when it is freed, and `freed_lo` and
+    `freed_hi`, the interval of the freed law. NaN where the data cannot tell. A note says the same: with caution where
+    the data reject the value, where the 10 % move the prediction by more than half of its half-width or the freed law
+    leaves its interval, and where the data cannot tell a value that moves the prediction by more than its half-width.
 
     Examples
     --------
@@ -130,19 +169,26 @@ def extrapolate(
     >>> forecast = sf.extrapolate(sf.fit("eta = c * D**b", table), tokens=16e10)
     >>> float(forecast.table["reach_tokens"].iloc[0]), [note.code for note in forecast.notes]
     (10.0, ['reach', 'untested'])
+    >>> assumed = sf.extrapolate(sf.fit("eta = c * D**-0.5", table), tokens=16e10)
+    >>> assumed.fixed[["parameter", "fixed", "preferred", "freed_by"]].round(2).values.tolist()
+    [['D_exponent', -0.5, -0.27, 2.3]]
     """
     check_level(level)
     laws = _laws_of(source)
     if backtest is not None and not isinstance(backtest, Backtest):
         raise FitError(f"backtest: expected the report of sf.backtest, found {type(backtest).__name__}")
-    with warnings.catch_warnings():  # the notes hold what these warnings say
-        warnings.simplefilter("ignore", ScalefitWarning)
-        table = _predict(source, laws, inputs, level)
+    check_conformal(conformal, backtest, laws)
+    table = _predict(source, laws, inputs, level)
     own = list(_notes(table, laws))
     if isinstance(source, Average):
         own.append(Note("average", f"the average of {len(source.fits)} laws, of which one is shown: {source.reason}"))
     if backtest is not None:
-        tested, notes = _tested(backtest, _competitor(backtest, source, laws, entrant), table, laws)
+        name = _competitor(backtest, source, laws, entrant)
+        tested, notes = _tested(backtest, name, table, laws)
+        if conformal is not None:
+            alike = _predict(source, laws, inputs, backtest.level)
+            table, widened = widen(table, alike, backtest, name, conformal, level)
+            own += widened
         table = pd.concat([table, tested], axis=1)
         own += notes
         if source.source != backtest.source:
@@ -152,8 +198,10 @@ def extrapolate(
         text = "how far off such predictions are was not measured: give backtest=sf.backtest(sweep, ...)"
         own.append(Note("untested", text, caution=True))
     carried = merge(getattr(source, "notes", ()), *(fit.notes for fit in laws.values()))
-    ordered = sorted(merge(own, carried), key=lambda note: not note.caution)
-    return Forecast(table, FrozenMap(laws), level, tuple(ordered), source.source)
+    # An average predicts with several laws, of which `laws` holds one.
+    fixed, notes_on_fixed = fixed_values({} if isinstance(source, Average) else laws, table, level)
+    ordered = sorted(merge(own, notes_on_fixed, carried), key=lambda note: not note.caution)
+    return Forecast(table, FrozenMap(laws), level, tuple(ordered), source.source, fixed)
 
 
 def _laws_of(source: Source) -> dict[str, Fit]:
@@ -166,12 +214,14 @@ def _laws_of(source: Source) -> dict[str, Fit]:
 
 def _predict(source: Source, laws: Mapping[str, Fit], inputs: Mapping[str, Any], level: float) -> pd.DataFrame:
     """Return inputs, predictions with bounds, and the reach of every input."""
-    if isinstance(source, Surface):
-        table = source.optimum(level=level, **inputs).drop(columns="reach")
-    else:
-        (name,) = laws
-        found = source.predict(level=level, **inputs).drop(columns=["reach", "between"], errors="ignore")
-        table = found.rename(columns={"prediction": name, "lo": f"{name}_lo", "hi": f"{name}_hi"})
+    with warnings.catch_warnings():  # the notes hold what these warnings say
+        warnings.simplefilter("ignore", ScalefitWarning)
+        if isinstance(source, Surface):
+            table = source.optimum(level=level, **inputs).drop(columns="reach")
+        else:
+            (name,) = laws
+            found = source.predict(level=level, **inputs).drop(columns=["reach", "between"], errors="ignore")
+            table = found.rename(columns={"prediction": name, "lo": f"{name}_lo", "hi": f"{name}_hi"})
     reach = pd.concat([reach_of(fit, table) for fit in laws.values()], axis=1)
     reach = reach.T.groupby(level=0, sort=False).max().T  # an input of both laws gets the larger of its two factors
     return table.assign(**{f"reach_{name}": reach[name] for name in reach if name}, reach=reach.max(axis=1))
@@ -190,7 +240,17 @@ def _notes(table: pd.DataFrame, laws: Mapping[str, Fit]) -> Iterator[Note]:
     beyond = farthest[farthest > _SLACK].rename(lambda column: column.removeprefix("reach_"))
     if len(beyond):
         factors = ", ".join(f"{name} by {format_number(factor, 3)}x" for name, factor in beyond.items())
-        yield Note("reach", f"predicted beyond the fitted range: {factors}; the interval takes the law for true", True)
+        kept = [name for name, fit in laws.items() if fit.stray is None]
+        text = f"; the interval takes the law of {' and '.join(kept)} for true" if kept else ""
+        yield Note("reach", f"predicted beyond the fitted range: {factors}{text}", caution=True)
+    for name, fit in laws.items():
+        if fit.stray is not None:
+            yield Note("stray", f"{name}: {fit.stray.sentence}")
+        if ((table[name] <= table[f"{name}_lo"]) | (table[name] >= table[f"{name}_hi"])).any():
+            text = (
+                f"{name}: the rows bend away from the law, to where the interval reaches; choose_law finds another law"
+            )
+            yield Note("bend", text, caution=True)
 
 
 def _competitor(backtest: Backtest, source: Source, laws: Mapping[str, Fit], asked: str | None) -> str:

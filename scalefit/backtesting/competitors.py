@@ -24,7 +24,7 @@ from scalefit.optima.cells import Estimator
 from scalefit.optima.effective_lr import effective_lr, from_effective
 from scalefit.optima.find_optima import Optima, find_optima
 from scalefit.schema import near_lowest
-from scalefit.selection.average_laws import average_laws
+from scalefit.selection.average_laws import Average, average_laws
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import column_of
 
@@ -161,7 +161,9 @@ class LawPair:
                 raise LawError(f"{rule.law.formula!r} needs {lacking}, unknown when {name} is to be predicted")
             with warnings.catch_warnings():  # every held-out cell lies beyond the training range
                 warnings.simplefilter("ignore", ScalefitWarning)
-                found = rule.predict(given[_inputs(rule.law)], level=level)[["prediction", "lo", "hi"]]
+                # Fits take sizes and budgets that their law does not read: optima stray by those as well.
+                asked = list(given) if isinstance(rule, Fit | Average) else _inputs(rule.law)
+                found = rule.predict(given[asked], level=level)[["prediction", "lo", "hi"]]
             result |= dict(zip((name, f"{name}_lo", f"{name}_hi"), found.to_numpy(dtype=float).T, strict=True))
             given[name] = result[name]
         return pd.DataFrame(result, index=given.index)

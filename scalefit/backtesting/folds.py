@@ -26,8 +26,8 @@ FLAGS = ("clipped", "off_hull", "beside_diverged")
 """What makes a regret a lower bound."""
 
 _PHRASE = re.compile(r"\s*(largest|rolling)(?:\s+(\w+))?\s*\Z")
-_AXES = {"largest": ("params", "tokens", "both"), "rolling": ("params", "tokens")}
-"""What each phrase may be followed by, as columns."""
+_AXES = ("params", "tokens", "both")
+"""What a phrase may be followed by, as columns."""
 
 _ENDS = ("", "_lo", "_hi")
 _COUNTED = ("edge", "flat", "too_few")  # the note "left_out" of a fit counts these optima too
@@ -50,9 +50,9 @@ def check_holdout(text: str) -> None:
     --------
     >>> check_holdout("rolling D")
     >>> check_holdout("params > 1e9 and tokens > 1e10")
-    >>> check_holdout("rolling both")
+    >>> check_holdout("rolling lr")
     Traceback (most recent call last):
-    scalefit.errors.SweepError: expected 'rolling params' or 'rolling tokens', found 'rolling both'
+    scalefit.errors.SweepError: expected 'rolling params', 'rolling tokens' or 'rolling both', found 'rolling lr'
     """
     if _read_phrase(text) is None:
         try:
@@ -67,14 +67,14 @@ def _read_phrase(text: str) -> tuple[str, str] | None:
     if phrase is None:
         return None
     kind, name = phrase[1], column_of(phrase[2] or "")
-    if name not in _AXES[kind]:
-        *others, last = (f"'{kind} {axis}'" for axis in _AXES[kind])
+    if name not in _AXES:
+        *others, last = (f"'{kind} {axis}'" for axis in _AXES)
         raise SweepError(f"expected {', '.join(others)} or {last}, found {text!r}")
     return kind, name
 
 
 def _no_condition(error: LawError) -> SweepError:
-    phrases = "'largest params', 'largest tokens', 'largest both', 'rolling params' or 'rolling tokens'"
+    phrases = "'largest params', 'largest tokens', 'largest both', or 'rolling' in place of 'largest'"
     return SweepError(f"{error}. A holdout is a condition such as 'params > 1e9', or {phrases}")
 
 
@@ -103,23 +103,25 @@ def _folds(sweep: Sweep, keys: pd.DataFrame, cell: NDArray[np.int64], text: str)
     kind, name = phrase
     columns = {column: _values(keys, column, text) for column in (("params", "tokens") if name == "both" else (name,))}
     if kind == "rolling":
-        return _rolling(keys, name, columns[name], text)
+        return _rolling(keys, pd.DataFrame(columns), text)
     return [_complement(text, np.any([values == values.max() for values in columns.values()], axis=0))]
 
 
-def _rolling(keys: pd.DataFrame, name: str, values: Floats, text: str) -> list[Fold]:
-    """Return one fold for every level that has enough cells below it to learn from."""
+def _rolling(keys: pd.DataFrame, levels: pd.DataFrame, text: str) -> list[Fold]:
+    """Return one fold for every level, or pair of levels, that has enough smaller cells to learn from."""
     varied = [str(column) for column in keys if keys[column].nunique() > 1]
     enough = 2 * (1 + len(varied))  # fewest cells to learn from: twice the parameters of a law linear in logs
     folds = []
-    for level in np.unique(values):
-        below = keys.loc[values < level, varied]
+    for level in np.unique(levels.to_numpy(), axis=0):
+        held, smaller = ((levels == level).all(axis=1).to_numpy(), (levels < level).all(axis=1).to_numpy())
+        below = keys.loc[smaller, varied]
         if len(below) >= enough and (below.nunique() > 1).all():
-            folds.append(Fold(f"{name} = {format_number(level)}, from smaller", values == level, values < level))
+            where = " and ".join(f"{n} = {format_number(x)}" for n, x in zip(levels, level, strict=True))
+            folds.append(Fold(f"{where}, from smaller", held, smaller))
     if not folds:
         raise SweepError(
-            f"{text!r}: no level of {name} has enough below it to learn from: {enough} cells, with at least two "
-            f"levels of {' and '.join(varied)}; the sweep has {len(keys)} cells"
+            f"{text!r}: no level of {' and '.join(map(str, levels))} has enough below it to learn from: {enough} "
+            f"cells, with at least two levels of {' and '.join(varied)}; the sweep has {len(keys)} cells"
         )
     return folds
 
@@ -275,5 +277,7 @@ def _reach(places: pd.DataFrame, trained: pd.DataFrame) -> tuple[NDArray[np.obje
 
 def direction(factors: pd.DataFrame, inside: float = 1.0) -> NDArray[np.object_]:
     """Return on which of params and tokens each point lies outside by more than a factor: one, both or neither."""
-    params, tokens = (factors[n] > inside if n in factors else np.zeros(len(factors), bool) for n in _AXES["rolling"])
+    params, tokens = (
+        factors[n] > inside if n in factors else np.zeros(len(factors), bool) for n in ("params", "tokens")
+    )
     return np.select([params & tokens, params, tokens], ["both", "params", "tokens"], "neither").astype(object)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scalefit._bootstrap import Draws
 from scalefit._values import Note, merge
 from scalefit.batch_size.critical_batch import positive
 from scalefit.display import Display, Displayable
 from scalefit.errors import FitError, LawError
+from scalefit.fitting.draws import Draws
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import check_level
 from scalefit.laws import get_law

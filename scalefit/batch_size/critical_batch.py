@@ -10,8 +10,9 @@ import pandas as pd
 
 from scalefit._values import Note, merge
 from scalefit.errors import FitError, LawError, ScalefitError, SweepError
-from scalefit.fitting.fit_result import Fit, reach_of
+from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
+from scalefit.fitting.reach import reach_of
 from scalefit.laws.published import PublishedLaw, get_published
 from scalefit.sweep import Sweep
 from scalefit.vocabulary import column_of, format_number

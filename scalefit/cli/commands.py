@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
@@ -121,9 +121,9 @@ def _place(text: str, laws: list[Law]) -> dict[str, float]:
     return given
 
 
-def _print_prediction(fit: Fit, place: dict[str, float], level: float = 0.95) -> None:
+def _print_prediction(fit: Fit, place: dict[str, Any], level: float = 0.95) -> None:
     """Print a prediction with its interval, and how far beyond the data it lies."""
-    table = fit.predict(None, level=level, **place)
+    table = fit.predict(level=level, **place)
     row = table.iloc[0]
     where = ", ".join(f"{name} = {format_number(row[name])}" for name in table.columns[:-4])
     value, low, high = (format_number(row[name], 3) for name in ("prediction", "lo", "hi"))
@@ -145,7 +145,7 @@ def backtest_command(
     holdout: Annotated[
         list[str],
         typer.Option(
-            help="Cells to hold out: 'params > 1e9', 'largest params|tokens|both', 'rolling params|tokens'; "
+            help="Cells to hold out: 'params > 1e9', 'largest params|tokens|both', 'rolling params|tokens|both'; "
             "may be given more than once."
         ),
     ],

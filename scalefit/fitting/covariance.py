@@ -85,15 +85,35 @@ def judge(problem: Problem, jacobian: Array, free: Array, found: Errors) -> Erro
 
 
 def _sandwich(problem: Problem, r: Array, weights: Array, design: Array, scale: float) -> Array:
+    psi, slope = _influence(problem, r, weights, scale)
+    bread, _, _ = invert(design * np.sqrt(weights * slope)[:, None])
+    filling = design * (weights * psi)[:, None]
+    return bread @ (filling.T @ filling) @ bread
+
+
+def _influence(problem: Problem, r: Array, weights: Array, scale: float) -> tuple[Array, Array]:
+    """Return psi of the residuals and its smoothed slope."""
+
     def psi(shifted: Array) -> Array:
         return problem.loss.weight(shifted) * shifted
 
     # Never zero: where more than half of the residuals vanish the scatter does, and the slope would be 0/0.
     window = max(2 * int((weights > 0).sum()) ** -0.2 * scale, 1e-9 * np.abs(r).max(), np.finfo(float).tiny)
     slope = np.maximum(psi(r + window) - psi(r - window), 0.0) / (2 * window)  # rounding can fall below zero
-    bread, _, _ = invert(design * np.sqrt(weights * slope)[:, None])
-    filling = design * (weights * psi(r))[:, None]
-    return bread @ (filling.T @ filling) @ bread
+    return psi(r), slope
+
+
+def working_rows(problem: Problem, phi: Array, free: Array, scale: float) -> tuple[Array, Array]:
+    """Return design (n, p) and residuals (n,), times the roots of the weights, whose least squares stand for the fit.
+
+    For a robust loss residuals are psi over its mean slope (Huber and Ronchetti 2009, section 7.4).
+    """
+    residual, jacobian = problem.model()(phi[None])
+    r, weights, root = residual[0], problem.weights, np.sqrt(problem.weights)
+    if problem.loss.robust:
+        psi, slope = _influence(problem, r, weights, scale)
+        r = psi * weights.sum() / max(float(weights @ slope), np.finfo(float).tiny)
+    return jacobian[0, free].T * root[:, None], r * root
 
 
 def _scatter(problem: Problem, r: Array, weights: Array, counted: int, dof: int) -> float:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from scalefit._values import Note
 from scalefit.errors import FitError, ScalefitError
+from scalefit.fitting.clusters import repeated_groups
 from scalefit.fitting.fit_values import FitStatus, FitValues
 from scalefit.laws.formula import Law
 from scalefit.solvers.losses import loss_from_dict, loss_to_dict
@@ -48,7 +49,8 @@ def read_record(source: str | Path) -> dict[str, Any]:
     """Return the fields of a fit read from a file or from JSON text, checked to belong together."""
     record = _read(source)
     try:
-        fields = {name: read(record[name]) for name, (_, read) in _FIELDS.items()}
+        there = {name: read for name, (_, read) in _FIELDS.items() if name not in _LATER or name in record}
+        fields = {name: read(record[name]) for name, read in there.items()}
         fields["_rows"] = fields.pop("rows")
         fit = FitValues(**fields)
         _check_whole(fit)
@@ -72,7 +74,13 @@ def _check_whole(fit: FitValues) -> None:
         "censored": fit.censored is None or (fit.censored.shape == (n,) and set(fit.censored) <= {-1, 0, 1}),
         "scale": fit.censored is None or fit.scale > 0,
         "shrinkage": 0 <= fit.shrinkage < np.inf,
+        "errors": fit.errors is None
+        or (fit.errors.ndim == 2 and len(fit.errors) == n and bool((fit.errors[:, 0] >= 0).all())),
+        "unread": set(fit.unread) <= {"params", "tokens"}
+        and bool((fit.unread.to_numpy() > 0).all())
+        and len(fit.unread) in (0, n),
         "cells": fit.cells.shape == (n,) and bool(((fit.cells >= 0) & (fit.cells < max(n, 1))).all()),
+        "labels": fit.labels.empty or len(fit.labels) == n,
         "ties": all(set(law.parameters) <= set(fit.law.parameters) for law in fit.tied_laws.values()),
         "space": fit.space == "plain" or bool((fit.rows[columns[-1]] > 0).all()),
     }
@@ -158,6 +166,14 @@ def _read_sides(sides: Any) -> Array | None:
     return None if sides is None else np.array(sides, dtype=int)
 
 
+def _write_labels(labels: pd.DataFrame) -> dict[str, str]:
+    return {name: " ".join(map(str, code)) for name, code in repeated_groups(labels).items()}
+
+
+def _read_labels(groups: Any) -> pd.DataFrame:
+    return pd.DataFrame({str(name): np.array(code.split(), dtype=int) for name, code in groups.items()})
+
+
 def _read_notes(notes: Any) -> tuple[Note, ...]:
     return tuple(Note(str(note["code"]), str(note["text"]), bool(note["caution"])) for note in notes)
 
@@ -181,7 +197,15 @@ _FIELDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "data_unit": (str, check_data_unit),
     "censored": (lambda side: side if side is None else side.tolist(), _read_sides),
     "shrinkage": (float, float),
+    "errors": (
+        lambda errors: errors if errors is None else _write(errors),
+        lambda e: e if e is None else _read_array(e),
+    ),
+    "unread": (lambda rows: _write(rows.to_dict("list")), _read_rows),
+    "witnesses": (str, str),
+    "labels": (_write_labels, _read_labels),
 }
+_LATER = ("errors", "unread", "witnesses", "labels")  # files written before these were kept are read without
 _SUMMARY = ("law", "ties", "space", "loss", "status")  # stand before the values, where a reader of the file looks first
 
 

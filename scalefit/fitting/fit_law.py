@@ -12,6 +12,7 @@ from scalefit.errors import FitError
 from scalefit.fitting import covariance
 from scalefit.fitting.censoring import check_points, solve_censored
 from scalefit.fitting.censoring import estimate as estimate_censored
+from scalefit.fitting.clusters import Evidence, candidates, weigh
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
 from scalefit.fitting.parameters import Settings, read_settings, write_ties
@@ -121,8 +122,9 @@ def fit_law(
         _check_count(problem)
         find = solve if problem.censored is None else solve_censored
         # Sums run over sorted rows: the order of rows in a file changes no digit of the result.
-        problem, solution = find(problem.take(rows.canonical_order()), settings)
-        found = _conclude(problem, solution, rows, ties)
+        order = rows.canonical_order()
+        problem, solution = find(problem.take(order), settings)
+        found = _conclude(problem, solution, rows, order, ties)
     return shrunk(found, prior_scale(shrink)) if shrink else found
 
 
@@ -178,11 +180,14 @@ def _check_count(problem: Problem) -> None:
         check_points(problem)
 
 
-def _conclude(problem: Problem, solution: Solution, rows: Rows, ties: Mapping[str, str]) -> Fit:
+def _conclude(problem: Problem, solution: Solution, rows: Rows, order: Array, ties: Mapping[str, str]) -> Fit:
     """Judge the solution and put the result together."""
     phi, converged, aligned = solution.phi[0], bool(solution.converged[0]), _aligned(problem)
     states, vanished, errors = _states_and_errors(problem, phi, bool(aligned))
     notes = [*rows.notes, *aligned, *_cautions(problem, phi, errors.dof)]
+    codes = {name: code[order] for name, code in candidates(rows.labels).items()}
+    evidence = weigh(problem, phi, states == "free", errors, codes) if converged else Evidence(errors)
+    errors, notes = evidence.errors, [*notes, *evidence.notes]
     if vanished.any() and not aligned:
         names = ", ".join(np.array(problem.parameters)[vanished])
         notes.append(Note("vanished", f"the data do not need the term of {names}, which ran to zero", caution=True))
@@ -210,6 +215,10 @@ def _conclude(problem: Problem, solution: Solution, rows: Rows, ties: Mapping[st
         source=rows.source,
         data_unit=rows.data_unit,
         censored=rows.censored,
+        errors=rows.errors,
+        unread=rows.unread,
+        labels=rows.labels,
+        witnesses=evidence.column,
     )
 
 

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,11 @@ import pandas as pd
 
 from scalefit._values import Note
 from scalefit.display import Display, Displayable, latex_text
-from scalefit.errors import ExtrapolationWarning, LawError
+from scalefit.errors import ExtrapolationWarning, FitError, LawError
 from scalefit.fitting.export import read_record, to_model_result, to_parameters, to_record, write_atomically
 from scalefit.fitting.fit_values import FitStatus, FitValues, check_level
+from scalefit.fitting.reach import reach_of
+from scalefit.fitting.stray import Stray, infer_stray
 from scalefit.solvers.distributions import t_quantile
 from scalefit.vocabulary import column_of, format_error, format_number
 
@@ -54,7 +57,7 @@ class Fit(FitValues, Displayable):
     scale : float
         Residual scatter of a row of weight one (nats of log target in log space).
     dof : int
-        Degrees of freedom.
+        Degrees of freedom of the errors.
     condition : float
         Condition number of the scaled Jacobian.
     ties : mapping of str to str
@@ -68,8 +71,17 @@ class Fit(FitValues, Displayable):
         What `tokens` and `batch` count.
     censored : ndarray of int (n,) or None
         Where the truth of a row lies: at its target (0), at or below it (-1), at or above it (+1). None: all points.
+    errors : ndarray (n, 1 + q) or None
+        Errors of the rows, in logs: the standard deviation of each row's own, and its share in q errors of unit size
+        that rows have in common.
+    unread : DataFrame
+        params and tokens of the rows, where they are known and the law does not read them.
     shrinkage : float
         Prior scale towards the straight law, see `scalefit.fitting.shrinkage`; 0 for none.
+    labels : pandas.DataFrame
+        All columns of the table, by which `bootstrap` can draw groups of rows.
+    witnesses : str
+        The column whose groups the errors are made from, see `scalefit.fitting.clusters`; empty where rows are.
 
     See Also
     --------
@@ -97,11 +109,34 @@ class Fit(FitValues, Displayable):
         """The parameters as lmfit.Parameters with errors, correlations, bounds and ties; made anew at every access."""
         return to_parameters(self)
 
-    def predict(self, table: pd.DataFrame | None = None, *, level: float = 0.95, **inputs: Any) -> pd.DataFrame:
-        """Predict the target with intervals for a new observation, one of the median weight of the rows fitted.
+    @cached_property
+    def stray(self) -> Stray | None:
+        """How far optima stray from the law together by size and budget; None for other laws, or without spare rows."""
+        return self._stray_by(tuple(self.places))
+
+    def _stray_by(self, inputs: tuple[str, ...]) -> Stray | None:
+        if inputs not in self._inferred:  # every level asked for, and every report, asks anew
+            self._inferred[inputs] = infer_stray(self, inputs)
+        return self._inferred[inputs]
+
+    @cached_property
+    def _inferred(self) -> dict[tuple[str, ...], Stray | None]:
+        return {}
+
+    def predict(
+        self, table: pd.DataFrame | None = None, *, level: float = 0.95, kind: str = "new", **inputs: Any
+    ) -> pd.DataFrame:
+        r"""Predict the target with intervals for a new observation, one of the median weight of the rows fitted.
 
         The interval holds parameter covariance and residual scatter: value -/+ t sqrt(j C j' + s**2), in logs when the
-        law was fitted in logs.
+        law was fitted in logs. Where the errors are made from groups of rows, s holds the luck of a group, and t of s
+        has the degrees of freedom of the rows.
+
+        A law of optimal learning rates or batches is not quite true: optima of one size, or of
+        one budget, stray from it together. For such a law the prediction is its value f, and the interval that of
+        :math:`\ln f(x) + w(\ln N) + v(\ln D) + u`, with random walks w and v (and bends) inferred from the rows, so
+        that doubt grows with the distance from the data, and the scatter u of single cells. Rows that bend away from
+        the law move the interval and not the prediction, which then lies near an end of it, or at it.
 
         Parameters
         ----------
@@ -109,14 +144,17 @@ class Fit(FitValues, Displayable):
             Inputs as columns; or give them by name.
         level : float
             Coverage of the interval.
+        kind : {"new", "mean"}
+            What the interval is for: a new observation, or the mean of many at that place, without their scatter.
         **inputs : float or array_like
-            Inputs by column (``params=7e9``) or symbol (``N=7e9``); they broadcast.
+            Inputs by column (``params=7e9``) or symbol (``N=7e9``); they broadcast. A law of optima that reads params
+            or tokens alone takes the other one too, where its rows vary it: optima stray by both.
 
         Returns
         -------
         pandas.DataFrame
             The inputs, prediction, lo, hi, and reach: by what factor the point lies outside the fitted range of an
-            input (1 inside).
+            input, or of what the others leave it (1 inside): ten times off the line D = 20 N is a reach of 10.
 
         Raises
         ------
@@ -128,7 +166,7 @@ class Fit(FitValues, Displayable):
         ExtrapolationWarning
             When a point lies beyond the fitted range; the message gives the reach.
         """
-        return predict(self, table, inputs, level)
+        return predict(self, table, inputs, level, kind)
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return the fit as JSON text, and write it to `path` if given (whole or not at all).
@@ -244,6 +282,8 @@ def describe(fit: Fit) -> Display:
             ", ".join(f"{name} = {column_of(name)}" if column_of(name) != name else name for name in fit.law.inputs),
         ),
     ]
+    if fit.stray is not None:
+        facts.append(("stray", fit.stray.sentence))
     if fit.status is not FitStatus.CONVERGED:
         facts.insert(2, ("remedy", fit.status.remedy))
     label = f" ({fit.law.name})" if fit.law.name else ""
@@ -251,10 +291,11 @@ def describe(fit: Fit) -> Display:
     return Display(f"Fit of {fit.law.formula}{label}", tuple(facts), shown, fit.notes, names)
 
 
-def predict(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any], level: float) -> pd.DataFrame:
+def predict(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any], level: float, kind: str) -> pd.DataFrame:
     """Do the work of `Fit.predict`; see there."""
     check_level(level)
-    quantile = t_quantile(level, fit.dof)
+    if kind not in ("new", "mean"):
+        raise FitError(f"kind: expected 'new' (a new observation) or 'mean' (the mean of many), found {kind!r}")
     inputs = _collect(fit, table, named)
     arrays = fit.law.read_inputs(inputs)
     derivation = fit.law.derivation
@@ -262,10 +303,7 @@ def predict(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any], leve
         value, jacobian = derivation.function(fit.space)(fit.phi[None], derivation.enter(arrays))
     center = np.broadcast_to(value[0], len(inputs)).astype(float)
     slopes = np.broadcast_to(jacobian[0], (len(fit.phi), len(inputs)))
-    # A new observation strays from the law by its own scatter, however well the law is known.
-    half = quantile * np.sqrt(_variance(slopes, fit.covariance) + fit.scatter**2)
-    half = np.where(np.isnan(half), np.inf, half)  # t is infinite and the scatter NaN without degrees of freedom
-    low, high = center - half, center + half
+    low, high = center + _ends(fit, inputs, slopes, level, new=kind == "new")
     if fit.space == "log":
         with np.errstate(over="ignore"):
             center, low, high = np.exp(center), np.exp(low), np.exp(high)
@@ -274,26 +312,22 @@ def predict(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any], leve
     return inputs.assign(prediction=center, lo=low, hi=high, reach=reach.to_numpy().max(axis=1))
 
 
-def reach_of(fit: Fit, inputs: pd.DataFrame) -> pd.DataFrame:
-    """Return, for each point and input, the factor by which it lies outside the fitted range (1 inside).
-
-    For an input that is not a positive quantity of the vocabulary the distance outside is counted in widths of the
-    range, plus one.
-    """
-    columns: dict[str, Array] = {}
-    logged = fit.law.derivation.input_logged
-    for name, old, new, log in zip(
-        fit.law.inputs, fit.law.read_inputs(fit.rows), fit.law.read_inputs(inputs), logged, strict=True
-    ):
-        low, high = old.min(), old.max()
-        if log:
-            factor = np.maximum(new / high, low / new)
-        else:
-            # An input that may be zero or negative has no ratios.
-            width = (high - low) or 1.0
-            factor = 1 + np.maximum(new - high, low - new) / width
-        columns[column_of(name)] = np.maximum(factor, 1.0)
-    return pd.DataFrame(columns, index=inputs.index) if columns else pd.DataFrame({"": np.ones(len(inputs))})
+def _ends(fit: Fit, inputs: pd.DataFrame, slopes: Array, level: float, *, new: bool) -> Array:
+    """Return how far both ends of the interval lie from the law, (2, m)."""
+    # A new observation strays from the law by its own scatter, however well the law is known.
+    variance = _variance(slopes, fit.covariance)
+    known, own = t_quantile(level, [fit.dof, fit.scatter_dof])
+    half = np.hypot(known * np.sqrt(variance), own * fit.scatter if new else 0.0)
+    half = np.where(np.isnan(half), np.inf, half)  # t is infinite and the scatter NaN without degrees of freedom
+    plain = np.stack([-half, half])
+    names = [name for name in fit.places if name in inputs]
+    stray = fit._stray_by(tuple(names))
+    if stray is None:
+        return plain
+    shares = (0.5 - level / 2, 0.5 + level / 2)
+    shifts = stray.shifts(slopes.T, np.log(inputs[names].to_numpy(dtype=float).T), shares, new=new)
+    shifts = np.stack([np.minimum(shifts[0], 0.0), np.maximum(shifts[1], 0.0)])  # the interval holds the prediction
+    return np.where(np.isinf(variance), plain, shifts)
 
 
 def _collect(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any]) -> pd.DataFrame:
@@ -304,7 +338,8 @@ def _collect(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any]) -> 
     columns = table.columns if table is not None else ()
     given: dict[str, Any] = {column_of(str(name)): table[name].to_numpy() for name in columns}  # type: ignore[index]
     given |= {column_of(name): value for name, value in named.items()}
-    unknown = [column_of(name) for name in named if column_of(name) not in wanted]
+    beside = [name for name in fit.places if name not in wanted]
+    unknown = [column_of(name) for name in named if column_of(name) not in (*wanted, *beside)]
     missing = [name for name in wanted if name not in given]
     if unknown and not wanted:
         raise LawError(
@@ -314,7 +349,7 @@ def _collect(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any]) -> 
     if unknown or missing:
         problem = f"missing {', '.join(missing)}" if missing else f"{', '.join(unknown)} is not an input"
         raise LawError(f"{fit.law.formula!r} predicts from {', '.join(wanted)}; {problem}")
-    arrays = {name: _numbers(name, given[name]) for name in wanted}
+    arrays = {name: _numbers(name, given[name]) for name in (*wanted, *beside) if name in given}
     _check_positive(fit, arrays)
     try:
         (rows,) = np.broadcast_shapes((1,), *(array.shape for array in arrays.values()))
@@ -335,8 +370,9 @@ def _numbers(name: str, given: Any) -> Array:
 
 
 def _check_positive(fit: Fit, arrays: Mapping[str, Array]) -> None:
-    for name, log in zip(arrays, fit.law.derivation.input_logged, strict=True):
-        if log and (arrays[name] <= 0).any():
+    logged = [column_of(n) for n, log in zip(fit.law.inputs, fit.law.derivation.input_logged, strict=True) if log]
+    for name in arrays:
+        if (name in logged or name in fit.places) and (arrays[name] <= 0).any():
             raise LawError(f"{name}: expected a positive number, found {arrays[name].min()}")
 
 

@@ -96,11 +96,24 @@ class FitValues:
     data_unit: str = "tokens"
     censored: Array | None = None
     shrinkage: float = 0.0
+    errors: Array | None = None
+    unread: pd.DataFrame = field(default_factory=pd.DataFrame)
+    labels: pd.DataFrame = field(default_factory=pd.DataFrame)
+    witnesses: str = ""
 
     def __post_init__(self) -> None:
         # Frozen all the way down: values and errors are computed once, and an array changed later would belie them.
         object.__setattr__(self, "ties", MappingProxyType(dict(self.ties)))
-        for array in (self.phi, self.covariance, self.lower, self.upper, self.weights, self.cells, self.censored):
+        for array in (
+            self.phi,
+            self.covariance,
+            self.lower,
+            self.upper,
+            self.weights,
+            self.cells,
+            self.censored,
+            self.errors,
+        ):
             if array is not None:
                 array.flags.writeable = False
 
@@ -108,6 +121,17 @@ class FitValues:
     def rows(self) -> pd.DataFrame:
         """The rows fitted, as a copy: input columns and the target, named in words."""
         return self._rows.copy()
+
+    @property
+    def known(self) -> pd.DataFrame:
+        """The rows, with params and tokens where they are known but not read."""
+        return pd.concat([self._rows, self.unread], axis=1)
+
+    @property
+    def places(self) -> list[str]:
+        """Which of params and tokens are known of the rows and vary."""
+        known = self.known
+        return [name for name in ("params", "tokens") if name in known and known[name].nunique() > 1]
 
     @cached_property
     def values(self) -> Mapping[str, float]:
@@ -124,6 +148,11 @@ class FitValues:
         """Residual scatter of a row of typical weight; with equal weights of one it is `scale`."""
         # Weights are relative: where all are 1e4, `scale` is the scatter of a row that does not exist.
         return float(self.scale / np.sqrt(self.typical_weight))
+
+    @property
+    def scatter_dof(self) -> int:
+        """Degrees of freedom of the scatter: those of the errors, unless these are made from groups of rows."""
+        return int((self.weights > 0).sum() - self.is_free.sum()) if self.witnesses else self.dof
 
     def natural(self, phi: Array) -> dict[str, Any]:
         """Turn fit coordinates into named values; ties are evaluated.

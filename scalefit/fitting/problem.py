@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,11 @@ class Rows:
     source: str
     data_unit: str = "tokens"
     censored: Array | None = None  # where the truth lies: at the target (0), below it (-1), above (+1); None: all 0
+    errors: Array | None = None  # as in `Observations`
+    unread: pd.DataFrame = field(default_factory=pd.DataFrame)  # params and tokens, where the law does not read them
+    labels: pd.DataFrame = field(
+        default_factory=pd.DataFrame
+    )  # columns of the table but the target; sizes and budgets as levels
     error: float = 0.0  # typical standard error that the log of the target has of its own
 
     def canonical_order(self) -> Array:
@@ -66,9 +71,23 @@ def collect(law: Law, data: Any, weights: Any, bounds: str = "drop") -> tuple[La
         _check_values(columns[name], name, positive=quantity_of(name) is not None)
     counted = _weights(weights, observed, data)
     notes = (*observed.notes, *_duplicates(rows, table), *_unread(rows, table, data))
-    side = _sides(observed)
-    cells = _cells(rows, table, observed.rtol)
-    return bound, Rows(rows, counted, cells, notes, observed.source, observed.data_unit, side, observed.error)
+    side, levels = _sides(observed), _levels(rows, table, observed.rtol)
+    labels = table.assign(**levels)
+    labels.pop(_target_column(bound, table))
+    cells, unread = _cells(rows, levels), _unread_places(table, rows)
+    told = (notes, observed.source, observed.data_unit, side)
+    return bound, Rows(rows, counted, cells, *told, observed.errors, unread, labels, observed.error)
+
+
+def _unread_places(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return sizes and budgets that are known of every row and not read by the law: optima stray by those as well."""
+    columns = {}
+    for name in ("params", "tokens"):
+        if name in table and name not in rows:
+            values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+            if (np.isfinite(values) & (values > 0)).all():
+                columns[name] = values
+    return pd.DataFrame(columns, index=rows.index)
 
 
 def _observations(law: Law, data: Any, bounds: str) -> Observations:
@@ -200,8 +219,8 @@ def _unread(rows: pd.DataFrame, table: pd.DataFrame, data: Any) -> tuple[Note, .
     return (Note("unread", text, caution=True),)
 
 
-def _cells(rows: pd.DataFrame, table: pd.DataFrame, rtol: float) -> Array:
-    """Number the (params, tokens) cells of the rows, read or not; without either, rows of equal inputs are a cell."""
+def _levels(rows: pd.DataFrame, table: pd.DataFrame, rtol: float) -> dict[str, Array]:
+    """Return sizes and budgets of the rows, read or not, as levels."""
     levels = {}
     for name in ("params", "tokens"):
         if name in rows:
@@ -209,6 +228,11 @@ def _cells(rows: pd.DataFrame, table: pd.DataFrame, rtol: float) -> Array:
         elif name in table:
             values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
             levels[name] = group_levels(values, rtol)
+    return levels
+
+
+def _cells(rows: pd.DataFrame, levels: dict[str, Array]) -> Array:
+    """Number the (params, tokens) cells of the rows; without either, rows of equal inputs are a cell."""
     # Laws in other inputs: a repeat of the same inputs shares its luck as runs of a cell do.
     if not levels:
         levels = {name: _clusters(rows[name].to_numpy()) for name in rows.columns[:-1]}

@@ -8,6 +8,7 @@ import numpy as np
 
 from scalefit._values import Note
 from scalefit.errors import FitError
+from scalefit.fitting.bends import bends
 from scalefit.fitting.covariance import Errors, invert, judge
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FREE, FitStatus, FitValues
@@ -116,28 +117,6 @@ def _with_scatter_of_straight(fit: Fit, bend: Array) -> Fit:
         Note("exact", "as many parameters as rows: the scatter is that about the law without curvature", caution=True),
     )
     return replace(fit, covariance=covariance, scale=scale, dof=spare, notes=notes)
-
-
-def bends(fit: FitValues) -> Array:
-    """Return how much each parameter bends the law in logs per unit; 0 for those that are no curvature or are held."""
-    derivation, law = fit.law.derivation, fit.law
-    bend = np.zeros(len(law.parameters))
-    curved = [j for j, logged in enumerate(derivation.logged) if not logged and fit.is_free[j]]
-    if fit.space != "log" or set(law.parameters) - set(derivation.linear("log")) or not curved:
-        return bend
-    entered = np.array(derivation.enter(law.read_inputs(fit.rows))).reshape(len(law.inputs), -1).mean(axis=1)
-    axes = [i for i, logged in enumerate(derivation.input_logged) if logged]
-    for i in axes:
-        for j in axes:
-            # The second difference in logs is exact for terms quadratic in logs, whatever the step.
-            steps = np.array([(s, t) for s in (-0.5, 0.5) for t in (-0.5, 0.5)])
-            places = np.tile(entered[:, None], 4)
-            places[i] += steps[:, 0]
-            places[j] += steps[:, 1]
-            columns = derivation.function("log")(fit.phi[None], list(places))[1][0]
-            second = np.abs(columns @ (steps[:, 0] * steps[:, 1] * 4))
-            bend[curved] = np.maximum(bend[curved], np.where(second[curved] > 1e-8, second[curved], 0.0))
-    return bend
 
 
 def posterior(phi: Array, covariance: Array, bend: Array, scale: float, dof: int) -> tuple[Array, Array, Array]:

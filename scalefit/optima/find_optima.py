@@ -357,7 +357,7 @@ class Optima(Displayable):
         censored = side[kept] if side.any() else None
         all_notes = merge(self.notes, notes)
         error = float(np.nan_to_num(table.loc[points, f"log_{column}_stderr"].median()))
-        return Observations(rows, counted, all_notes, self.source, self.data_unit, censored, self.rtol, error)
+        return Observations(rows, counted, all_notes, self.source, self.data_unit, censored, self.rtol, error=error)
 
     def _limits(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Return beyond which value the optimum of an edge lies, and on which side (-1 below, +1 above)."""

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse
 
-from scalefit._bootstrap import Draws
 from scalefit.errors import LawError
+from scalefit.fitting.draws import Draws
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import check_level
 from scalefit.laws.published import PublishedLaw

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from msgspec import Meta, Struct
 
-from scalefit._bootstrap import Draws, bootstrap
+from scalefit._bootstrap import bootstrap
 from scalefit._fit import fit_sweep
 from scalefit._values import Note, merge
 from scalefit.backtesting._backtest import Backtest, backtest
@@ -19,6 +19,7 @@ from scalefit.batch_size.fit_tradeoff import fit_tradeoff
 from scalefit.batch_size.tradeoff import Tradeoff
 from scalefit.batch_size.tradeoff_points import tradeoff_points
 from scalefit.errors import ScalefitError, ScalefitWarning, SweepError
+from scalefit.fitting.draws import Draws
 from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus

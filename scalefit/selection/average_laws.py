@@ -86,12 +86,16 @@ class Average(Displayable):
         order = sorted(range(len(self.fits)), key=lambda k: (-len(self.fits[k].law.inputs), -self.weights[k]))
         return self.fits[order[0]]
 
-    def predict(self, table: pd.DataFrame | None = None, *, level: float = 0.95, **inputs: Any) -> pd.DataFrame:
+    def predict(
+        self, table: pd.DataFrame | None = None, *, level: float = 0.95, kind: str = "new", **inputs: Any
+    ) -> pd.DataFrame:
         r"""Predict the target with intervals for a new observation.
 
         With weights :math:`w_k`, predictions :math:`m_k` (logs, for fits in log space) and half-widths :math:`h_k` the
         prediction is :math:`m = \sum w_k m_k` and its half-width
-        :math:`\sqrt{\sum w_k h_k^2 + t^2 \sum w_k (m_k - m)^2}`: what the laws do not know and where they differ.
+        :math:`\sqrt{\sum w_k h_k^2 + t^2 \sum w_k (m_k - m)^2}`: what the laws do not know and where they differ. Of
+        laws of optima, whose own intervals hold how they may be bent (`Fit.predict`), the ends are averaged instead
+        (Lichtendahl, Grushka-Cockayne and Winkler 2013, Management Science 59, 1594).
 
         Parameters
         ----------
@@ -99,6 +103,8 @@ class Average(Displayable):
             Inputs as columns; or give them by name.
         level : float
             Coverage of the interval.
+        kind : {"new", "mean"}
+            What the interval is for, as in `Fit.predict`.
         **inputs : float or array_like
             Inputs by column (``params=7e9``) or symbol (``N=7e9``).
 
@@ -128,9 +134,11 @@ class Average(Displayable):
         given = {column_of(str(name)): value for name, value in inputs.items()}
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ExtrapolationWarning)
-            widest = self.widest.predict(table, level=level, **given)  # first: it refuses unknown names
-            own = ({n: given[n] for n in map(column_of, fit.law.inputs) if n in given} for fit in self.fits)
-            found = [fit.predict(table, level=level, **one) for fit, one in zip(self.fits, own, strict=True)]
+            widest = self.widest.predict(table, level=level, kind=kind, **given)  # first: it refuses unknown names
+            own = (
+                {n: given[n] for n in (*map(column_of, fit.law.inputs), *fit.places) if n in given} for fit in self.fits
+            )
+            found = [fit.predict(table, level=level, kind=kind, **one) for fit, one in zip(self.fits, own, strict=True)]
         for one in caught[:1]:
             warnings.warn(str(one.message), ExtrapolationWarning, stacklevel=2)
         logged = self.comparison.space == "log"
@@ -142,7 +150,12 @@ class Average(Displayable):
         apart = np.sqrt(self.weights @ (value - middle) ** 2)
         quantile = float(self.weights @ [t_quantile(level, fit.dof) for fit in self.fits])
         half = np.sqrt(self.weights @ ((high - low) / 2) ** 2 + (quantile * apart) ** 2)
-        numbers = (middle, middle - half, middle + half, apart)
+        # Laws of optima hold in their own intervals how they may be bent: that they differ would count it twice.
+        if all(fit.stray is not None for fit in self.fits):
+            low, high = self.weights @ low, self.weights @ high
+        else:
+            low, high = middle - half, middle + half
+        numbers = (middle, low, high, apart)
         prediction, lo, hi, between = [np.exp(v) for v in numbers] if logged else numbers
         reach = np.max([one["reach"] for one in found], axis=0)
         return widest.assign(prediction=prediction, lo=lo, hi=hi, reach=reach, between=between)
@@ -218,7 +231,9 @@ def average_laws(
     if (centres := getattr(data, "lr_fit" if target in (None, "lr", "eta") else "batch_fit", None)) is not None:
         # a surface: take the centres of its cells, with their random-effects weights
         target = column_of(centres.law.target)
-        data = Observations(centres.rows, centres.weights, data.notes, data.source, centres.data_unit)
+        data = Observations(
+            centres.known, centres.weights, data.notes, data.source, centres.data_unit, errors=centres.errors
+        )
     comparison, notes = fit_laws(data, laws, target, bounds=bounds, shrink=shrink, weights=weights)
     table = comparison.table
     behind, error = table["behind"].to_numpy(dtype=float), table["behind_stderr"].to_numpy(dtype=float)

@@ -33,7 +33,11 @@ _ALONE = (
 """The straight laws of one input, for data that vary one."""
 
 _FAMILIES: dict[str, tuple[Law, ...]] = {
-    "lr": tuple(BUILT_IN[name] for name in ("lr_power", "lr_curved", "lr_quadratic", "lr_power_batch")) + _ALONE[:2],
+    "lr": tuple(
+        BUILT_IN[name]
+        for name in ("lr_power", "lr_curved", "lr_curved_params", "lr_curved_tokens", "lr_quadratic", "lr_power_batch")
+    )
+    + _ALONE[:2],
     "batch": (BUILT_IN["batch_power_tokens"], BUILT_IN["batch_power"], _ALONE[2]),
     "loss": tuple(BUILT_IN[name] for name in ("loss_tokens", "loss_params", "kaplan", "chinchilla", "skaling")),
 }

@@ -115,8 +115,9 @@ def _order(fit: Fit, cells: Array) -> Array:
 
 def _take(fit: Fit, order: Array) -> Fit:
     side = None if fit.censored is None else fit.censored[order]
-    rows = fit.rows.iloc[order].reset_index(drop=True)
-    return replace(fit, _rows=rows, weights=fit.weights[order], cells=fit.cells[order], censored=side)
+    rows, labels = (table.iloc[order].reset_index(drop=True) for table in (fit.rows, fit.labels))
+    arrays = {"weights": fit.weights[order], "cells": fit.cells[order], "censored": side}
+    return replace(fit, _rows=rows, labels=labels, **arrays)
 
 
 def name_of(fit: Fit) -> str:

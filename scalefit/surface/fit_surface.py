@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scalefit._values import Note
+from scalefit._values import Note, Observations
 from scalefit.errors import FitError, SweepError
 from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
@@ -24,12 +24,12 @@ from scalefit.vocabulary import column_of
 
 Array = np.ndarray
 
-# Cells below which the basin's curvature is one number, not a trend.
-_TREND_CELLS = 8
-
 # How often scatters, laws and joint fit are brought into line: centres of cells that say little follow the laws, which
 # follow the centres. After five rounds exponents on Step Law are within 2e-6 of where they settle.
 _ROUNDS = 5
+
+# A shared error below this share of the smallest of single cells changes nothing.
+_SLIGHT = 0.02
 
 # Steps to a between-cell variance; a handful is usual.
 _NEWTON = 100
@@ -171,10 +171,10 @@ def _start(runs: Runs) -> Array:
 
 
 def _trend(runs: Runs) -> Array:
-    """Centred log covariates of the cells, or none when there are too few cells to see a trend."""
+    """Centred log covariates of the cells, or none where one of them does not vary."""
     logs = np.log(runs.keys.to_numpy())
-    varied = (np.ptp(logs, axis=0) > 0) & (len(logs) >= _TREND_CELLS)
-    return (logs - logs.mean(axis=0))[:, varied] if varied.all() else np.empty((len(logs), 0))
+    varied = (np.ptp(logs, axis=0) > 0).all()
+    return logs - logs.mean(axis=0) if varied else np.empty((len(logs), 0))
 
 
 def refit_law(start: Fit, centre: Array, variance: Array, count: Array) -> tuple[Array, Array, Array]:
@@ -222,7 +222,12 @@ def _law_through(law: Law, keys: pd.DataFrame, centres: CellCentres, axis: int, 
     """Fit a law to the centres, which scatter about it by their own errors and by `scatter`."""
     rows = keys.assign(**{column_of(law.target): np.exp(centres.value[axis])})
     weights = 1 / (centres.variance[axis] + scatter**2)
-    fitted = fit(law, rows, weights=weights / weights.mean())
+    # The errors of the shared shape as independent ones that all cells share.
+    values, vectors = np.linalg.eigh(centres.shape_covariance)
+    shared = centres.response[axis] @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+    own = np.sqrt(centres.variance[axis])
+    errors = np.column_stack([own, shared[:, np.abs(shared).max(axis=0) > _SLIGHT * own.min()]])
+    fitted = fit(law, Observations(rows, weights / weights.mean(), errors=errors))
     if not np.isfinite(fitted.covariance).all():
         return fitted
     # The fit's covariance holds the errors of the cells; that of the shape moves all centres together.

@@ -30,9 +30,10 @@ _TURN = 2.5
 # Prior standard deviation, in logs, of a cell's centre about the laws: holds the cells that say nothing.
 _LOOSE = 0.4
 
-# Prior standard deviation of a curvature's exponent: curvatures change slowly with size and data. Those of ln A, of k,
-# and of c, p and q matter where a grid says nothing.
-_TREND = 0.03
+# Prior standard deviations of the curvatures' exponents: of what all axes share, since losses flatten as budgets grow
+# (by 0.05 to 0.35 in real sweeps), and of an axis alone. With every exponent held near zero by itself batches came out
+# high at large budgets. Those of ln A, of k, and of c, p and q matter where a grid says nothing.
+_SHARED_TREND, _OWN_TREND = {"params": 0.03, "tokens": 0.1}, 0.02
 _CURVATURE, _ASYMMETRY, _VALLEY = 3.0, 0.5, (0.5, 0.1, 0.1)
 
 # The run scatter to begin with, and the least: exact losses would otherwise divide by zero.
@@ -149,13 +150,17 @@ class Problem:
 
     @cached_property
     def shape_prior(self) -> Array:
-        """What a squared unit away from the typical shape costs."""
+        """What being away from the typical shape costs: the matrix of a quadratic form (q, q)."""
         basin, axes = self.basin, self.basin.axes
-        spread = np.full(basin.size, _TREND)
+        spread = np.full(basin.size, _OWN_TREND)
         spread[np.arange(axes) * basin.width] = _CURVATURE
         spread[(np.arange(axes) + 1) * basin.width - 1] = _ASYMMETRY
         spread[axes * basin.width :] = _VALLEY[: basin.size - axes * basin.width]
-        return (self.scatter / spread) ** 2
+        covariance = np.diag(spread**2)
+        for j, name in enumerate(self.runs.keys.columns[: basin.trend.shape[1]]):
+            same = np.arange(axes) * basin.width + 1 + j
+            covariance[np.ix_(same, same)] += _SHARED_TREND[name] ** 2
+        return self.scatter**2 * np.linalg.inv(covariance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +250,7 @@ def _cost(problem: Problem, state: State) -> Array:
     rows = (problem.runs.weight * problem.loss.value(state.residual)).sum(axis=2)
     own, shared = _away(problem, state)
     rows = rows + (problem.own_prior * own**2).sum(axis=2) / 2
-    return (problem.count * rows).sum(axis=1) + (problem.shape_prior * shared**2).sum(axis=1) / 2
+    return (problem.count * rows).sum(axis=1) + ((shared @ problem.shape_prior) * shared).sum(axis=1) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,10 +291,10 @@ def equations(problem: Problem, state: State) -> _Equations:
     return _Equations(
         own=weighted @ own.swapaxes(2, 3) + np.diag(problem.own_prior),
         cross=weighted @ shared.swapaxes(2, 3),
-        shared=(counted @ shared.swapaxes(2, 3)).sum(axis=1) + np.diag(problem.shape_prior),
+        shared=(counted @ shared.swapaxes(2, 3)).sum(axis=1) + problem.shape_prior,
         downhill=(
             (own @ pulled)[..., 0] - problem.own_prior * away_own,
-            across - problem.shape_prior * away_shared,
+            across - away_shared @ problem.shape_prior,
         ),
         count=problem.count,
     )
@@ -332,7 +337,7 @@ def centres_of_cells(problem: Problem, state: State) -> CellCentres:
     # What is left of a shape parameter's slopes once the cells have followed it.
     left = shared - response.swapaxes(1, 2) @ own
     filling = (noise * ((left * weight[:, None] ** 2) @ left.swapaxes(1, 2))).sum(axis=0)
-    filling = filling + problem.scatter**2 * np.diag(problem.shape_prior)
+    filling = filling + problem.scatter**2 * problem.shape_prior
     inverse = np.linalg.inv(system.remainder(response[None], system.shared)[0])
     # What a new run may do: outliers are drawn in, not left out.
     drawn = np.clip(residual, -_OUTLIER * problem.scatter, _OUTLIER * problem.scatter) * problem.runs.lowest[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -112,15 +112,18 @@ class Surface(Displayable):
         """The fitted laws by setting: lr, and batch if the surface spans it."""
         return {"lr": self.lr_fit} | ({"batch": self.batch_fit} if self.batch_fit is not None else {})
 
-    def optimum(self, *, level: float = 0.95, **inputs: Any) -> pd.DataFrame:
+    def optimum(self, *, level: float = 0.95, kind: str = "new", **inputs: Any) -> pd.DataFrame:
         """Return the best learning rate and batch with intervals at (params, tokens).
 
-        The intervals are for the optimum of a new cell: parameter covariance and scatter between cells.
+        The intervals are for the optimum of a new cell: what is not known of the laws, how far optima of one size and
+        of one budget stray from them together, and the scatter of single cells (`Fit.predict`).
 
         Parameters
         ----------
         level : float
             Coverage of the intervals.
+        kind : {"new", "mean"}
+            What the intervals are for: the optimum of a new cell, or the mean of many, without their scatter.
         **inputs : float or array_like
             ``params=7e9, tokens=1.4e12`` (or N=, D=).
 
@@ -158,10 +161,8 @@ class Surface(Displayable):
         place = pd.DataFrame(dict(zip(given, arrays, strict=True)))
         parts, reach = [place], []
         for axis, fitted in self.laws.items():
-            own = {column_of(name) for name in fitted.law.inputs}
-            # A new cell strays by the scatter between cells, whatever the noise of the cells that were fitted.
-            fitted = replace(fitted, scale=self.between[axis] * np.sqrt(fitted.typical_weight))
-            table = fitted.predict(place[[name for name in place if name in own]], level=level)
+            own = {*map(column_of, fitted.law.inputs), *fitted.places}
+            table = fitted.predict(place[[name for name in place if name in own]], level=level, kind=kind)
             renamed = table.rename(columns={"prediction": axis, "lo": f"{axis}_lo", "hi": f"{axis}_hi"})
             parts.append(renamed[[axis, f"{axis}_lo", f"{axis}_hi"]])
             reach.append(table["reach"])
@@ -286,6 +287,7 @@ class Surface(Displayable):
             ("cells", f"{len(self.cells)}, {int((~self.cells['inside']).sum())} with the centre beyond their own grid"),
             ("run scatter", f"{format_number(self.scatter, 3)} of the loss"),
             ("cell scatter", ", ".join(f"{format_number(s, 3)} of log {axis}" for axis, s in self.between.items())),
+            *((f"stray of {axis}", f.stray.sentence) for axis, f in self.laws.items() if f.stray is not None),
             ("source", self.source),
         ]
         return Display("Surface", tuple(facts), shown, self.notes)

@@ -281,6 +281,20 @@ def test_rolling_learns_from_the_strictly_smaller():
     assert report.table.groupby("fold")["tokens"].unique().str[0].tolist() == [1.6e10, 6.4e10]
 
 
+def test_rolling_both_learns_from_the_smaller_in_both():
+    seen = []
+
+    def recipe(training: Sweep) -> Known:
+        seen.append((training.table["params"].max(), training.table["tokens"].max(), len(training.cells)))
+        return Known(Truth())
+
+    report = backtest(simulated(), "rolling both", entrants=[Custom("spy", recipe)])
+    assert report.table[["params", "tokens"]].to_numpy().tolist() == [[2e8, 6.4e10], [1e9, 1.6e10], [1e9, 6.4e10]]
+    assert seen == [(5e7, 1.6e10, 6), (2e8, 4e9, 6), (2e8, 1.6e10, 9)]
+    assert set(report.table["beyond"]) == {"both"}
+    assert report.holdout[0] == "params = 200M and tokens = 64B, from smaller"
+
+
 def test_rolling_over_a_single_axis():
     sweep = simulated(design=Design(params=(1e7, 3e7, 1e8, 3e8, 1e9), tokens=(1e10,)))
     report = backtest(sweep, "rolling params", laws=["eta = c * N**a"], batch_law="B = c * N**a")
@@ -401,7 +415,9 @@ def test_observed_optima_of_asymmetric_basins_are_not_read_low():
     assert off["parabola"] > 0.15
 
 
-@pytest.mark.parametrize("text", ["largest N", " rolling  D ", "largest  both", "N > 1e9", "not (lr < 1 or seed == 2)"])
+@pytest.mark.parametrize(
+    "text", ["largest N", " rolling  D ", "largest  both", "rolling both", "N > 1e9", "not (lr < 1 or seed == 2)"]
+)
 def test_a_holdout_of_either_grammar_is_one(text):
     check_holdout(text)
 
@@ -409,7 +425,7 @@ def test_a_holdout_of_either_grammar_is_one(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rolling both", "^expected 'rolling params' or 'rolling tokens', found 'rolling both'"),
+        ("rolling lr", "^expected 'rolling params', 'rolling tokens' or 'rolling both', found 'rolling lr'"),
         ("largest", "^expected 'largest params', 'largest tokens' or 'largest both', found 'largest'"),
         ("largest lr", "found 'largest lr'"),
         ("largest params and tokens", "^'largest params and tokens' is not an expression.*'largest both'"),

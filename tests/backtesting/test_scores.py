@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalefit.backtesting._backtest import Scores
+from scalefit.backtesting.scores import Scores, misses, too_few
 
 
 def scored(**changes):
@@ -82,3 +82,48 @@ def test_kinds_of_extrapolation_are_compared_entrant_by_entrant():
     assert rows["reach"].tolist() == pytest.approx([2, 2, 2, 8, 8, 8])
     assert rows["regret_pct"].tolist()[:3] == [0.1, 0.5, 0.0]
     assert "regret_params" not in scored(beyond="both").summary
+
+
+def with_intervals(**changes):
+    """One entrant, two settings, four cells in two folds: errors of 0.5, 1, 2 octaves up or down, and an edge."""
+    table = pd.DataFrame({"entrant": "one", "beyond": "params", "error": "", "fold": ["a", "a", "b", "b"]})
+    for axis, errors in (("lr", [0.5, -1.0, 2.0, 0.0]), ("batch", [0.0, 0.5, 0.0, 0.0])):
+        table = table.assign(**{f"{axis}": 1.0, f"{axis}_lo": 0.5, f"{axis}_hi": 4.0, f"log2_{axis}_error": errors})
+        table = table.assign(**{f"{axis}_status": ["interior"] * 3 + ["edge"], f"{axis}_inside": [True] * 3 + [None]})
+    return Scores(table.assign(**changes), np.zeros((4, 1)), ("lr", "batch"), 0.8)
+
+
+def test_coverage_with_and_without_the_error_of_the_observed_optimum():
+    lr, batch, both = with_intervals(lr_inside=[True, True, False, None]).coverage.to_dict("records")
+    assert (lr["setting"], lr["folds"], lr["cells"]) == ("lr", 2, 3), "an edge is no point"
+    assert (lr["inside"], lr["held"]) == pytest.approx((2 / 3, 2 / 3))
+    assert (batch["inside"], batch["held"]) == (1.0, 1.0)
+    assert (both["setting"], both["inside"], both["cells"]) == ("lr and batch", pytest.approx(2 / 3), 3)
+    exact = with_intervals().coverage.set_index("setting")
+    assert exact.loc["lr", ["inside", "held"]].tolist() == pytest.approx([1, 2 / 3])
+
+
+def test_the_interval_score_is_the_width_and_what_misses_cost():
+    lr, batch, _ = with_intervals().coverage.to_dict("records")
+    assert lr["half_width"] == batch["half_width"] == 1.5
+    assert batch["score"] == pytest.approx(3.0)
+    assert lr["score"] == pytest.approx(3 + 2 / 0.2 * 1 / 3), "one of three lies an octave below the lower bound"
+
+
+def test_distances_are_counted_in_half_widths_on_their_side():
+    found = misses(with_intervals().table, "lr")
+    assert found["half"].tolist()[:3] == [1.0, 2.0, 1.0]
+    assert found["ratio"].tolist()[:3] == [0.5, 0.5, 2.0]
+    assert np.isnan(found["ratio"].iloc[3])
+    open_ones = with_intervals(lr_lo=0.0).table
+    assert misses(open_ones, "lr")["ratio"].isna().tolist() == [True, False, True, True]
+
+
+def test_failed_entrants_and_those_without_intervals_have_no_coverage():
+    assert with_intervals(error="FitError: no").coverage.empty
+    assert with_intervals(lr_inside=None, batch_inside=None).coverage.empty
+
+
+def test_too_few_hits_are_those_that_chance_seldom_gives():
+    hits, cells = pd.Series([10, 9, 19, 5]), pd.Series([14, 13, 20, 6])
+    assert too_few(hits, cells, 0.95).tolist() == [True, True, False, False]

@@ -120,7 +120,9 @@ def test_rows_pasted_ten_times_are_noted() -> None:
     fit = sf.fit(CHINCHILLA, pd.concat([table] * 10))
     assert "duplicates" in codes(fit)
     assert "2160 of 2400 rows repeat another row exactly" in repr(fit)
-    assert fit.table["stderr"][0] < 0.4 * sf.fit(CHINCHILLA, table).table["stderr"][0]  # which is why it matters
+    # Copies share their luck, so residuals of one size go together: errors no longer shrink with every paste.
+    assert fit.witnesses == "params"
+    assert fit.table["stderr"][0] > 0.8 * sf.fit(CHINCHILLA, table).table["stderr"][0]
 
 
 def test_runs_that_differ_in_another_setting_are_not_duplicates() -> None:

@@ -169,6 +169,30 @@ def test_regret_on_held_out_cells_of_a_real_sweep(shared_data, held, most):
     assert np.mean(regrets) <= most
 
 
+@pytest.mark.parametrize("fall", [0.0, 0.3])
+def test_a_basin_that_flattens_with_the_budget_does_not_tilt_the_batch(fall):
+    # On one grid for all budgets: small ones see the batch from above, large ones from below. Curvatures held near
+    # constant gave an exponent 0.034 too high at a fall of 0.3, with a standard deviation of 0.017 a sweep.
+    found = [sf.fit_surface(_flattening(fall, seed), loss_law=None) for seed in range(6)]
+    assert abs(np.mean([one.batch_fit.values["b"] for one in found]) - 0.5) < 0.015
+    assert abs(np.mean([one.lr_fit.values["b"] for one in found]) - 0.1) < 0.006
+
+
+def _flattening(fall: float, seed: int) -> sf.Sweep:
+    """Draw 8 cells on one grid whose curvatures fall as tokens**-fall; best batch grows as tokens**0.5, lr as 0.1."""
+    rng = np.random.default_rng(seed)
+    lr, batch = (g.ravel() for g in np.meshgrid(np.log(2) * np.arange(-3, 4), 0.9 + np.log(2) * np.arange(-2, 3)))
+    rows = []
+    for size, times in ((size, times) for size in (0.0, np.log(4)) for times in np.log(4) * np.arange(4)):
+        offsets = np.array([lr + 0.4 * size - 0.1 * times, batch - 0.5 * times])[:, None]
+        psi = [np.log(0.06) - fall * times, 0.8, np.log(0.02) - fall * times, 0.3, 0.3, -0.05, -0.1]
+        height, _, _ = BasinShape(np.empty((lr.size, 0)), 2)(np.array([psi]), offsets)
+        loss = 3 - 0.05 * times + height[0] + 0.002 * rng.standard_normal(lr.size)
+        columns = {"params": 1e8 * np.exp(size), "tokens": 2e9 * np.exp(times), "lr": np.exp(lr - 6.5)}
+        rows.append(pd.DataFrame(columns | {"batch": np.exp(batch + 13), "loss": loss}))
+    return sf.Sweep.from_frame(pd.concat(rows, ignore_index=True))
+
+
 def test_a_coarse_grid_widens_the_window_and_says_so(surface):
     coarse = sf.fit_surface(sweep_of(Design(lr_levels=4, batch_levels=3, lr_ratio=4.0, batch_ratio=8.0), seed=2))
     assert surface.window == 0.0225
@@ -267,6 +291,7 @@ def test_a_surface_keeps_what_a_refit_needs_and_no_more(surface):
     text = pickle.dumps(surface)
     runs = surface.pooled.problem.runs
     held = sum(part.nbytes for part in (runs.settings, runs.excess, runs.weight, runs.lowest))
-    assert len(text) < 30_000 + held, "the derivatives of a fit are worked out again"
+    held += sum(2.5 * fit.errors.nbytes for fit in surface.laws.values())  # fits are kept as text
+    assert len(text) < 40_000 + held, "the derivatives of a fit are worked out again"
     again = pickle.loads(text)
     pd.testing.assert_frame_equal(sf.bootstrap(again, 4, seed=1).table, sf.bootstrap(surface, 4, seed=1).table)
