@@ -13,8 +13,9 @@ from scalefit._values import Note
 from scalefit.errors import SweepError
 from scalefit.optima.basin_shape import bend
 from scalefit.optima.cells import Floats, average, pad, repeats
-from scalefit.optima.local_fit import Quadratic, fit_quadratic, read_vertices
+from scalefit.optima.local_fit import Quadratic, fit_quadratic
 from scalefit.optima.optimum_estimators import Basin
+from scalefit.optima.vertices import read_vertices
 from scalefit.schema import lowest_of
 from scalefit.sweep import Sweep
 
@@ -69,7 +70,7 @@ def best_over_lr(
     cell = np.asarray(cell, dtype=np.int64)
     block = pad(cell, log_lr[:, None], value, n_cells, rtol)
     basin = Basin(window=window)
-    k = basin.shared_asymmetry(block)[0] if n_cells >= _FEW_CELLS else 0.5
+    k = basin.settle(block).bends.shared if n_cells >= _FEW_CELLS else 0.5
     fit = fit_quadratic(block, window, k)
     found = read_vertices(block, fit, basin.level, k)
     status = found.status[:, 0]

@@ -20,6 +20,10 @@ is not identified (log space); nor is a positive parameter known to no better th
 in it: the prefactor of a power law lies far outside the data and is loose without harm."""
 
 
+_OWN_DOF = 4.0
+"""Degrees of freedom for which the rows' own errors count where they scatter by less."""
+
+
 @dataclass(frozen=True, eq=False)
 class Errors:
     """Second-order facts about a solution."""
@@ -120,7 +124,14 @@ def _scatter(problem: Problem, r: Array, weights: Array, counted: int, dof: int)
     standardized = (r * np.sqrt(weights))[weights > 0]
     if problem.loss.robust:
         return float(1.4826 * np.median(np.abs(standardized)) * np.sqrt(counted / dof))
-    return float(np.sqrt((standardized**2).sum() / dof))
+    scatter, own = (
+        float(np.sqrt((standardized**2).sum() / dof)),
+        problem.error * np.sqrt(np.median(weights[weights > 0])),
+    )
+    if scatter >= own:
+        return scatter
+    # Few rows may lie on the law by luck, but not closer than each is known: its own error counts as a few of them.
+    return float(np.sqrt((dof * scatter**2 + _OWN_DOF * own**2) / (dof + _OWN_DOF)))
 
 
 def invert(design: Array) -> tuple[Array, float, Array]:

@@ -158,7 +158,8 @@ def _pose(law: Law, rows: Rows, settings: Settings, loss: Loss, space: str) -> P
     _check_start(law, settings.start)
     inputs = law.derivation.enter(law.read_inputs(rows.table))
     lower, upper = fit_bounds(law, settings.bounds, settings.fixed)
-    return Problem(law, inputs, target, rows.weights, space, loss, lower, upper, rows.censored)
+    error = rows.error if space == "log" else 0.0
+    return Problem(law, inputs, target, rows.weights, space, loss, lower, upper, rows.censored, error=error)
 
 
 def _check_start(law: Law, start: Mapping[str, float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,12 +47,12 @@ class Cells:
     loss: Floats  # NaN where the run diverged or there is no run
     rtol: float = 0.01  # coordinates within this relative distance are one level
 
-    @property
+    @cached_property
     def present(self) -> Bools:
         """Where there is a run, shape (cells, runs)."""
         return np.asarray(np.isfinite(self.x).all(axis=2))
 
-    @property
+    @cached_property
     def finished(self) -> Bools:
         """Where there is a run with a loss, shape (cells, runs)."""
         return self.present & np.isfinite(self.loss)
@@ -66,6 +67,24 @@ class Cells:
         """Loss over the cell's lowest, minus one; inf where there is no loss."""
         low = self.lowest[:, None]
         return np.where(self.finished, (self.loss - low) / np.abs(low), np.inf)
+
+    @cached_property
+    def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The place of every run with a loss and its line along the first axis, numbered, in the array's order."""
+        cell, x = np.nonzero(self.finished)[0], self.x[self.finished]
+        line = cell if x.shape[1] == 1 else repeats(cell, x[:, 1:], self.rtol)
+        return repeats(cell, x, self.rtol), line
+
+    @cached_property
+    def averaged(self) -> tuple[Floats, NDArray[np.int64]]:
+        """The mean loss over the place of every run, and how many runs share it; NaN and 0 without a loss."""
+        mean, count = np.full(self.loss.shape, np.nan), np.zeros(self.loss.shape, dtype=np.int64)
+        done = self.finished
+        if done.any():
+            place, _ = self.places
+            runs = np.bincount(place)
+            mean[done], count[done] = (np.bincount(place, self.loss[done]) / runs)[place], runs[place]
+        return mean, count
 
     def spread(self) -> Floats:
         """Return the range of the losses of each cell; inf where no run finished."""

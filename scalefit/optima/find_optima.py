@@ -251,7 +251,7 @@ class Optima(Displayable):
 
     Notes
     -----
-    interior: a point. edge: the optimum is at or beyond the last level of the axis in its cell; the value is that
+    interior: a point. edge: the optimum is at or beyond a level, as a rule the last of its cell; the value is that
     level, a bound. flat: no minimum stands out of the noise; no value. too_few: fewer than three levels with a
     loss; no value. For a law, interior optima are points and edges bounds (`fit(..., bounds=)`).
 
@@ -356,7 +356,8 @@ class Optima(Displayable):
         counted = None if (weights == weights[0]).all() else weights
         censored = side[kept] if side.any() else None
         all_notes = merge(self.notes, notes)
-        return Observations(rows, counted, all_notes, self.source, self.data_unit, censored, self.rtol)
+        error = float(np.nan_to_num(table.loc[points, f"log_{column}_stderr"].median()))
+        return Observations(rows, counted, all_notes, self.source, self.data_unit, censored, self.rtol, error=error)
 
     def _limits(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Return beyond which value the optimum of an edge lies, and on which side (-1 below, +1 above)."""

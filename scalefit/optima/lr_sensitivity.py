@@ -18,7 +18,6 @@ from scalefit.laws.formula import Law
 from scalefit.optima.basin_shape import bend, window_weight
 from scalefit.optima.cells import Bools, Estimator, Floats, average, cells_face, pad, repeats
 from scalefit.optima.find_optima import find_optima
-from scalefit.optima.local_fit import fit_quadratic
 from scalefit.optima.optimum_estimators import Basin
 from scalefit.schema import lowest_of
 from scalefit.sweep import Sweep
@@ -112,7 +111,7 @@ def lr_sensitivity(
     levels = _Levels.of(cell, x, loss, caps, sweep.rtol)
     basin = method if isinstance(method, Basin) else Basin()
     cells = pad(cell, x[:, None], loss, len(found), sweep.rtol)
-    k = basin.shared_asymmetry(cells)[0]
+    settled = basin.settle(cells)
 
     point = (found["status"] == "interior").to_numpy()
     best = np.where(point, np.log(np.where(point, found["lr"], 1.0)), np.nan)
@@ -121,9 +120,8 @@ def lr_sensitivity(
     hi = np.minimum(best + reach, np.where(levels.count > 0, levels.x, -np.inf).max(axis=1))
     weights = levels.mean_weights(lo, hi)
     value = (weights * levels.loss).sum(axis=1) - found["loss"].to_numpy()
-    off = weights - _bottom_weights(levels, best, basin.window, k)
-    variance = fit_quadratic(cells, basin.window, k).variance
-    error = _stderr(levels, off, variance, found["log_lr_stderr"].to_numpy(dtype=float), (lo, hi))
+    off = weights - _bottom_weights(levels, best, basin.window, settled.bends.shared)
+    error = _stderr(levels, off, settled.fit.variance, found["log_lr_stderr"].to_numpy(dtype=float), (lo, hi))
     tolerance = np.log1p(sweep.rtol)
     inside = (levels.x >= lo[:, None] - tolerance) & (levels.x <= hi[:, None] + tolerance)
     covered = (hi - lo) / (2 * reach)

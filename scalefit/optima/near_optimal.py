@@ -11,12 +11,17 @@ from scalefit.errors import SweepError
 from scalefit.optima.basin_shape import bend
 from scalefit.optima.cells import Cells, Floats, pad
 from scalefit.optima.find_optima import find_optima
-from scalefit.optima.local_fit import Quadratic, bent_design, fit_quadratic, read_vertices
+from scalefit.optima.local_fit import Quadratic, bent_columns, fit_quadratic
 from scalefit.optima.optimum_estimators import Basin
+from scalefit.optima.run_weights import RunWeights
+from scalefit.optima.vertices import read_vertices
 from scalefit.sweep import Sweep
 
 # Newton's steps on a convex curve from beyond its root: each end is exact long before.
 _NEWTON = 40
+
+# Asymmetries between which the ends are taken to move in proportion.
+_NEAR = 0.1
 
 
 def near_optimal(
@@ -81,16 +86,20 @@ def near_optimal(
     found, table = optima.table, sweep.table
     x, loss = np.log(table["lr"].to_numpy()), table["loss"].to_numpy()
     cells = pad(sweep.group(optima.by)[1], x[:, None], loss, len(found), sweep.rtol)
-    k, k_error, _ = basin.shared_asymmetry(cells)
-    local, ends = _ends(cells, basin, k, excess)
+    settled = basin.settle(cells)
+    local, bends, counted = settled.fit, settled.bends, settled.counted
+    k = bends.shared
+    ends = _ends(cells, local, k, excess, basin.level, counted)
     ends = np.where((found["status"] == "interior").to_numpy(), ends, np.nan)
     first, last = (end[:, 0] for end in cells.extent(cells.present))
     outside = np.stack([~(ends[0] >= first - cells.tolerance), ~(ends[1] <= last + cells.tolerance)])
     stderr = _noise_error(local, k, np.log(found["lr"].to_numpy(dtype=float)), ends, excess)
-    if k_error:
-        # The error of k moves the ends of all cells alike: half of how far they go between k - error and k + error.
-        low, high = (_ends(cells, basin, near, excess)[1] for near in (k - k_error, k + k_error))
-        stderr = np.hypot(stderr, np.nan_to_num(np.abs(high - low) / 2))
+    if bends.error:
+        low, high = (
+            _ends(cells, fit_quadratic(cells, counted, near), near, excess, basin.level, counted)
+            for near in (k - _NEAR, k + _NEAR)
+        )
+        stderr = np.hypot(stderr, np.nan_to_num((high - low) / (2 * _NEAR) * bends.own_error))
     lo, hi = np.where(outside, [[-np.inf], [np.inf]], ends)
     columns = {
         "lr": found["lr"],
@@ -106,10 +115,9 @@ def near_optimal(
     return pd.concat([found[list(optima.by)], pd.DataFrame(columns)], axis=1)
 
 
-def _ends(cells: Cells, basin: Basin, k: float, excess: float) -> tuple[Quadratic, Floats]:
-    """Fit the basins with the asymmetry k; return the fit and the logs of the ends of the intervals, (2, cells)."""
-    local = fit_quadratic(cells, basin.window, k)
-    found = read_vertices(cells, local, basin.level, k)
+def _ends(cells: Cells, local: Quadratic, k: float, excess: float, level: float, counted: RunWeights) -> Floats:
+    """Return the logs of the ends of the intervals of basins with the asymmetry k, (2, cells)."""
+    found = read_vertices(cells, local, level, k, calm=counted.calm)
     point = found.status[:, 0] == "interior"
     height = np.where(point, excess * found.loss / np.where(point, found.curvature[:, 0], 1.0), np.nan)
     # Solve g(u; k) = height on both sides, from the ends of a parabola. On a convex curve a first step may fall short
@@ -119,18 +127,19 @@ def _ends(cells: Cells, basin: Basin, k: float, excess: float) -> tuple[Quadrati
     for _ in range(_NEWTON):
         value, slope, _ = bend(u, np.asarray(k))
         u = u - (value - height) / slope
-    return local, found.value[:, 0] + u
+    return np.asarray(found.value[:, 0] + u)
 
 
 def _noise_error(local: Quadratic, k: float, best: Floats, ends: Floats, excess: float) -> Floats:
     """Return the standard error of the ends from the noise of the runs, shape (2, cells)."""
     scale, centre = local.scale[:, 0], local.centre[:, 0]
     places = (np.vstack([ends, best]) - centre) / scale
-    design = bent_design(np.nan_to_num(places).T[:, :, None], k * scale[:, None])
+    design = bent_columns(np.nan_to_num(places).T, (k * scale)[:, None])
     # At an end the fitted loss is 1 + e times that at the bottom, whose place drops out of the derivative because the
     # slope vanishes there.
     change = design[:, :2] - (1 + excess) * design[:, 2:]
-    rise = np.expm1(k * scale * places[:2]) / (k * scale) if abs(k) > 1e-6 else places[:2]
+    bent = k * scale
+    rise = np.where(np.abs(bent) > 1e-6, np.expm1(bent * places[:2]) / np.where(bent == 0, 1.0, bent), places[:2])
     slope = local.gradient[:, 0] + local.hessian[:, 0, 0] * rise
     variance = np.einsum("cea,cab,ceb->ec", change, local.covariance, change)
     return scale * np.sqrt(np.maximum(variance, 0.0)) / np.abs(slope)

@@ -10,8 +10,10 @@ import numpy as np
 from scalefit._values import Note
 from scalefit.errors import SweepError
 from scalefit.optima.cells import Bools, Cells, Estimates, Floats, conclude, some
-from scalefit.optima.local_fit import fit_quadratic, is_noise, noise_scale, pooled_asymmetry, read_vertices
+from scalefit.optima.local_fit import fit_quadratic, is_noise, noise_scale
 from scalefit.optima.pooled_fit import estimate_centres
+from scalefit.optima.settle_basins import Basins, settle_basins
+from scalefit.optima.vertices import read_vertices
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ class Parabola:
 
     def estimate(self, cells: Cells) -> Estimates:
         """Estimate the optimum of every cell; see the class."""
-        return read_vertices(cells, fit_quadratic(cells, self.window), self.level)
+        return replace(read_vertices(cells, fit_quadratic(cells, self.window), self.level), asymmetry=0.0)
 
 
 @dataclass(frozen=True)
@@ -259,8 +261,9 @@ class Basin:
     Parameters
     ----------
     window : float
-        Relative excess over the cell's lowest loss at which a run's weight has fallen to a quarter, see `Parabola`.
-        Over two axes it widens on coarse grids until the typical cell keeps eight runs' worth.
+        Relative excess over the cell's lowest loss at which a run's weight has fallen to a quarter, see `Parabola`. The
+        excess is that of the fitted basin, or of the mean of a place where noise cannot explain it. Over two axes the
+        window widens on coarse grids until the typical cell keeps eight runs' worth.
     level : float
         Coverage of the interval.
     asymmetry : float or None
@@ -278,6 +281,14 @@ class Basin:
 
     Notes
     -----
+    *Noise* grows by exp(g u) at u e-folds from the optimum, with one g below and one above it for all cells, found from
+    how repeated runs scatter and how single ones depart from their neighbours. Runs weigh by it.
+
+    *Errors* over one axis hold the noise of the cell's runs and the asymmetry: the error of the shared one, and how far
+    a cell's own may be from it. Where a fit says less than the order of the losses, the interval is the gap between
+    the levels next to the lowest (`log_lr_stderr` is then NaN); where only one end is known the optimum is an edge,
+    and the value that end.
+
     Bias, scatter, quoted error and coverage in simulated sweeps: docs/statistics.md.
 
     *Status over two axes.* Each axis is judged by its own levels: edge when the centre is at or beyond the last one,
@@ -297,34 +308,22 @@ class Basin:
     [[0.005, 0.03]]
     """
 
-    window: float = 0.015
+    window: float = 0.03
     level: float = 0.95
     asymmetry: float | None = None
 
     def __post_init__(self) -> None:
-        _check_settings(self, usual=0.015)
+        _check_settings(self, usual=0.03)
 
     def estimate(self, cells: Cells) -> Estimates:
         """Estimate the optimum of every cell; see the class."""
         if cells.x.shape[2] > 1:
             return estimate_centres(cells, self.window, self.level, self.asymmetry)
-        k, error, notes = self.shared_asymmetry(cells)
-        fit = fit_quadratic(cells, self.window, k)
-        found = read_vertices(cells, fit, self.level, k, self._moved(cells, k, error))
-        return replace(found, notes=(*found.notes, *notes))
+        basins = self.settle(cells)
+        bends = basins.bends
+        found = read_vertices(cells, basins.fit, self.level, bends.shared, bends.moved, basins.counted.calm)
+        return replace(found, notes=basins.notes, asymmetry=bends.shared)
 
-    def shared_asymmetry(self, cells: Cells) -> tuple[float, float, tuple[Note, ...]]:
-        """Return the asymmetry over one axis, given or estimated from all cells, its standard error, and notes."""
-        return pooled_asymmetry(cells, self.window) if self.asymmetry is None else (self.asymmetry, 0.0, ())
-
-    def _moved(self, cells: Cells, k: float, error: float) -> float:
-        """Return how far, in the median over cells, an error of k moves the optimum."""
-        if error == 0:
-            return 0.0
-        low, high = (
-            read_vertices(cells, fit_quadratic(cells, self.window, near), self.level, near).value
-            for near in (k - error, k + error)
-        )
-        moved = np.abs(high - low) / 2
-        # One number for all cells: they err together, which no cell's own noise shows.
-        return float(np.nanmedian(moved)) if np.isfinite(moved).any() else 0.0
+    def settle(self, cells: Cells) -> Basins:
+        """Return the basins over one axis, with what they share."""
+        return settle_basins(cells, self.window, self.asymmetry)

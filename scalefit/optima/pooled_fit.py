@@ -12,7 +12,9 @@ import numpy as np
 from scalefit._values import Note
 from scalefit.optima.basin_shape import BasinShape, pool_noise, widen_window
 from scalefit.optima.cells import MIN_LEVELS, Cells, Estimates, Floats, conclude, some
-from scalefit.optima.local_fit import bound, errors_within, is_noise, noise_scale, window_weights
+from scalefit.optima.local_fit import is_noise, noise_scale
+from scalefit.optima.run_weights import RunWeights, decline, excess_beyond_noise, growth_of_noise
+from scalefit.optima.vertices import bound, errors_within
 from scalefit.solvers.linear import Arrow
 from scalefit.solvers.losses import SoftL1
 
@@ -20,11 +22,18 @@ from scalefit.solvers.losses import SoftL1
 # for it: a cell has five parameters of its own.
 _ENOUGH, _WIDEST = 8.0, 0.2
 
+# How much wider the window is to begin with: a lucky run far above the optimum, where runs are noisy, must not make
+# the rest look bad.
+_WIDER = 4.0
+
 # How often noise and scatter of the curvatures are judged anew: after eight rounds the centres of Step Law's cells are
 # within 0.06 of their standard errors of where twenty rounds leave them.
 _ROUNDS = 8
 
 _STEPS, _TRIES = 30, 16
+
+# Share of the cost below which a gain ends the search between two rounds.
+_ROUGHLY = 1e-5
 
 # No step is longer than this in a log: beyond, exp(k u) leaves what a second-order model can foresee.
 _LONGEST = 0.7
@@ -72,15 +81,16 @@ def estimate_centres(cells: Cells, window: float, level: float, asymmetry: float
     bends are shared. Runs count by their excess, see `Parabola`, and residuals enter by a soft absolute value.
     """
     wide = widen_window(cells.excess, cells.finished, window, _WIDEST, _ENOUGH)
-    problem = _pose(cells, wide, asymmetry)
+    problem = _pose(cells, max(wide, min(_WIDER * wide, _WIDEST)), asymmetry)
     own = np.zeros((len(cells.loss), 5))
     own[:, 1:3] = problem.middle
     total = np.maximum(problem.weight.sum(axis=1), 1e-300)
     own[:, 0] = (problem.weight * problem.at(own, problem.mean).residual).sum(axis=1) / total
     state = problem.at(own, problem.mean)
     for _ in range(_ROUNDS):
-        state = _descend(problem, state)
-        problem = _judge(problem, state)
+        state = _descend(problem, state, _ROUGHLY)  # weights are about to change
+        problem = _reweigh(cells, _judge(problem, state), state, wide)
+        state = problem.at(state.own, state.shape)
     return _read_centres(cells, problem, _descend(problem, state), level, wide if wide > window else None)
 
 
@@ -105,6 +115,7 @@ class _Problem:
     x: Floats  # (2, cells, runs), 0 where there is no loss
     excess: Floats  # (cells, runs)
     weight: Floats  # (cells, runs)
+    calm: Floats  # (cells, runs): noise at the optimum over that at the run
     middle: Floats  # (cells, 2): of the good runs
     trait: Floats  # (cells,), see `_trait`
     mean: Floats  # (7,): the shape before the runs speak
@@ -129,7 +140,9 @@ class _Problem:
         offsets = np.where(self.weight > 0, self.x - own[:, 1:3].T[:, :, None], 0.0)
         height, gradient, shared = BasinShape(np.empty((self.x.shape[2], 0)), 2)(_shapes(own, shape), offsets)
         slopes = [np.ones_like(height)[:, None], -gradient.transpose(1, 0, 2), shared[:, _CURVATURES]]
-        return _State(own, shape, self.excess - own[:, :1] - height, np.concatenate(slopes, axis=1), shared)
+        calm = self.calm[:, None]  # in units of the noise at each run all of them are equally noisy
+        residual = self.calm * (self.excess - own[:, :1] - height)
+        return _State(own, shape, residual, calm * np.concatenate(slopes, axis=1), calm * shared)
 
     def away(self, state: _State) -> tuple[Floats, Floats]:
         """Return how far own and shared parameters are from their priors."""
@@ -155,7 +168,7 @@ class _Problem:
 
 
 def _pose(cells: Cells, window: float, asymmetry: float | None) -> _Problem:
-    weight = window_weights(cells, window)
+    weight = RunWeights.first(cells, window).trust
     x = np.where(cells.finished[:, :, None], cells.x, 0.0)
     middle = (weight[:, :, None] * x).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-300)[:, None]
     excess = np.where(cells.finished, cells.excess, 0.0)
@@ -163,7 +176,8 @@ def _pose(cells: Cells, window: float, asymmetry: float | None) -> _Problem:
     if asymmetry is not None:
         mean[1], spread[1] = asymmetry, _HELD
     expected = np.zeros((len(weight), 2))
-    return _Problem(np.moveaxis(x, 2, 0), excess, weight, middle, _trait(cells), mean, spread, expected)
+    calm = np.ones(weight.shape)
+    return _Problem(np.moveaxis(x, 2, 0), excess, weight, calm, middle, _trait(cells), mean, spread, expected)
 
 
 def _trait(cells: Cells) -> Floats:
@@ -181,7 +195,7 @@ def _trait(cells: Cells) -> Floats:
     return away / spread if spread > _ALIKE else np.zeros(len(known))
 
 
-def _descend(problem: _Problem, state: _State) -> _State:
+def _descend(problem: _Problem, state: _State, gained: float = 1e-9) -> _State:
     """Go to the minimum for this noise and scatter by Levenberg and Marquardt's method."""
     damping, cost = 1e-3, problem.cost(state)
     for _ in range(_STEPS):
@@ -196,7 +210,7 @@ def _descend(problem: _Problem, state: _State) -> _State:
             return state  # no step leads down
         gain, state, cost = cost - reached, trial, reached
         damping = max(damping / 6, 1e-9)
-        if gain <= 1e-9 * cost:
+        if gain <= gained * cost:
             break
     return state
 
@@ -233,6 +247,25 @@ def _judge(problem: _Problem, state: _State) -> _Problem:
     square = ((state.own[:, 3:] - expected) ** 2 + spread)[known].mean(axis=0)
     scatter = np.clip(np.sqrt(square), _SCATTER_FROM, _SCATTER_TO)
     return replace(problem, noise=max(noise, _QUIET), scatter=scatter, expected=expected)
+
+
+def _reweigh(cells: Cells, problem: _Problem, state: _State, window: float) -> _Problem:
+    """Judge how fast the noise grows away from the best learning rate of each batch, and how far the shape holds."""
+    residual = state.residual / problem.calm
+    u, v = problem.x - state.own[:, 1:3].T[:, :, None]
+    away = u - state.shape[4] * v
+    growth = growth_of_noise(cells, away, residual / problem.noise, problem.weight)
+    calm = np.where(cells.finished, decline(away, growth), 1.0)
+    mean, count = cells.averaged
+    low = np.abs(cells.lowest)[:, None]
+    floor = state.own[:, :1]
+    excess = excess_beyond_noise(
+        problem.excess - floor - residual,
+        (mean / low - 1) - floor,
+        problem.noise / calm / np.sqrt(np.maximum(count, 1)),
+    )
+    counted = RunWeights.of(cells, excess, window, calm)
+    return replace(problem, weight=counted.trust, calm=counted.calm)
 
 
 def _expected(problem: _Problem, departure: Floats, spread: Floats) -> Floats:

@@ -50,7 +50,8 @@ def test_a_noiseless_basin_gives_its_integral(span: float, levels: int, ratio: f
     found = lr_sensitivity(sweep, span=span).table
     assert (found["status"] == "whole").all()
     truth = [expected(SMOOTH, row, span, np.inf) for _, row in found.iterrows()]
-    np.testing.assert_allclose(found["sensitivity"], truth, rtol=0.03)
+    # The bottom is exact; parabolas through rates an octave apart miss this much of a mean over two octaves.
+    np.testing.assert_allclose(found["sensitivity"], truth, rtol=0.04)
     np.testing.assert_allclose(found["lr_hi"] / found["lr_lo"], span**2, rtol=1e-12)
 
 
@@ -344,7 +345,8 @@ def test_ends_of_the_interval_have_honest_errors(k: float, levels: int, ratio: f
     for rows in off.values():
         error, quoted = np.concatenate(rows).T
         assert abs(error.mean()) < 0.5 * np.sqrt(np.mean(quoted**2))
-        assert 0.9 < (np.abs(error) < 1.96 * quoted).mean() < 0.99
+        # The errors allow a cell an asymmetry of its own, which these basins do not have.
+        assert 0.9 < (np.abs(error) < 1.96 * quoted).mean() < 0.997
 
 
 def test_an_open_end_has_no_error() -> None:

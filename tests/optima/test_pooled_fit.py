@@ -118,7 +118,8 @@ def test_given_asymmetry_is_kept_over_two_axes():
         sf.Basin(asymmetry=k).estimate(planes(CENTRES, HEIGHTS, (0.8, 0.1, 0.3, 0.0, 0.0))) for k in (None, 0.0)
     )
     assert "k = 0.00 +/- 0.00" in held.notes[0].text
-    assert (held.value[:, 0] < free.value[:, 0] - 0.05).all()  # a parabola reads these basins low
+    # A parabola reads these basins low, where they are deep by less: misfit that grows above counts as noise there.
+    assert (held.value[:, 0] < free.value[:, 0] - 0.04).all()
 
 
 def test_two_axes_have_no_bias_and_errors_that_match_the_scatter():
@@ -281,6 +282,6 @@ def test_scatter_about_a_log_linear_law_is_no_noise_of_the_reading(shared_data):
 
     whole, even, odd = (left(values.to_numpy(), plain) for values in found)
     common = np.sqrt(np.nanmean(even * odd))
-    assert np.nanstd(whole) == pytest.approx(0.385, abs=0.01)
+    assert np.nanstd(whole) == pytest.approx(0.375, abs=0.01)
     assert common > 0.35
     assert np.nanstd(left(found[0].to_numpy(), np.column_stack([plain, *pairs]))) < 0.17
