@@ -169,7 +169,8 @@ def scored(
             low, high = np.log(table[f"{setting}_lo"].to_numpy()), np.log(table[f"{setting}_hi"].to_numpy())
             row[f"{level:.0%}"] = (low <= truth) & (truth <= high)
         centre, half = np.log(tables[0.5][setting].to_numpy()), (high - low) / 2
-        row["own"] = np.abs(truth - centre) <= np.hypot(half, 1.96 * error)
+        facing = np.where(truth > centre, high - centre, centre - low)
+        row["own"] = np.abs(truth - centre) <= np.hypot(facing, 1.96 * error)
         inside.append((low <= truth) & (truth <= high))
         row |= {"score": 2 * half + 40 * np.maximum(np.maximum(low - truth, truth - high), 0), "half": half}
         row |= {"ratio": half / plain(known, held, axes, setting), "error": np.abs(centre - truth), "stderr": error}

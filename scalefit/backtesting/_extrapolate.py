@@ -168,7 +168,7 @@ def extrapolate(
     >>> table = pd.DataFrame({"tokens": [1e9, 2e9, 4e9, 8e9, 16e9], "lr": [4.1e-3, 3.3e-3, 2.8e-3, 2.3e-3, 1.9e-3]})
     >>> forecast = sf.extrapolate(sf.fit("eta = c * D**b", table), tokens=16e10)
     >>> float(forecast.table["reach_tokens"].iloc[0]), [note.code for note in forecast.notes]
-    (10.0, ['reach', 'untested'])
+    (10.0, ['reach', 'untested', 'stray'])
     >>> assumed = sf.extrapolate(sf.fit("eta = c * D**-0.5", table), tokens=16e10)
     >>> assumed.fixed[["parameter", "fixed", "preferred", "freed_by"]].round(2).values.tolist()
     [['D_exponent', -0.5, -0.27, 2.3]]
@@ -227,6 +227,10 @@ def _predict(source: Source, laws: Mapping[str, Fit], inputs: Mapping[str, Any],
     return table.assign(**{f"reach_{name}": reach[name] for name in reach if name}, reach=reach.max(axis=1))
 
 
+_LOPSIDED = 4.0
+"""How many times longer one side of an interval is where the rows bend away from the law."""
+
+
 def _notes(table: pd.DataFrame, laws: Mapping[str, Fit]) -> Iterator[Note]:
     """Return cautions: laws that did not converge, open intervals, inputs beyond the fitted range."""
     for name, fit in laws.items():
@@ -246,7 +250,8 @@ def _notes(table: pd.DataFrame, laws: Mapping[str, Fit]) -> Iterator[Note]:
     for name, fit in laws.items():
         if fit.stray is not None:
             yield Note("stray", f"{name}: {fit.stray.sentence}")
-        if ((table[name] <= table[f"{name}_lo"]) | (table[name] >= table[f"{name}_hi"])).any():
+        below, above = (np.abs(np.log(table[name] / table[f"{name}_{end}"])) for end in ("lo", "hi"))
+        if fit.stray is not None and (np.maximum(below, above) > _LOPSIDED * np.minimum(below, above)).any():
             text = (
                 f"{name}: the rows bend away from the law, to where the interval reaches; choose_law finds another law"
             )

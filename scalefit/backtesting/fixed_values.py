@@ -26,6 +26,8 @@ _STEP = 0.1
 """By which share of itself a fixed value is moved."""
 _HEAVY = 0.5
 """A value matters when that step moves the prediction by more than this share of its half-width."""
+_FELT = 0.5
+"""How much of a log of the prediction may rest on a value that no data speak of before that is a caution."""
 
 COLUMNS = (
     *("setting", "parameter", "fixed", "preferred", "preferred_stderr", "z", "point"),
@@ -176,7 +178,7 @@ def _note(part: pd.DataFrame, table: pd.DataFrame, setting: str, name: str, dof:
     if not np.isfinite(row["z"]):
         # Nothing says how wrong the value may be, so all of its share in the prediction is in doubt.
         text += "; the data cannot tell what it is: this share of the prediction is your assumption"
-        return Note("fixed", text, caution=not abs(moved[k]) / _STEP <= half[k])
+        return Note("fixed", text, caution=not abs(moved[k]) / _STEP <= _FELT)
     against = abs(row["z"]) > t_quantile(0.95, dof)
     text += f"; the data prefer {format_error(row['preferred'], row['preferred_stderr'])}, which gives "
     text += f"{format_number(row['freed_by'], 3)}x the prediction; the fixed value lies "

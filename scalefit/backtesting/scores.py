@@ -118,8 +118,10 @@ def misses(rows: pd.DataFrame, axis: str) -> pd.DataFrame:
         value, low, high = np.log2(rows[[axis, f"{axis}_lo", f"{axis}_hi"]].to_numpy(dtype=float).T)
     error = -rows[f"log2_{axis}_error"].to_numpy(dtype=float)
     half = np.where(error > 0, high - value, value - low)
-    known = (rows[f"{axis}_status"] == "interior").to_numpy() & np.isfinite(half) & (half > 0)
-    ratio = np.divide(np.abs(error), half, out=np.full(len(rows), np.nan), where=known)
+    known = (rows[f"{axis}_status"] == "interior").to_numpy() & np.isfinite(half)
+    # Where the prediction lies at the end of its interval, any error on that side is infinitely many half-widths.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(known, np.where(error == 0, 0.0, np.abs(error) / half), np.nan)
     return pd.DataFrame({"half": np.where(known, half, np.nan), "ratio": ratio}, index=rows.index)
 
 

@@ -326,7 +326,9 @@ def _ends(fit: Fit, inputs: pd.DataFrame, slopes: Array, level: float, *, new: b
         return plain
     shares = (0.5 - level / 2, 0.5 + level / 2)
     shifts = stray.shifts(slopes.T, np.log(inputs[names].to_numpy(dtype=float).T), shares, new=new)
-    shifts = np.stack([np.minimum(shifts[0], 0.0), np.maximum(shifts[1], 0.0)])  # the interval holds the prediction
+    # The interval holds the prediction, with the scatter of a new cell about it, even where the rows bend away from it.
+    least = t_quantile(level, np.inf) * float(stray.weights @ stray.scatter) if new else 0.0
+    shifts = np.stack([np.minimum(shifts[0], -least), np.maximum(shifts[1], least)])
     return np.where(np.isinf(variance), plain, shifts)
 
 

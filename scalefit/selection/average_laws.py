@@ -226,7 +226,7 @@ def average_laws(
     >>> cells["lr"] = 2.0 * cells["params"] ** -0.7 * cells["tokens"] ** 0.3 * [1.1, 0.9, 1, 0.95, 1.2, 1, 1, 1.1, 0.9]
     >>> average = sf.average_laws(cells)
     >>> average.table["law"].tolist(), bool(abs(average.weights.sum() - 1) < 1e-9)
-    (['lr_power', 'lr_curved', 'lr_quadratic'], True)
+    (['lr_power', 'lr_curved', 'lr_curved_params', 'lr_curved_tokens', 'lr_quadratic'], True)
     """
     if (centres := getattr(data, "lr_fit" if target in (None, "lr", "eta") else "batch_fit", None)) is not None:
         # a surface: take the centres of its cells, with their random-effects weights

@@ -38,7 +38,7 @@ def test_what_it_says_of_our_own_sweep_is_what_comes_out():
     assert f"{len(sweep)} small transformers" in text
     assert f"all {len(optima)} cells" in text
     values = sf.fit("lr_power_batch", optima).values
-    for name, shown in {"a": "N^-0.348", "b": "D^-0.145", "g": "B^0.491"}.items():
+    for name, shown in {"a": "N^-0.349", "b": "D^-0.145", "g": "B^0.489"}.items():
         assert f"{abs(values[name]):.3f}" in shown
         assert shown in text
     summary = sf.backtest(sweep, "largest params").summary().set_index("entrant")["regret_pct"]
