@@ -250,12 +250,10 @@ def _notes(table: pd.DataFrame, laws: Mapping[str, Fit]) -> Iterator[Note]:
     for name, fit in laws.items():
         if fit.stray is not None:
             yield Note("stray", f"{name}: {fit.stray.sentence}")
-        below, above = (np.abs(np.log(table[name] / table[f"{name}_{end}"])) for end in ("lo", "hi"))
-        if fit.stray is not None and (np.maximum(below, above) > _LOPSIDED * np.minimum(below, above)).any():
-            text = (
-                f"{name}: the rows bend away from the law, to where the interval reaches; choose_law finds another law"
-            )
-            yield Note("bend", text, caution=True)
+            below, above = (np.abs(np.log(table[name] / table[f"{name}_{end}"])) for end in ("lo", "hi"))
+            if (np.maximum(below, above) > _LOPSIDED * np.minimum(below, above)).any():
+                text = "the rows bend away from the law, to where the interval reaches; choose_law finds another law"
+                yield Note("bend", f"{name}: {text}", caution=True)
 
 
 def _competitor(backtest: Backtest, source: Source, laws: Mapping[str, Fit], asked: str | None) -> str:
