@@ -96,8 +96,6 @@ class Observations:
     errors : numpy.ndarray (n, 1 + q) or None
         Errors of the targets, in logs: the standard deviation of each row's own, and its share in q errors of unit size
         that all rows have in common. None: not known.
-    error : float
-        Typical standard error that the log of the target has of its own; 0 where none is known.
     """
 
     table: pd.DataFrame
@@ -108,7 +106,6 @@ class Observations:
     censored: np.ndarray | None = None
     rtol: float = 0.01
     errors: np.ndarray | None = None
-    error: float = 0.0
 
     def points(self) -> Observations:
         """Return the rows that are points."""

@@ -158,7 +158,9 @@ def _pose(law: Law, rows: Rows, settings: Settings, loss: Loss, space: str) -> P
     _check_start(law, settings.start)
     inputs = law.derivation.enter(law.read_inputs(rows.table))
     lower, upper = fit_bounds(law, settings.bounds, settings.fixed)
-    error = rows.error if space == "log" else 0.0
+    known = rows.errors is not None and space == "log"
+    points = np.ones(len(rows.table), dtype=bool) if rows.censored is None else rows.censored == 0
+    error = float(np.median(rows.errors[points, 0])) if known else 0.0  # type: ignore[index]
     return Problem(law, inputs, target, rows.weights, space, loss, lower, upper, rows.censored, error=error)
 
 

@@ -44,7 +44,6 @@ class Rows:
     labels: pd.DataFrame = field(
         default_factory=pd.DataFrame
     )  # columns of the table but the target; sizes and budgets as levels
-    error: float = 0.0  # typical standard error that the log of the target has of its own
 
     def canonical_order(self) -> Array:
         """Return the order of rows in which a fit adds them up, so that their order in the file changes nothing."""
@@ -76,7 +75,7 @@ def collect(law: Law, data: Any, weights: Any, bounds: str = "drop") -> tuple[La
     labels.pop(_target_column(bound, table))
     cells, unread = _cells(rows, levels), _unread_places(table, rows)
     told = (notes, observed.source, observed.data_unit, side)
-    return bound, Rows(rows, counted, cells, *told, observed.errors, unread, labels, observed.error)
+    return bound, Rows(rows, counted, cells, *told, observed.errors, unread, labels)
 
 
 def _unread_places(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -265,7 +264,7 @@ class Problem:
     upper: Array
     censored: Array | None = None  # as in `Rows`
     scale: float = np.nan  # scatter of a row of weight one, by which a bound is soft
-    error: float = 0.0  # as in `Rows`
+    error: float = 0.0  # typical standard error that the log of a point has of its own
 
     @property
     def derivation(self) -> Derivation:

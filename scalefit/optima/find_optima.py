@@ -356,8 +356,10 @@ class Optima(Displayable):
         counted = None if (weights == weights[0]).all() else weights
         censored = side[kept] if side.any() else None
         all_notes = merge(self.notes, notes)
-        error = float(np.nan_to_num(table.loc[points, f"log_{column}_stderr"].median()))
-        return Observations(rows, counted, all_notes, self.source, self.data_unit, censored, self.rtol, error=error)
+        stderr = table.loc[kept, f"log_{column}_stderr"]
+        typical = stderr[points[kept]].median()
+        errors = None if np.isnan(typical) else stderr.fillna(typical).to_numpy(dtype=float)[:, None]
+        return Observations(rows, counted, all_notes, self.source, self.data_unit, censored, self.rtol, errors)
 
     def _limits(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Return beyond which value the optimum of an edge lies, and on which side (-1 below, +1 above)."""

@@ -228,3 +228,14 @@ def test_fits_of_the_older_format_are_read(tmp_path):
     (tmp_path / "fit.json").write_text(json.dumps(record))
     again = sf.Fit.from_json(tmp_path / "fit.json")
     pd.testing.assert_frame_equal(again.predict(**TARGET), sf.fit("lr_power", table).predict(**TARGET))
+
+
+def test_a_law_of_a_surface_predicts_from_its_file_what_the_surface_does():
+    surface = sf.fit_surface(sf.load_dataset("tiny-lm"))
+    place = {"params": 1e6, "tokens": 1e8}
+    best = surface.optimum(**place).iloc[0]
+    for name, fit in surface.laws.items():
+        row = sf.Fit.from_json(fit.to_json()).predict(**place).iloc[0]
+        assert row[["prediction", "lo", "hi"]].tolist() == best[[name, f"{name}_lo", f"{name}_hi"]].tolist()
+    narrow = surface.optimum(**place, kind="mean").iloc[0]
+    assert best["lr_lo"] < narrow["lr_lo"] < narrow["lr_hi"] < best["lr_hi"]

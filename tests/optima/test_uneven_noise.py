@@ -138,7 +138,11 @@ def test_the_bracket_reads_the_order_of_the_losses() -> None:
 
 def test_few_optima_that_agree_by_luck_do_not_make_a_law_surer_than_they_are() -> None:
     rows = pd.DataFrame({"params": [1e7, 1e8, 1e9, 1e10], "lr": 1e-3 * np.exp([0.0, 1.0, 2.001, 3.0])})
-    lucky, known = (sf.fit("lr = c * N**a", Observations(rows, error=error)) for error in (0.0, 0.1))
+    lucky, known = (
+        sf.fit("lr = c * N**a", Observations(rows, errors=np.full((len(rows), 1), error))) for error in (0.0, 0.1)
+    )
     assert lucky.scatter < 0.001
     assert 0.07 < known.scatter < 0.1
-    assert sf.fit("lr = c * N**a", Observations(rows, error=1e-5)).scatter == pytest.approx(lucky.scatter)
+    assert sf.fit("lr = c * N**a", Observations(rows, errors=np.full((len(rows), 1), 1e-5))).scatter == pytest.approx(
+        lucky.scatter
+    )
