@@ -279,3 +279,10 @@ def test_a_surface_is_resampled_by_cell_or_by_whole_sizes(surface: sf.Surface) -
         sf.bootstrap(surface, n=1)
     with pytest.raises(FitError, match="expected a Fit or a Surface to resample, found DataFrame"):
         sf.bootstrap(surface.cells)  # type: ignore[call-overload]
+
+
+def test_a_surface_of_few_sizes_is_not_drawn_by_size():
+    runs = simulate_sweep(Truth(), Design(params=(1e8, 4e8, 1.6e9)), seed=0)
+    surface = sf.fit_surface(sf.Sweep.from_frame(runs.assign(diverged=runs["loss"].isna())))
+    with pytest.raises(FitError, match="expected 4 groups to draw from, found 3"):
+        sf.bootstrap(surface, n=20, by="params")

@@ -249,7 +249,11 @@ def _notes(table: pd.DataFrame, laws: Mapping[str, Fit]) -> Iterator[Note]:
         yield Note("reach", f"predicted beyond the fitted range: {factors}{text}", caution=True)
     for name, fit in laws.items():
         if fit.stray is not None:
-            yield Note("stray", f"{name}: {fit.stray.sentence}")
+            if absent := [place for place in fit.places if place not in table]:
+                text = f"{name}: {' and '.join(absent)} vary between the rows; give them too, for optima stray by them"
+                yield Note("place", text, caution=True)
+            else:
+                yield Note("stray", f"{name}: {fit.stray.sentence}")
             below, above = (np.abs(np.log(table[name] / table[f"{name}_{end}"])) for end in ("lo", "hi"))
             if (np.maximum(below, above) > _LOPSIDED * np.minimum(below, above)).any():
                 text = "the rows bend away from the law, to where the interval reaches; choose_law finds another law"

@@ -82,7 +82,10 @@ class _Opened:
                 params[name].set(min=old.min, max=old.max)
             if name in fixed:
                 params[name].set(value=fixed[name], vary=False)
-        rows = Observations(fit.rows, fit.weights, data_unit=fit.data_unit, censored=fit.censored)
+        named = {str(name): fit.labels[name] for name in fit.labels if name not in fit.known}
+        rows = Observations(
+            fit.known.assign(**named), fit.weights, data_unit=fit.data_unit, censored=fit.censored, errors=fit.errors
+        )
         return fit_law(law, rows, loss=fit.loss, space=fit.space, params=params, shrink=fit.shrinkage or False)
 
     @cached_property

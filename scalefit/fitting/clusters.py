@@ -42,15 +42,27 @@ _FEW = 5
 
 
 def groups_of(labels: pd.DataFrame, column: str) -> Array:
-    """Number the groups of rows that agree in a column, within the tolerance of a level."""
-    return Groups(labels[[column]], rtol=0.01).number((column,))[1]
+    """Number the groups of rows that agree in a column; a row whose value is missing is a group of its own.
+
+    Names and numbers of runs must be equal, sizes and budgets come as levels, and other settings agree within the
+    tolerance of a level.
+    """
+    values = labels[column]
+    if column in (*DECLARED, *SUSPECTED) or values.dtype.kind not in "fiu":
+        code = number_groups(pd.factorize(values)[0])[1]
+    else:
+        code = Groups(labels[[column]], rtol=0.01).number((column,))[1]
+    missing = values.isna().to_numpy()
+    if missing.any():
+        code = np.where(missing, len(code) + np.arange(len(code)), code)
+        code = number_groups(code)[1]
+    return code
 
 
 def candidates(labels: pd.DataFrame) -> dict[str, Array]:
     """Number the groups of the columns that are clusters by their names, or may be."""
     there = [name for name in (*DECLARED, *SUSPECTED) if name in labels and _can_be_grouped(labels[name])]
-    # Sizes and budgets come as levels already: numbering them is all that is left, and quick.
-    codes = {name: number_groups(labels[name].to_numpy())[1] for name in there}
+    codes = {name: groups_of(labels, name) for name in there}
     return {name: code for name, code in codes.items() if _repeats(code)}
 
 
@@ -72,7 +84,8 @@ def check_groups(labels: pd.DataFrame, column: str) -> Array:
 
 
 def _can_be_grouped(values: pd.Series) -> bool:
-    return values.dtype != object or all(isinstance(value, str | int | float | None) for value in values)
+    kinds = str | int | float | np.number | None
+    return values.dtype != object or all(isinstance(value, kinds) or value is pd.NA for value in values)
 
 
 def _repeats(code: Array) -> bool:

@@ -98,7 +98,10 @@ def _influence(problem: Problem, r: Array, weights: Array, scale: float) -> tupl
         return problem.loss.weight(shifted) * shifted
 
     # Never zero: where more than half of the residuals vanish the scatter does, and the slope would be 0/0.
-    window = max(2 * int((weights > 0).sum()) ** -0.2 * scale, 1e-9 * np.abs(r).max(), np.finfo(float).tiny)
+    # The scatter of a row is that of one of weight one, over the root of its weight.
+    own = scale / np.sqrt(np.where(weights > 0, weights, 1.0))
+    least = max(1e-9 * float(np.abs(r).max()), np.finfo(float).tiny)
+    window = np.maximum(2 * int((weights > 0).sum()) ** -0.2 * own, least)
     slope = np.maximum(psi(r + window) - psi(r - window), 0.0) / (2 * window)  # rounding can fall below zero
     return psi(r), slope
 

@@ -109,7 +109,7 @@ class Fit(FitValues, Displayable):
         """The parameters as lmfit.Parameters with errors, correlations, bounds and ties; made anew at every access."""
         return to_parameters(self)
 
-    @cached_property
+    @property
     def stray(self) -> Stray | None:
         """How far optima stray from the law together by size and budget; None for other laws, or without spare rows."""
         return self._stray_by(tuple(self.places))
@@ -321,14 +321,15 @@ def _ends(fit: Fit, inputs: pd.DataFrame, slopes: Array, level: float, *, new: b
     half = np.where(np.isnan(half), np.inf, half)  # t is infinite and the scatter NaN without degrees of freedom
     plain = np.stack([-half, half])
     names = [name for name in fit.places if name in inputs]
-    stray = fit._stray_by(tuple(names))
-    if stray is None:
+    if (stray := fit._stray_by(tuple(names))) is None:
         return plain
     shares = (0.5 - level / 2, 0.5 + level / 2)
     shifts = stray.shifts(slopes.T, np.log(inputs[names].to_numpy(dtype=float).T), shares, new=new)
     # The interval holds the prediction, with the scatter of a new cell about it, even where the rows bend away from it.
     least = t_quantile(level, np.inf) * float(stray.weights @ stray.scatter) if new else 0.0
     shifts = np.stack([np.minimum(shifts[0], -least), np.maximum(shifts[1], least)])
+    if fit.witnesses:  # studies that share their luck know less than the rows that the walks are inferred from
+        shifts = np.stack([np.minimum(shifts[0], plain[0]), np.maximum(shifts[1], plain[1])])
     return np.where(np.isinf(variance), plain, shifts)
 
 

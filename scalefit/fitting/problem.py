@@ -73,6 +73,8 @@ def collect(law: Law, data: Any, weights: Any, bounds: str = "drop") -> tuple[La
     side, levels = _sides(observed), _levels(rows, table, observed.rtol)
     labels = table.assign(**levels)
     labels.pop(_target_column(bound, table))
+    labels = labels.set_axis([column_of(str(name)) for name in labels], axis=1)
+    labels = labels.loc[:, ~labels.columns.duplicated(keep="last")]
     cells, unread = _cells(rows, levels), _unread_places(table, rows)
     told = (notes, observed.source, observed.data_unit, side)
     return bound, Rows(rows, counted, cells, *told, observed.errors, unread, labels)
@@ -82,8 +84,9 @@ def _unread_places(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Return sizes and budgets that are known of every row and not read by the law: optima stray by those as well."""
     columns = {}
     for name in ("params", "tokens"):
-        if name in table and name not in rows:
-            values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        name_there = next((own for own in table if column_of(str(own)) == name), None)
+        if name_there is not None and name not in rows:
+            values = pd.to_numeric(table[name_there], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
             if (np.isfinite(values) & (values > 0)).all():
                 columns[name] = values
     return pd.DataFrame(columns, index=rows.index)

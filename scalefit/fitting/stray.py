@@ -279,6 +279,6 @@ def _quantile(weights: Array, middle: Array, deviation: Array, share: float) -> 
     low, high = low.min(axis=0), high.max(axis=0)
     for _ in range(_BISECTIONS):
         half = (low + high) / 2
-        below = weights @ ndtr((half - middle) / np.maximum(deviation, np.finfo(float).tiny)) < share
+        below = weights @ ndtr((half - middle) / np.maximum(deviation, _ROUNDING**2)) < share
         low, high = np.where(below, half, low), np.where(below, high, half)
     return (low + high) / 2

@@ -157,7 +157,10 @@ class Surface(Displayable):
         if strange or missing:
             found = f"missing: {', '.join(missing)}" if missing else f"not {', '.join(strange)}"
             raise LawError(f"an optimum is asked for at {', '.join(sorted(wanted))}; {found}")
-        arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(value, dtype=float)) for value in given.values()))
+        try:
+            arrays = np.broadcast_arrays(*(np.asarray(value, dtype=float).reshape(-1) for value in given.values()))
+        except (TypeError, ValueError):
+            raise LawError(f"expected one number, or as many of each of {', '.join(given)}, found {given}") from None
         place = pd.DataFrame(dict(zip(given, arrays, strict=True)))
         parts, reach = [place], []
         for axis, fitted in self.laws.items():

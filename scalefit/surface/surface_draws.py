@@ -12,9 +12,9 @@ import pandas as pd
 from scalefit._values import Note
 from scalefit.display import Display, Displayable
 from scalefit.errors import FitError
-from scalefit.fitting.clusters import groups_of
 from scalefit.fitting.draws import lost_refits, percentiles, shown, stretch
 from scalefit.fitting.fit_values import check_level
+from scalefit.schema import group_levels, number_groups
 from scalefit.surface.fit_surface import refit_law
 from scalefit.surface.joint import State, descend
 from scalefit.surface.surface import Pooled, Surface
@@ -24,6 +24,7 @@ Array = np.ndarray
 
 # Refits at once; larger blocks fall out of the processor's cache.
 _BLOCK = 8
+_FEWEST = 4  # sizes or budgets: of three, one draw in nine is the surface itself and the rest fit no law with an error
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -168,7 +169,12 @@ def resample_surface(surface: Surface, n: int, by: str, seed: int) -> SurfaceDra
         raise FitError(
             f"by: this surface is resampled by {expected}, found {by!r}: runs of a cell share floor and centre"
         )
-    groups = np.arange(len(cells)) if by == "cell" else groups_of(cells, by)
+    groups = np.arange(len(cells)) if by == "cell" else number_groups(group_levels(cells[by].to_numpy()))[1]
+    if by != "cell" and groups.max() + 1 < _FEWEST:
+        raise FitError(
+            f"by={by!r}: expected {_FEWEST} groups to draw from, found {groups.max() + 1}: too many draws would be the "
+            "surface itself; resample by cell"
+        )
     number = int(groups.max()) + 1
     # A cell drawn m times counts m times. The scatter of the runs, the window, and what each cell's runs say of its own
     # error are those of the surface; the scatter between cells is judged anew in every refit.

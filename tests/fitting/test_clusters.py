@@ -251,3 +251,30 @@ def _grown(residual: np.ndarray, code: np.ndarray, power: float) -> np.ndarray:
         values, vectors = np.linalg.eigh(np.eye(5) - hat)
         grown[code == g] = (vectors * values**power) @ vectors.T @ residual[code == g]
     return grown
+
+
+def test_numbers_of_runs_are_names_and_not_levels():
+    """Runs 1000 to 1011 differ by less than the tolerance of a setting."""
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame({"params": np.tile(np.geomspace(1e7, 1e9, 12), 5), "run": np.repeat(np.arange(1000, 1012), 5)})
+    table["loss"] = 2 * (table["params"] / 1e8) ** -0.05 * np.exp(0.01 * rng.normal(size=60))
+    fitted = sf.fit("L = c * N**a", table)
+    assert sf.bootstrap(fitted, n=20).dof == fitted.dof == 11
+    assert sf.Fit.from_json(fitted.to_json()).labels["run"].nunique() == 12
+
+
+def test_a_row_of_no_known_run_is_a_run_of_its_own():
+    rng = np.random.default_rng(2)
+    table = pd.DataFrame({"params": np.geomspace(1e7, 1e9, 30), "run": [None] * 20 + list("aabbccddee")})
+    table["loss"] = 2 * (table["params"] / 1e8) ** -0.05 * np.exp(0.01 * rng.normal(size=30))
+    (note,) = [note for note in sf.fit("L = c * N**a", table).notes if note.code == "clusters"]
+    assert "30 rows are of 25 groups by run" in note.text
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e2, 1e8])
+def test_robust_errors_do_not_depend_on_the_unit_of_the_weights(scale):
+    rng = np.random.default_rng(3)
+    table = pd.DataFrame({"params": np.geomspace(1e7, 1e9, 30)})
+    table["loss"] = 2 * (table["params"] / 1e8) ** -0.05 * np.exp(0.01 * rng.normal(size=30))
+    one, other = (sf.fit("L = c * N**a", table, loss=sf.Huber(0.01), weights=np.full(30, w)) for w in (1.0, scale))
+    assert other.table["stderr"].tolist() == pytest.approx(one.table["stderr"].tolist(), rel=1e-6)

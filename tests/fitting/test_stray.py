@@ -239,3 +239,22 @@ def test_a_law_of_a_surface_predicts_from_its_file_what_the_surface_does():
         assert row[["prediction", "lo", "hi"]].tolist() == best[[name, f"{name}_lo", f"{name}_hi"]].tolist()
     narrow = surface.optimum(**place, kind="mean").iloc[0]
     assert best["lr_lo"] < narrow["lr_lo"] < narrow["lr_hi"] < best["lr_hi"]
+
+
+def test_studies_that_share_their_luck_are_the_witnesses_of_a_law_of_optima():
+    held_, truth = [], 3.0 * 1e8**-0.3
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        params, luck = np.tile([1e7, 3e7, 1e8, 3e8], 6), np.repeat(0.5 * rng.normal(size=6), 4)
+        lr = 3.0 * params**-0.3 * np.exp(luck + 0.05 * rng.normal(size=24))
+        table = pd.DataFrame({"params": params, "lr": lr, "study": np.repeat(list("abcdef"), 4)})
+        row = sf.fit("eta = c * N**a", table).predict(params=1e8, kind="mean").iloc[0]
+        held_.append(row["lo"] <= truth <= row["hi"])
+    assert np.mean(held_) >= 0.85
+
+
+def test_symbols_and_words_are_the_same_table():
+    table, _ = cells(walk=0.2)
+    symbols = table.rename(columns={"params": "N", "tokens": "D", "lr": "eta"})
+    words, letters = (sf.fit("eta = c * D**b", one).predict(**TARGET) for one in (table, symbols))
+    pd.testing.assert_frame_equal(words, letters)
