@@ -350,16 +350,14 @@ class Optima(Displayable):
         notes = [_used(column, side, int(kept.sum()))] if bounds and (status == "edge").any() else []
         if not kept.all():
             notes.append(_left_out(status[~kept], column, len(status)))
-        others = [name for name in self.over if name != column]
-        rows = table.loc[kept, [*self.by, column, *others]].reset_index(drop=True)
-        weights = table.loc[kept, "weight"].to_numpy(dtype=float)
-        counted = None if (weights == weights[0]).all() else weights
-        censored = side[kept] if side.any() else None
-        all_notes = merge(self.notes, notes)
+        rows = table.loc[kept, list(dict.fromkeys([*self.by, column, *self.over]))].reset_index(drop=True)
+        counted, censored = table.loc[kept, "weight"].to_numpy(dtype=float), side[kept] if side.any() else None
+        counted = None if (counted == counted[0]).all() else counted
         stderr = table.loc[kept, f"log_{column}_stderr"]
         typical = stderr[points[kept]].median()
         errors = None if np.isnan(typical) else stderr.fillna(typical).to_numpy(dtype=float)[:, None]
-        return Observations(rows, counted, all_notes, self.source, self.data_unit, censored, self.rtol, errors)
+        told = (merge(self.notes, notes), self.source, self.data_unit, censored)
+        return Observations(rows, counted, *told, self.rtol, errors)
 
     def _limits(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Return beyond which value the optimum of an edge lies, and on which side (-1 below, +1 above)."""
