@@ -101,7 +101,8 @@ class Draws(Displayable):
     def predict(self, *, level: float = 0.95, **inputs: Any) -> pd.DataFrame:
         """Predict as `Fit.predict` does, with the spread of the refits in place of the covariance.
 
-        To each refit's prediction one normal residual of the fit's scatter is added; lo and hi are percentiles.
+        To each refit's prediction one normal residual of the fit's scatter is added; lo and hi are percentiles. The law
+        is taken for true: that optima stray from it together, only the interval of `Fit.predict` knows.
 
         Parameters
         ----------

@@ -273,7 +273,7 @@ def test_repeatability_on_step_law(shared_data):
     default, grid = gap(None), gap(GridMinimum())
     assert default.median() < 0.08
     # Runs above the optimum are noisier there and count for less, so that halves of a cell agree a little less.
-    assert default.quantile(0.9) < 0.22
+    assert default.quantile(0.9) < 0.21
     assert default.median() < grid.median() / 5
 
 
