@@ -206,7 +206,7 @@ def test_intervals_cover_with_a_third_or_more_of_the_rows_bounds(how):
         assert found[f"{name}_in"] >= 0.93
         assert 0.85 <= rows[f"{name}_se"].median() / rows[name].std() <= 1.2
     if "weights" not in how:
-        assert 0.93 <= found["new_in"] <= 0.98
+        assert found["new_in"] >= 0.93  # it holds how far optima might stray from the law, which these do not
 
 
 @pytest.mark.parametrize("method", [Basin(), GridMinimum()])
