@@ -11,7 +11,7 @@ import numpy as np
 from scalefit.errors import FitError
 from scalefit.fitting.fit_values import FitValues
 from scalefit.fitting.parameters import Settings
-from scalefit.fitting.problem import Problem, fit_bounds
+from scalefit.fitting.problem import Problem
 from scalefit.fitting.shrinkage import shrink_refits
 from scalefit.solvers.levenberg import Solution, minimize
 from scalefit.solvers.linear import project, solve_normal
@@ -170,6 +170,10 @@ def solve(problem: Problem, settings: Settings) -> tuple[Problem, Solution]:
         finalists = _best(refine(_thinned(problem), finalists, _STEPS), 1)
     solution = refine(problem, finalists, _STEPS)
     best = _reopened(problem, solution.take(np.array([_pick(problem, solution, scouts[0])])))
+    if not np.isfinite(best.objective[0]):
+        raise FitError(
+            f"{problem.law.formula!r} is not finite on every row anywhere the search went; pass start={{...}}"
+        )
     # Rounding ends the descent of an exact fit before the solver's own test, relative to an objective near zero, can.
     return problem, replace(best, converged=best.converged | (best.objective <= problem.rounding()))
 
@@ -294,8 +298,7 @@ def _log_positive_coefficients(problem: Problem, settings: Settings, scouts: Arr
     if not chosen:
         return problem, scouts
     logged = replace(problem.law, positive=problem.law.positive | chosen)
-    lower, upper = fit_bounds(logged, settings.bounds, settings.fixed)
-    posed = replace(problem, law=logged, lower=lower, upper=upper)
+    posed = replace(problem, law=logged)  # nothing bounds what was chosen, in either form
     columns = [problem.parameters.index(n) for n in chosen]
     # A start in which a coefficient has the other sign has no logarithm: it is left out, the best start never is.
     same_sign = (natural[:, columns] > 0).all(axis=1)
