@@ -166,6 +166,8 @@ def solve(problem: Problem, settings: Settings) -> tuple[Problem, Solution]:
         squared = replace(_thinned(problem), loss=Squared())
         ended = refine(squared, _best(refine(squared, scouts, _SCOUT_STEPS), count), _STEPS)
         finalists = np.concatenate([finalists, _best(ended, 1)])
+        # One that crawls is left behind: with a robust loss one of many often does, for a thousand steps.
+        finalists = _best(refine(_thinned(problem), finalists, _REFIT_STEPS), _FINALISTS)
     if settings.start.keys() | settings.fixed.keys() >= set(problem.parameters):
         finalists = np.concatenate([scouts[:2], finalists])  # a start the user gave is followed to its end
     if len(thin.target) < len(problem.target):  # most of the way on the sample, the last of it on all rows
