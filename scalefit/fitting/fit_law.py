@@ -13,6 +13,7 @@ from scalefit.fitting import covariance
 from scalefit.fitting.censoring import check_points, solve_censored
 from scalefit.fitting.censoring import estimate as estimate_censored
 from scalefit.fitting.clusters import Evidence, candidates, weigh
+from scalefit.fitting.domain import within_domain
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
 from scalefit.fitting.parameters import Settings, read_settings, write_ties
@@ -157,7 +158,7 @@ def _pose(law: Law, rows: Rows, settings: Settings, loss: Loss, space: str) -> P
         raise FitError(f"{law.formula!r} has no parameter to fit; evaluate it with law({{}}, table)")
     _check_start(law, settings.start)
     inputs = law.derivation.enter(law.read_inputs(rows.table))
-    lower, upper = fit_bounds(law, settings.bounds, settings.fixed)
+    lower, upper = within_domain(law.derivation, inputs, *fit_bounds(law, settings.bounds, settings.fixed))
     known = rows.errors is not None and space == "log"
     points = np.ones(len(rows.table), dtype=bool) if rows.censored is None else rows.censored == 0
     error = float(np.median(rows.errors[points, 0])) if known else 0.0  # type: ignore[index]

@@ -327,10 +327,11 @@ class Problem:
 
     def objective(self, phi: Array) -> Array:
         """Return the sum of w rho(r) for every row of phi; inf where it cannot be computed."""
-        residual, _ = self.model()(phi)
-        # A start at which the law overflows loses against every other; a NaN would win or lose by chance.
+        residual, jacobian = self.model()(phi)
+        # A start at which the law overflows loses against every other; a NaN would win or lose by chance. So does one
+        # whose slopes are not finite (a whole power of a negative number): the solver cannot leave it.
         with np.errstate(all="ignore"):
-            total = (self.weights * self.loss.value(residual)).sum(axis=1)
+            total = (self.weights * self.loss.value(residual)).sum(axis=1) + 0.0 * jacobian.sum(axis=(1, 2))
         return np.where(np.isfinite(total), total, np.inf)
 
     def is_linear(self) -> bool:

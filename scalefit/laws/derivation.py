@@ -190,6 +190,22 @@ class Derivation:
             name: _scales_of(self.plain_form, symbol, set(self._phi.values()), u) for name, symbol in self._phi.items()
         }
 
+    @cached_property
+    def domains(self) -> tuple[tuple[int, int, Callable[[Sequence[Array]], Array]], ...]:
+        """Parameters that a power or log keeps on one side of the rows, as x - m > 0: index, side, limits by row."""
+        u, fitted = list(self._u.values()), set(self._phi.values())
+        found: dict[tuple[int, int, sympy.Expr], None] = {}
+        for node in sympy.preorder_traversal(self.plain_form):
+            if isinstance(node, sympy.log) or (isinstance(node, sympy.Pow) and not node.exp.is_integer):
+                base = sympy.expand(node.args[0])
+                for j, (name, symbol) in enumerate(self._phi.items()):
+                    place = sympy.exp(symbol) if name in self.positive else symbol
+                    share = base.coeff(place)
+                    rest = base - share * place
+                    if share.is_number and share != 0 and rest.free_symbols and not rest.free_symbols & fitted:
+                        found[j, 1 if share > 0 else -1, -rest / share] = None
+        return tuple((j, side, _entered(u, limit)) for j, side, limit in found)
+
 
 def _powers_of_ten(latex: str) -> str:
     r"""Write 108000000 as 108 \cdot 10^{6}."""

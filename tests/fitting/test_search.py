@@ -117,3 +117,58 @@ def test_a_start_may_choose_between_equal_minima() -> None:
     fast_first = sf.fit(law, table, start={"a": 2.0, "k": 3.0, "b": 1.0, "m": 0.9})
     assert slow_first.values == pytest.approx({"a": 1.0, "k": 1.0, "b": 2.0, "m": 4.0}, rel=1e-6)
     assert fast_first.values == pytest.approx({"a": 2.0, "k": 4.0, "b": 1.0, "m": 1.0}, rel=1e-6)
+
+
+def granular(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return losses by size, data and granularity, and the log values of their truth."""
+    rng = np.random.default_rng(seed)
+    n, d = (axis.ravel() for axis in np.meshgrid(np.geomspace(5e7, 3e9, 6), np.geomspace(1e9, 2e11, 6)))
+    grain = rng.permutation(np.tile([1, 2, 4, 8, 16, 32.0], 6))
+    truth = np.log(0.47 + (2.1 / grain**0.58 + 18.1) / n**0.115 + 30.8 / d**0.147)
+    noisy = np.exp(truth + 0.002 * rng.normal(size=36))
+    return pd.DataFrame({"params": n, "tokens": d, "G": grain, "loss": noisy}), truth
+
+
+@pytest.mark.parametrize("seed", [3, 4, 15])
+def test_a_floor_that_ran_to_zero_is_brought_back_when_the_data_have_one(seed: int) -> None:
+    table, truth = granular(seed)
+    law = Law("L = E + (g/G**gam + a)/N**alpha + b/D**beta", positive=["E", "g", "gam", "a", "alpha", "b", "beta"])
+    fit = sf.fit(law, table)
+    # No minimum lies above the truth; the one without a floor did, by half of it.
+    assert fit.objective < 0.5 * ((np.log(table["loss"]) - truth) ** 2).sum()
+    assert fit.status is FitStatus.CONVERGED
+    assert fit.values["E"] > 0.2
+
+
+@pytest.mark.parametrize("loss", [sf.Huber(1e-3), sf.SoftL1(1e-3)])
+@pytest.mark.parametrize("seed", [1, 8, 10])
+def test_a_robust_minimum_is_no_higher_than_at_the_squared_one(loss: sf.Huber | sf.SoftL1, seed: int) -> None:
+    n, d = (axis.ravel() for axis in np.meshgrid(np.geomspace(6e7, 1e9, 5), np.geomspace(2e9, 1e11, 8), indexing="ij"))
+    noise = np.exp(0.002 * np.random.default_rng(seed).standard_t(4, size=40))
+    table = pd.DataFrame({"params": n, "tokens": d, "loss": (2e4 / n**0.35 + 1e6 / d**0.48) ** 0.25 * noise})
+    squared = sf.fit("skaling", table).predict(params=n, tokens=d)["prediction"].to_numpy()
+    at_squared = loss.value(np.log(squared / table["loss"].to_numpy())).sum()
+    assert sf.fit("skaling", table, loss=loss).objective < at_squared
+
+
+def offset(seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    x = np.sort(rng.uniform(2.66, 4.3, 80))
+    return pd.DataFrame({"x": x, "y": 1.9 + 0.95 * (x - 1.6) ** 1.02 + 0.006 * rng.normal(size=80)})
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("formula", ["y = Ey + K*(x - Ex)**kappa", "y = Ey + K*log(x - Ex)", "y = Ey + K*(Ex - x)**k"])
+def test_a_power_of_a_difference_knows_its_domain(formula: str, seed: int) -> None:
+    table = offset(seed)
+    fit = sf.fit(formula, table)
+    assert np.isfinite(fit.objective)
+    assert np.isfinite(fit.predict(x=table["x"])["prediction"]).all()
+    edge = fit.values["Ex"] - (table["x"].max() if "Ex - x" in formula else table["x"].min())
+    assert edge > 0 if "Ex - x" in formula else edge < 0
+
+
+def test_a_parameter_at_the_edge_of_its_domain_is_at_a_bound() -> None:
+    fit = sf.fit("y = Ey + K*(x - Ex)**kappa", offset(3))
+    assert fit.status is FitStatus.AT_BOUND
+    assert fit.table.set_index("parameter").loc["Ex", "status"] == "at bound"
