@@ -131,7 +131,7 @@ class Surface(Displayable):
         Returns
         -------
         pandas.DataFrame
-            params, tokens, lr, lr_lo, lr_hi, batch, batch_lo, batch_hi, reach; under the index of the series given.
+            params, tokens, lr, lr_lo, lr_hi, batch, batch_lo, batch_hi, reach; with the index of the series given.
 
         Raises
         ------
