@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -40,6 +41,19 @@ class Note:
 def merge(*groups: Iterable[Note]) -> tuple[Note, ...]:
     """Join groups of notes, keeping first appearances and their order."""
     return tuple(dict.fromkeys(note for group in groups for note in group))
+
+
+class Tabular(ABC):
+    """A result that is a table, which readers of Arrow take: ``pyarrow.table(sweep)``, ``polars.DataFrame(sweep)``."""
+
+    @property
+    @abstractmethod
+    def table(self) -> pd.DataFrame:
+        """The rows, as a copy."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return the rows of `table` by Arrow's protocol."""
+        return self.table.reset_index(drop=True).__arrow_c_stream__(requested_schema)
 
 
 K = TypeVar("K")

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from scalefit._values import Note, Observations, merge
+from scalefit._values import Note, Observations, Tabular, merge
 from scalefit.display import Display, Displayable
 from scalefit.errors import LawError, SweepError
 from scalefit.laws.expressions import evaluate_condition
@@ -20,7 +20,7 @@ from scalefit.vocabulary import AXES, BY_SYMBOL, check_data_unit, column_of, for
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sweep(Displayable):
+class Sweep(Displayable, Tabular):
     """A table of runs: words for columns, one unit of data, one row a run; it never changes.
 
     `read_sweep` and `load_dataset` make sweeps; `len` counts diverged runs too.

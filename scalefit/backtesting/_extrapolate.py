@@ -290,7 +290,7 @@ def _tested(
         return pd.DataFrame(index=table.index), (Note("untested", text, caution=True),)
     factors = table.filter(regex="^reach_").rename(columns=lambda column: column.removeprefix("reach_"))
     asked = list(zip(direction(factors, _SLACK), table["reach"], strict=True))
-    rows = scores.reindex([_nearest(scores, beyond, reach) for beyond, reach in asked]).reset_index(drop=True)
+    rows = scores.reindex([_nearest(scores, beyond, reach) for beyond, reach in asked]).set_axis(table.index)
     notes = [
         _quote(row, name, axes, beyond, reach)
         for row, (beyond, reach) in zip(rows.to_dict("records"), asked, strict=True)

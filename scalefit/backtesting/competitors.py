@@ -18,6 +18,7 @@ from scalefit.fitting.covariance import RANK_TOLERANCE
 from scalefit.fitting.fit_law import fit_law as fit
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import FitStatus
+from scalefit.fitting.prediction_inputs import rows_of
 from scalefit.laws import get_law
 from scalefit.laws.formula import Law
 from scalefit.optima.cells import Estimator
@@ -146,8 +147,7 @@ class LawPair:
         >>> sf.LawPair({"lr": fitted}).optimum(tokens=[1e9, 8e9])["lr"].round(4).tolist()
         [0.004, 0.0023]
         """
-        values = np.broadcast_arrays(*(np.atleast_1d(np.asarray(value, dtype=float)) for value in cells.values()))
-        given = pd.DataFrame(dict(zip(map(column_of, cells), values, strict=True)))
+        given = rows_of({column_of(name): value for name, value in cells.items()})
         if {"params", "tokens"} <= set(given):
             given["flops"] = 6 * given["params"] * given["tokens"]
         result: dict[str, np.ndarray] = {}

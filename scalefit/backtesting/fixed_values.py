@@ -37,7 +37,7 @@ COLUMNS = (
 
 def fixed_values(laws: Mapping[str, Fit], table: pd.DataFrame, level: float) -> tuple[pd.DataFrame, list[Note]]:
     """Return what the predictions of a forecast owe to every fixed value, and a note on each value."""
-    parts, notes = [pd.DataFrame(columns=list(COLUMNS))], []
+    parts, notes, table = [pd.DataFrame(columns=list(COLUMNS))], [], table.reset_index(drop=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScalefitWarning)
         for setting, fit in laws.items():

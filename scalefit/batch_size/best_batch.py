@@ -99,7 +99,8 @@ class BestBatch(Displayable):
         low, high = center - half, center + half
         if self.identified and self.draws is not None:
             low, high = np.quantile(self.draws @ design.T, [0.5 - level / 2, 0.5 + level / 2], axis=0)
-        return pd.DataFrame({"tokens": data, "batch": np.exp(center), "lo": np.exp(low), "hi": np.exp(high)})
+        columns = {"tokens": data, "batch": np.exp(center), "lo": np.exp(low), "hi": np.exp(high)}
+        return pd.DataFrame(columns, index=tokens.index if isinstance(tokens, pd.Series) else None)
 
     def _display(self) -> Display:
         facts = (

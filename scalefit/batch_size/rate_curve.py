@@ -162,7 +162,7 @@ class RateCurve(Displayable):
         half = t_quantile(level, len(own) - 1) * np.sqrt(spread)
         reach = np.maximum(np.maximum(sizes / self.batch.max(), self.batch.min() / sizes), 1.0)
         columns = {"batch": sizes, "lr": np.exp(center), "lo": np.exp(center - half), "hi": np.exp(center + half)}
-        return pd.DataFrame(columns | {"reach": reach})
+        return pd.DataFrame(columns | {"reach": reach}, index=batch.index if isinstance(batch, pd.Series) else None)
 
     def _display(self) -> Display:
         noise, table = self.noise, self._table

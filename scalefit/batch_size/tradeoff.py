@@ -161,7 +161,7 @@ class Tradeoff(Displayable):
         given = positive("batch", batch, expected="positive numbers to predict at")
         level = self.level if level is None else level
         check_level(level)
-        x, keys = np.log(given), self._origin.keys
+        x, keys, index = np.log(given), self._origin.keys, batch.index if isinstance(batch, pd.Series) else None
         size = np.nan if self.unit_size is None else np.log(self.unit_size)
         parts = []
         for _, row in self._select(where).iterrows():
@@ -170,8 +170,8 @@ class Tradeoff(Displayable):
             examples = {f"examples{end}": np.exp(value) for end, value in zip(_ENDS, ends, strict=True)}
             reach = np.maximum(np.maximum(given / row["_last"], row["_first"] / given), 1.0)
             columns = {name: [row[name]] * len(x) for name in keys}
-            parts.append(pd.DataFrame(columns | {"batch": given} | steps | examples | {"reach": reach}))
-        return pd.concat(parts, ignore_index=True)
+            parts.append(pd.DataFrame(columns | {"batch": given} | steps | examples | {"reach": reach}, index=index))
+        return pd.concat(parts, ignore_index=index is None)
 
     def _select(self, where: Mapping[str, Any]) -> pd.DataFrame:
         """Return the fits at some place, with the smallest and the largest batch fitted."""

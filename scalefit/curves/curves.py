@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scalefit._values import Note, merge
+from scalefit._values import Note, Tabular, merge
 from scalefit.curves.crossings import CROSSINGS, count_above, locate
 from scalefit.curves.smoothing import Layout, Smoother
 from scalefit.display import Display, Displayable
@@ -26,7 +26,7 @@ _ALONG = ("steps", "tokens", "loss", "flops", "weight_norm")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Curves(Displayable):
+class Curves(Displayable, Tabular):
     """The loss along training of many runs; made by `read_curves`, never changed.
 
     Attributes

@@ -108,7 +108,7 @@ class Draws(Displayable):
         ----------
         level : float
             Coverage of the interval.
-        **inputs : float or array_like
+        **inputs : float, str or array_like
             Inputs by column (``params=7e9``) or symbol (``N=7e9``).
 
         Returns

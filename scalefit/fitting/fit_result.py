@@ -15,9 +15,10 @@ import pandas as pd
 
 from scalefit._values import Note
 from scalefit.display import Display, Displayable, latex_text
-from scalefit.errors import ExtrapolationWarning, FitError, LawError
+from scalefit.errors import ExtrapolationWarning, FitError
 from scalefit.fitting.export import read_record, to_model_result, to_parameters, to_record, write_atomically
 from scalefit.fitting.fit_values import FitStatus, FitValues, check_level
+from scalefit.fitting.prediction_inputs import prediction_inputs
 from scalefit.fitting.reach import reach_of
 from scalefit.fitting.stray import Stray, infer_stray
 from scalefit.solvers.distributions import t_quantile
@@ -146,20 +147,21 @@ class Fit(FitValues, Displayable):
             Coverage of the interval.
         kind : {"new", "mean"}
             What the interval is for: a new observation, or the mean of many at that place, without their scatter.
-        **inputs : float or array_like
-            Inputs by column (``params=7e9``) or symbol (``N=7e9``); they broadcast. A law of optima that reads params
-            or tokens alone takes the other one too, where its rows vary it: optima stray by both.
+        **inputs : float, str or array_like
+            Inputs by column (``params=7e9``) or symbol (``N=7e9``), also as ``"7B"``; they broadcast. A law of optima
+            that reads params or tokens alone takes the other one too, where its rows vary it: optima stray by both.
 
         Returns
         -------
         pandas.DataFrame
             The inputs, prediction, lo, hi, and reach: by what factor the point lies outside the fitted range of an
-            input, or of what the others leave it (1 inside): ten times off the line D = 20 N is a reach of 10.
+            input, or of what the others leave it (1 inside): ten times off the line D = 20 N is a reach of 10. Its
+            index is that of the table, or of the series given by name.
 
         Raises
         ------
         LawError
-            An input is missing, unknown, not finite or not positive.
+            An input is missing, unknown, not finite or not positive, or series differ in their index.
 
         Warns
         -----
@@ -296,7 +298,7 @@ def predict(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any], leve
     check_level(level)
     if kind not in ("new", "mean"):
         raise FitError(f"kind: expected 'new' (a new observation) or 'mean' (the mean of many), found {kind!r}")
-    inputs = _collect(fit, table, named)
+    inputs = prediction_inputs(fit, table, named)
     arrays = fit.law.read_inputs(inputs)
     derivation = fit.law.derivation
     with np.errstate(all="ignore"):
@@ -331,52 +333,6 @@ def _ends(fit: Fit, inputs: pd.DataFrame, slopes: Array, level: float, *, new: b
     if fit.witnesses:  # studies that share their luck know less than the rows that the walks are inferred from
         shifts = np.stack([np.minimum(shifts[0], plain[0]), np.maximum(shifts[1], plain[1])])
     return np.where(np.isinf(variance), plain, shifts)
-
-
-def _collect(fit: Fit, table: pd.DataFrame | None, named: Mapping[str, Any]) -> pd.DataFrame:
-    """Bring the inputs, however given, into one table with columns in words."""
-    wanted = [column_of(name) for name in fit.law.inputs]
-    if table is not None and not isinstance(table, pd.DataFrame):
-        raise LawError(f"expected a DataFrame of inputs or inputs by name, found {type(table).__name__}")
-    columns = table.columns if table is not None else ()
-    given: dict[str, Any] = {column_of(str(name)): table[name].to_numpy() for name in columns}  # type: ignore[index]
-    given |= {column_of(name): value for name, value in named.items()}
-    beside = [name for name in fit.places if name not in wanted]
-    unknown = [column_of(name) for name in named if column_of(name) not in (*wanted, *beside)]
-    missing = [name for name in wanted if name not in given]
-    if unknown and not wanted:
-        raise LawError(
-            f"{fit.law.formula!r} has no inputs, found {', '.join(unknown)}; its prediction is the same everywhere: "
-            "ask for it with predict()"
-        )
-    if unknown or missing:
-        problem = f"missing {', '.join(missing)}" if missing else f"{', '.join(unknown)} is not an input"
-        raise LawError(f"{fit.law.formula!r} predicts from {', '.join(wanted)}; {problem}")
-    arrays = {name: _numbers(name, given[name]) for name in (*wanted, *beside) if name in given}
-    _check_positive(fit, arrays)
-    try:
-        (rows,) = np.broadcast_shapes((1,), *(array.shape for array in arrays.values()))
-    except ValueError:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise LawError(f"the inputs do not fit together, expected one number or as many of each: {shapes}") from None
-    return pd.DataFrame({name: np.broadcast_to(array, rows) for name, array in arrays.items()}, index=range(rows))
-
-
-def _numbers(name: str, given: Any) -> Array:
-    try:
-        values = np.atleast_1d(np.asarray(given, dtype=float))
-    except (TypeError, ValueError):
-        raise LawError(f"{name}: expected numbers to predict at, found {given!r}") from None
-    if not np.isfinite(values).all():
-        raise LawError(f"{name}: expected finite numbers to predict at, found {values[~np.isfinite(values)][0]}")
-    return values
-
-
-def _check_positive(fit: Fit, arrays: Mapping[str, Array]) -> None:
-    logged = [column_of(n) for n, log in zip(fit.law.inputs, fit.law.derivation.input_logged, strict=True) if log]
-    for name in arrays:
-        if (name in logged or name in fit.places) and (arrays[name] <= 0).any():
-            raise LawError(f"{name}: expected a positive number, found {arrays[name].min()}")
 
 
 def _variance(slopes: Array, covariance: Array) -> Array:

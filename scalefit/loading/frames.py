@@ -23,7 +23,9 @@ from scalefit.loading.parsing import (
     check_columns,
     frame_of_records,
     open_parquet,
+    read_arrow,
     refuse_repeats,
+    strictly,
 )
 
 
@@ -70,7 +72,7 @@ class Rows:
         return f"row {position - (int(self.ends[source - 1]) if source else 0) + 1} of {self.names[source]}"
 
 
-_KINDS = "a path, a glob, a DataFrame, a list of dictionaries (one a run), or a list of these"
+_KINDS = "a path, a glob, a DataFrame, an Arrow table, a list of dictionaries (one a run), or a list of these"
 _LONG = 100_000  # with fewer rows, opening a file once for every column is not worth it
 _UNNAMED = re.compile(r"(Unnamed: \d+)?\Z")
 
@@ -102,10 +104,15 @@ def gather(source: Any) -> list[RawTable]:
     if isinstance(source, str | os.PathLike):
         return [_tidy(str(path), *read_file(path)) for path in find_files(source)]
     if isinstance(source, pd.DataFrame):
-        return [_tidy("the table", _without_index(source), [])]
+        return [_tidy("the table", source, [])]
+    if hasattr(source, "__arrow_c_stream__"):
+        return [_tidy("the table", read_arrow(source, "the table"), [])]
+    if type(source).__name__ == "LazyFrame":  # of polars or narwhals: a query, whose answer is the table
+        with strictly("the table", "a LazyFrame"):
+            source = source.collect()
+        return gather(source)
     if not isinstance(source, list | tuple):
-        hint = "; a dictionary of columns becomes one by pandas.DataFrame(...)" if isinstance(source, Mapping) else ""
-        raise SweepError(f"expected {_KINDS}; found {type(source).__name__}{hint}")
+        raise SweepError(f"expected {_KINDS}; found {type(source).__name__}{_remedy(source)}")
     if not source:
         raise SweepError(f"expected {_KINDS}; found an empty {type(source).__name__}")
     if isinstance(source[0], dict):
@@ -131,15 +138,24 @@ def _by_column(path: Path) -> RawTable | ParquetTable:
     return _tidy(str(path), *read_file(path)) if table is None or len(table) < _LONG else table
 
 
-def _without_index(frame: pd.DataFrame) -> pd.DataFrame:
+def _remedy(source: Any) -> str:
+    """Say what makes a table of an object that is none."""
+    for method in ("to_dataframe", "to_pandas", "toPandas", "compute"):  # the first is xarray's, as well
+        if callable(getattr(source, method, None)):
+            return f"; give what its {method}() returns"
+    return "; a dictionary of columns becomes one by pandas.DataFrame(...)" if isinstance(source, Mapping) else ""
+
+
+def _without_index(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     """Turn named index levels into columns; drop an index without a name."""
     if isinstance(frame.columns, pd.MultiIndex):
-        raise SweepError("the table has column names of several levels; flatten them to one name a column")
+        raise SweepError(f"{source} has column names of several levels; flatten them to one name a column")
     named = [name for name in frame.index.names if name is not None and name not in frame.columns]
     return frame.reset_index(level=named).reset_index(drop=True) if named else frame.reset_index(drop=True)
 
 
 def _tidy(name: str, frame: pd.DataFrame, notes: list[Note]) -> RawTable:
+    frame = _without_index(frame, name)
     names = [str(column).strip() for column in frame.columns]
     refuse_repeats(names, name)
     frame = flatten(frame.set_axis(names, axis=1), name)

@@ -194,6 +194,16 @@ def read_parquet(data: bytes, name: str) -> tuple[pd.DataFrame, list[Note]]:
     return frame, []
 
 
+def read_arrow(source: Any, name: str) -> pd.DataFrame:
+    """Read whatever hands out its rows by Arrow's protocol: tables of pyarrow and polars, relations of DuckDB."""
+    import pyarrow as pa
+
+    with strictly(name, "an Arrow table"):
+        table = pa.table(source)
+        refuse_repeats([str(column).strip() for column in table.column_names], name)
+        return table.to_pandas()
+
+
 @dataclass(frozen=True, eq=False)
 class ParquetTable:
     """A Parquet file whose columns are read when asked for; made by `open_parquet`."""
@@ -240,7 +250,9 @@ def open_parquet(path: Path) -> ParquetTable | None:
         metadata = pq.read_metadata(path)
         schema: Any = metadata.schema.to_arrow_schema()
     fields = [field for field in schema if not _INDEX.match(field.name)]
-    if any(pa.types.is_nested(field.type) for field in fields):
+    index = (schema.pandas_metadata or {}).get("index_columns", [])
+    counted = any(isinstance(level, dict) and level.get("name") for level in index)  # is no column of the file
+    if counted or any(pa.types.is_nested(field.type) for field in fields):
         return None
     refuse_repeats([field.name.strip() for field in fields], path.name)
     stored = {field.name.strip(): field.name for field in fields}

@@ -51,10 +51,10 @@ def read_curves(
 
     Parameters
     ----------
-    source : path, str, DataFrame, or list
+    source : path, str, DataFrame, Arrow table, or list
         What `scalefit.read_sweep` takes: a file or a glob of files (CSV, TSV, JSON lines, Parquet; gzip of these), a
-        DataFrame, a list of dictionaries, or a list of files and frames. Each row has a loss, the step or the tokens so
-        far, and whatever else is known of the run or was logged along it.
+        DataFrame, an Arrow table, a list of dictionaries, or a list of files and tables. Each row has a loss, the step
+        or the tokens so far, and whatever else is known of the run or was logged along it.
     columns : mapping of str to str or None, optional
         Which column holds which quantity, where the usual names do not say it; None sets a quantity aside.
     run : str or sequence of str, optional

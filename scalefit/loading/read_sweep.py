@@ -41,10 +41,11 @@ def read_sweep(
 
     Parameters
     ----------
-    source : path, str, DataFrame, or list
+    source : path, str, DataFrame, Arrow table, or list
         A file or a glob of files (CSV, TSV, semicolon-separated text, JSON lines, Parquet; gzip of these), a
-        DataFrame, a list of dictionaries (one a run, may be nested), or a list of files and frames, put under
-        each other.
+        DataFrame (named levels of its index are columns), whatever has ``__arrow_c_stream__`` (tables of pyarrow and
+        polars, relations of DuckDB) or is a LazyFrame, a list of dictionaries (one a run, may be nested), or a list of
+        files and tables, put under each other.
     columns : mapping of str to str or None, optional
         Which column holds which quantity, such as ``{"loss": "smooth loss"}``, where the usual names do not say
         it; None sets a quantity aside.

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from scalefit._values import Note, Observations, merge
+from scalefit._values import Note, Observations, Tabular, merge
 from scalefit.display import Display, Displayable
 from scalefit.errors import SweepError
 from scalefit.optima.cells import STATUSES, Estimates, Estimator, average, cells_face, pad, repeats
@@ -223,7 +223,7 @@ def _status_notes(table: pd.DataFrame, axes: tuple[str, ...]) -> list[Note]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Optima(Displayable):
+class Optima(Displayable, Tabular):
     """The optimum of each cell; made by `find_optima`.
 
     Attributes

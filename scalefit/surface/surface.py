@@ -13,6 +13,7 @@ from scalefit.display import Display, Displayable
 from scalefit.errors import FitError, LawError
 from scalefit.fitting.fit_result import Fit
 from scalefit.fitting.fit_values import check_level
+from scalefit.fitting.prediction_inputs import rows_of
 from scalefit.optima.basin_shape import BasinShape
 from scalefit.solvers.distributions import t_quantile
 from scalefit.surface.joint import CellCentres, Problem, State, evaluate
@@ -124,13 +125,13 @@ class Surface(Displayable):
             Coverage of the intervals.
         kind : {"new", "mean"}
             What the intervals are for: the optimum of a new cell, or the mean of many, without their scatter.
-        **inputs : float or array_like
-            ``params=7e9, tokens=1.4e12`` (or N=, D=).
+        **inputs : float, str or array_like
+            ``params=7e9, tokens="1.4T"`` (or N=, D=).
 
         Returns
         -------
         pandas.DataFrame
-            params, tokens, lr, lr_lo, lr_hi, batch, batch_lo, batch_hi, reach.
+            params, tokens, lr, lr_lo, lr_hi, batch, batch_lo, batch_hi, reach; with the index of the series given.
 
         Raises
         ------
@@ -157,11 +158,7 @@ class Surface(Displayable):
         if strange or missing:
             found = f"missing: {', '.join(missing)}" if missing else f"not {', '.join(strange)}"
             raise LawError(f"an optimum is asked for at {', '.join(sorted(wanted))}; {found}")
-        try:
-            arrays = np.broadcast_arrays(*(np.asarray(value, dtype=float).reshape(-1) for value in given.values()))
-        except (TypeError, ValueError):
-            raise LawError(f"expected one number, or as many of each of {', '.join(given)}, found {given}") from None
-        place = pd.DataFrame(dict(zip(given, arrays, strict=True)))
+        place = rows_of(given)
         parts, reach = [place], []
         for axis, fitted in self.laws.items():
             own = {*map(column_of, fitted.law.inputs), *fitted.places}
@@ -267,6 +264,8 @@ class Surface(Displayable):
             del given["batch"]
         if any(value is None for value in given.values()):
             raise FitError("this surface spans learning rate and batch: give both")
+        if all(np.ndim(value) < 2 for value in given.values()):
+            return rows_of(given), np.broadcast_shapes(*map(np.shape, given.values()))
         arrays = np.broadcast_arrays(*(np.asarray(value, dtype=float) for value in given.values()))
         return pd.DataFrame({name: a.ravel() for name, a in zip(given, arrays, strict=True)}), arrays[0].shape
 

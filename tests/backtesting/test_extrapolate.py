@@ -223,6 +223,16 @@ def test_what_cannot_be_forecast_is_refused(request, kind, inputs, error, text):
         extrapolate(request.getfixturevalue(kind), **inputs)
 
 
+@pytest.mark.parametrize("kind", ["fitted", "surface"])
+def test_forecasts_bear_the_index_of_what_was_asked(request, kind, report):
+    source = request.getfixturevalue(kind)
+    asked = pd.DataFrame({"params": [7e9, 2e8], "tokens": [1.4e12, 1e10]}, index=["next", "last"])
+    by_position = extrapolate(source, backtest=report, params=["7B", "200M"], tokens=["1.4T", "10B"])
+    found = extrapolate(source, backtest=report, params=asked["params"], tokens=asked["tokens"])
+    pd.testing.assert_frame_equal(found.table, by_position.table.set_axis(asked.index))
+    pd.testing.assert_frame_equal(found.fixed, by_position.fixed)
+
+
 def test_an_average_is_predicted_as_it_predicts_and_judged_by_the_average(sweep):
     average = average_laws(find_optima(sweep, over=("lr", "batch")), target="lr")
     record = backtest(sweep, "largest params", laws="auto")

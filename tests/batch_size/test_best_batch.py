@@ -36,6 +36,7 @@ def test_it_is_where_the_law_is_lowest_at_a_fixed_budget() -> None:
         table = {"params": np.full(len(batch), 1e8), "batch": batch, "steps": tokens / batch}
         lowest = batch[sf.laws.get_law("three_term")(TRUTH, table).argmin()]
         assert found.predict(tokens)["batch"][0] == pytest.approx(lowest, rel=1e-3)
+    assert found.predict(pd.Series([1e9, 1e11], ["short", "long"])).index.tolist() == ["short", "long"]
     assert found.identified
 
 

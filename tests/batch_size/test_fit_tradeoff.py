@@ -49,6 +49,8 @@ def test_the_two_factors_multiply_to_one_at_every_predicted_batch():
     assert (found["examples_lo"] < found["examples"]).all()
     assert (found["examples"] < found["examples_hi"]).all()
     assert found["reach"].tolist() == pytest.approx([62.5, 1.0, 62.5])
+    named = trade.predict(batch=pd.Series([1e3, 1e6, 1e9], list("abc")))
+    pd.testing.assert_frame_equal(named, found.set_axis(list("abc")))
 
 
 def test_without_replicates_the_fit_is_least_squares_in_logs():

@@ -60,6 +60,7 @@ def test_exact_pairs_give_the_height_back(law: str, rule: str) -> None:
     predicted = curve.predict(new, rule=rule)
     expected = sf.laws.get_law(law)({"eta_max": 2e-3, "B_noise": NOISE}, {"batch": new})
     np.testing.assert_allclose(predicted["lr"], expected, rtol=1e-9)
+    assert curve.predict(pd.Series(new, list("abc")), rule=rule).index.tolist() == list("abc")
     np.testing.assert_allclose(predicted["reach"], [10.0, 1.0, 100.0])
 
 

@@ -66,12 +66,47 @@ def test_inputs_broadcast_and_go_by_column_symbol_or_table(fitted: sf.Fit) -> No
     assert list(points) == ["params", "tokens", "prediction", "lo", "hi", "reach"]
     assert points["tokens"].tolist() == [1e11] * 3
     table = pd.DataFrame({"N": [1e8, 1e9, 1e10], "tokens": [10**11] * 3, "optimizer": "adamw"}, index=[7, 8, 9])
+    points = points.set_axis(table.index)
     pd.testing.assert_frame_equal(fitted.predict(table), points)
     pd.testing.assert_frame_equal(fitted.predict(table[["N"]], tokens=1e11), points)
     pd.testing.assert_frame_equal(fitted.predict(table.convert_dtypes()), points)
     again = fitted.predict(fitted.rows)
     np.testing.assert_allclose(np.log(fitted.rows["loss"] / again["prediction"]), fitted.residuals, atol=1e-12)
     assert (again["reach"] == 1).all()
+
+
+def test_predictions_bear_the_index_of_what_was_asked(fitted: sf.Fit) -> None:
+    asked = pd.DataFrame({"params": [1e10, 1e8, 1e9], "tokens": 1e11}, index=["big", "small", "middle"])
+    by_position = fitted.predict(params=asked["params"].to_numpy(), tokens=1e11)
+    assert list(by_position.index) == [0, 1, 2]
+    for found in (
+        fitted.predict(asked),
+        fitted.predict(params=asked["params"], tokens=asked["tokens"]),
+        fitted.predict(params=asked["params"], tokens=1e11),
+        fitted.predict(asked[["params"]], tokens=asked["tokens"].to_numpy()),
+    ):
+        pd.testing.assert_frame_equal(found, by_position.set_axis(asked.index))
+    several = asked.set_axis(pd.MultiIndex.from_product([["a"], [1, 1, 2]], names=["lab", "seed"]))
+    pd.testing.assert_index_equal(fitted.predict(several).index, several.index)
+    assert list(fitted.predict(asked[:1], level=0.5).index) == ["big"]
+    assert list(fitted.predict(asked[["params"]][:1], tokens=[1e10, 1e11]).index) == [0, 1]
+
+
+def test_series_of_different_rows_are_not_paired(fitted: sf.Fit) -> None:
+    params, tokens = pd.Series([1e8, 1e9], ["a", "b"]), pd.Series([1e10, 1e11], ["b", "a"])
+    with pytest.raises(LawError, match="params and tokens are series with different indexes"):
+        fitted.predict(params=params, tokens=tokens)
+    with pytest.raises(LawError, match="params and tokens are series"):
+        fitted.predict(params.to_frame("params"), tokens=tokens)
+
+
+def test_inputs_may_be_written_as_on_the_command_line(fitted: sf.Fit) -> None:
+    points = fitted.predict(params=[1e8, 7e9], tokens=1.4e11)
+    pd.testing.assert_frame_equal(fitted.predict(params=["100M", "7B"], tokens="0.14T"), points)
+    mixed = pd.DataFrame({"params": ["1e8", 7e9], "tokens": "0.14T"})
+    pd.testing.assert_frame_equal(fitted.predict(mixed), points)
+    with pytest.raises(LawError, match=r"params: expected numbers .* such as 7e9 or '7B', found '7 Bn'"):
+        fitted.predict(params="7 Bn", tokens=1e11)
 
 
 @pytest.mark.parametrize(

@@ -264,6 +264,19 @@ def test_the_loss_of_a_new_run_has_an_interval(surface):
         surface.predict_loss(lr=1e-3, params=2e8, tokens=1.6e10)
 
 
+def test_answers_bear_the_index_of_what_was_asked(surface):
+    asked = pd.DataFrame({"params": [2e8, 5e7], "tokens": [1.6e10, 4e9]}, index=["large", "small"])
+    by_position = surface.optimum(params=asked["params"].tolist(), tokens=asked["tokens"].tolist())
+    found = surface.optimum(params=asked["params"], tokens=asked["tokens"])
+    pd.testing.assert_frame_equal(found, by_position.set_axis(asked.index))
+    pd.testing.assert_frame_equal(surface.optimum(params="200M", D="16B"), by_position[:1])
+    losses = surface.predict_loss(lr=found["lr"], batch=2.0**19, params=asked["params"], tokens=asked["tokens"])
+    assert list(losses.index) == ["large", "small"]
+    assert np.isfinite(losses["loss_hi"]).all()
+    with pytest.raises(sf.LawError, match="different indexes"):
+        surface.optimum(params=asked["params"], tokens=asked["tokens"][::-1])
+
+
 def test_intervals_hold_the_scatter_between_cells_whatever_the_weights(surface):
     row = surface.optimum(params=1e9, tokens=2e10).iloc[0]
     half = np.log(row["lr_hi"] / row["lr_lo"]) / 2
