@@ -93,6 +93,7 @@ def test_the_solver_that_runs_out_of_steps_says_so(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(search, "_STEPS", 1)
     monkeypatch.setattr(search, "_SCOUT_STEPS", 1)
+    monkeypatch.setattr(search, "_REFIT_STEPS", 1)
     fit = sf.fit("skaling", made(), loss=sf.Huber(1e-3))
     assert fit.status is FitStatus.NOT_CONVERGED
     assert "no number here should be used" in repr(fit)
