@@ -120,7 +120,7 @@ def test_coverage_of_the_average_ten_times_out():
     for bend, least in ((0.0, 0.94), (0.03, 0.89), (0.08, 0.86)):
         plain, auto, inside = far_off(bend, 120)
         assert inside >= least
-        assert auto < (plain + 0.08 if bend == 0 else 0.85 * plain)
+        assert auto < (plain + 0.08 if bend == 0 else 0.87 * plain)  # two more laws share the weight
 
 
 def test_a_law_that_cannot_be_fitted_is_left_out_and_noted():
