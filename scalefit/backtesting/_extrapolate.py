@@ -159,7 +159,7 @@ def extrapolate(
     by 10 % (by 0.1, for 0) and all else is fitted again, `freed_by`, the factor when it is freed, and `freed_lo` and
     `freed_hi`, the interval of the freed law. NaN where the data cannot tell. A note says the same: with caution where
     the data reject the value, where the 10 % move the prediction by more than half of its half-width or the freed law
-    leaves its interval, and where the data cannot tell a value that moves the prediction by more than its half-width.
+    leaves its interval, and where the data cannot tell a value whose whole share moves the prediction by over 1.65x.
 
     Examples
     --------

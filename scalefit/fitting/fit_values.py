@@ -16,6 +16,7 @@ from scalefit._values import Note
 from scalefit.errors import FitError
 from scalefit.fitting.problem import Problem
 from scalefit.laws.formula import Law
+from scalefit.schema import group_levels
 from scalefit.solvers.distributions import t_quantile
 from scalefit.solvers.losses import Loss
 from scalefit.vocabulary import column_of
@@ -131,7 +132,8 @@ class FitValues:
     def places(self) -> list[str]:
         """Which of params and tokens are known of the rows and vary."""
         known = self.known
-        return [name for name in ("params", "tokens") if name in known and known[name].nunique() > 1]
+        there = [name for name in ("params", "tokens") if name in known]
+        return [name for name in there if len(np.unique(group_levels(known[name].to_numpy()))) > 1]
 
     @cached_property
     def values(self) -> Mapping[str, float]:

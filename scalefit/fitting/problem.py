@@ -59,7 +59,7 @@ class Rows:
 def collect(law: Law, data: Any, weights: Any, bounds: str = "drop") -> tuple[Law, Rows]:
     """Return the law with its inputs settled and the rows it is fitted to."""
     observed = _observations(law, data, bounds)
-    table = observed.table
+    table = _in_words(observed.table)
     bound = law.bind(table.columns)
     columns = {column_of(name): _numeric(table, _column(table, name)) for name in bound.inputs}
     if column_of(bound.target) in columns:
@@ -73,20 +73,24 @@ def collect(law: Law, data: Any, weights: Any, bounds: str = "drop") -> tuple[La
     side, levels = _sides(observed), _levels(rows, table, observed.rtol)
     labels = table.assign(**levels)
     labels.pop(_target_column(bound, table))
-    labels = labels.set_axis([column_of(str(name)) for name in labels], axis=1)
-    labels = labels.loc[:, ~labels.columns.duplicated(keep="last")]
     cells, unread = _cells(rows, levels), _unread_places(table, rows)
     told = (notes, observed.source, observed.data_unit, side)
     return bound, Rows(rows, counted, cells, *told, observed.errors, unread, labels)
+
+
+def _in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with every column under its word, N as params; where both are there, the symbol stays one."""
+    names = [str(name) for name in table]
+    words = [column_of(name) for name in names]
+    return table.set_axis([w if words.count(w) == 1 else n for n, w in zip(names, words, strict=True)], axis=1)
 
 
 def _unread_places(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Return sizes and budgets that are known of every row and not read by the law: optima stray by those as well."""
     columns = {}
     for name in ("params", "tokens"):
-        name_there = next((own for own in table if column_of(str(own)) == name), None)
-        if name_there is not None and name not in rows:
-            values = pd.to_numeric(table[name_there], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        if name in table and name not in rows:
+            values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
             if (np.isfinite(values) & (values > 0)).all():
                 columns[name] = values
     return pd.DataFrame(columns, index=rows.index)

@@ -135,7 +135,7 @@ def _from_scale(scale: Scale, inputs: Sequence[Array], logged: bool) -> Array:
 
 
 # Many starts are followed for a few steps, the best three or one in five to their end: most lead to the same minimum.
-# With three always, a broken power law missed its minimum in 8 of 40 sets, with one in five in 5.
+# With three always, a broken power law missed its minimum in 8 of 40 sets, with one in five in 6.
 _SCOUTS, _MOST_SCOUTS, _SCOUT_STEPS, _FINALISTS, _FOLLOWED, _STEPS = 8, 64, 12, 3, 5, 1000
 _REFIT_STEPS = 200  # from the fit to a resample's own minimum, which is near
 _SHARES = np.array([0.02, 0.1, 0.3, 0.6])  # of the target, at which a term that ran to zero is tried again

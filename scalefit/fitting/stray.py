@@ -9,6 +9,7 @@ import pandas as pd
 
 from scalefit.fitting.bends import curvatures
 from scalefit.fitting.fit_values import FitValues
+from scalefit.schema import group_levels
 from scalefit.solvers.distributions import hazard, hazard_slope
 from scalefit.vocabulary import column_of, format_number
 
@@ -29,7 +30,7 @@ _KNOTS = 16  # a walk over more levels is laid through as many of their quantile
 _ROUNDING = 1e-5
 _LIKELY = 0.8  # chance from which a bend is named
 _BISECTIONS = 50
-_WORK = 2e7
+_WORK = 2e7  # numbers of one table at once, places times members times coefficients
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,21 +148,23 @@ def infer_stray(fit: FitValues, inputs: tuple[str, ...]) -> Stray | None:
         return None
     rows = fit.weights > 0
     slopes = fit.problem.values("log")(fit.phi[None])[1][0].T[rows]
-    logs = np.log(np.stack([fit.known[name].to_numpy(dtype=float)[rows] for name in inputs]))
+    levels = np.stack([group_levels(fit.known[name].to_numpy(dtype=float)[rows]) for name in inputs])
+    logs = np.log(levels)  # a size that jitters is one size
     curved = curvatures(fit)
     basis = _basis(fit, curved, slopes, logs)
     rest, own, relative = _observed(fit, rows)
     shared = np.zeros((len(rest), 0)) if fit.errors is None else fit.errors[rows, 1:]
     own_bends = {column_of(name) for i, name in enumerate(fit.law.inputs) if curved[:, i, i].any()}
-    scales = _grid(inputs, own_bends, slopes @ basis.whiten, rest, own)
+    points = ~fit.is_bound[rows]
+    scales = _grid(inputs, own_bends, (slopes @ basis.whiten)[points], rest[points])
     amplitudes = basis.amplitudes(scales, shared.shape[1])
     features = np.hstack([basis.features(slopes, logs), shared])
     rest = rest - basis.offset(slopes)
     flat = basis.whiten.shape[1]
     chosen, weights, mean, root = _weigh(scales, amplitudes, features, rest, own, relative, flat)
-    levels = tuple(len(np.unique(np.round(row, 2))) for row in logs)
+    counts = tuple(len(np.unique(row)) for row in levels)
     walks, bent, scatter = scales.walks[chosen], scales.bends[chosen] > 0, scales.scatter[chosen]
-    return Stray(inputs, levels, basis, weights, walks, bent, scatter, amplitudes[chosen], mean, root)
+    return Stray(inputs, counts, basis, weights, walks, bent, scatter, amplitudes[chosen], mean, root)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +192,7 @@ def _basis(fit: FitValues, curved: Array, slopes: Array, logs: Array) -> Basis:
 
 
 def _knots(logs: Array) -> Array:
-    levels = logs[np.unique(np.round(logs, 3), return_index=True)[1]]
+    levels = np.unique(logs)
     return levels if len(levels) <= _KNOTS else np.quantile(levels, np.linspace(0, 1, _KNOTS))
 
 
@@ -214,17 +217,16 @@ def _observed(fit: FitValues, rows: Array) -> tuple[Array, Array, Array]:
     return residual, own, relative
 
 
-def _grid(inputs: tuple[str, ...], bent: set[str], design: Array, rest: Array, own: Array) -> Scales:
+def _grid(inputs: tuple[str, ...], bent: set[str], design: Array, rest: Array) -> Scales:
     """Lay out every combination of scales; no bend by what the law itself is `bent` by.
 
-    Scatters reach as far as the residuals of points about the law allow.
+    Scatters reach as far as the residuals about the law allow, those of rows that are points.
     """
     from scipy.special import chdtri
 
-    points = own < np.median(own) * 1e3 + _ROUNDING  # bounds may be far off
-    left = rest - design @ np.linalg.lstsq(design[points], rest[points], rcond=None)[0]
-    dof = max(int(points.sum()) - design.shape[1], 1)
-    largest = np.sqrt((left[points] ** 2).sum() / chdtri(dof, 1 - _RARE)) + _ROUNDING
+    left = rest - design @ np.linalg.lstsq(design, rest, rcond=None)[0]
+    dof = max(len(rest) - design.shape[1], 1)
+    largest = np.sqrt((left**2).sum() / chdtri(dof, 1 - _RARE)) + _ROUNDING
     scatter = np.append(0.0, np.geomspace(_SMALLEST, 1, _SCATTERS) * min(largest, _STEPS[-1] * _SCATTER))
     walk, walk_prior = _STEPS, (1 + _STEPS**2 / 3) ** -2 * np.gradient(_STEPS)
     walk_prior = (1 - _STILL) * walk_prior / walk_prior.sum() + _STILL * (walk == 0)

@@ -148,12 +148,12 @@ class Average(Displayable):
         value, low, high = np.moveaxis(values, 2, 0)
         middle = self.weights @ value
         apart = np.sqrt(self.weights @ (value - middle) ** 2)
-        quantile = float(self.weights @ [t_quantile(level, fit.dof) for fit in self.fits])
-        half = np.sqrt(self.weights @ ((high - low) / 2) ** 2 + (quantile * apart) ** 2)
-        # Laws of optima hold in their own intervals how they may be bent: that they differ would count it twice.
         if all(fit.stray is not None for fit in self.fits):
+            # Laws of optima hold in their own intervals how they may be bent: that they differ would count it twice.
             low, high = self.weights @ low, self.weights @ high
         else:
+            quantile = float(self.weights @ [t_quantile(level, fit.dof) for fit in self.fits])
+            half = np.sqrt(self.weights @ ((high - low) / 2) ** 2 + (quantile * apart) ** 2)
             low, high = middle - half, middle + half
         numbers = (middle, low, high, apart)
         prediction, lo, hi, between = [np.exp(v) for v in numbers] if logged else numbers

@@ -24,7 +24,7 @@ Array = np.ndarray
 
 # Refits at once; larger blocks fall out of the processor's cache.
 _BLOCK = 8
-_FEWEST = 4  # sizes or budgets: of three, one draw in nine is the surface itself and the rest fit no law with an error
+_FEWEST = 4  # sizes or budgets: of three, every draw that fits the laws is the surface itself
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -123,6 +123,7 @@ class SurfaceDraws(Displayable):
         """Predict as `Surface.optimum` does, with percentiles of the refits in place of the covariances.
 
         Each refit's prediction strays by its own scatter between cells: the interval is for the optimum of a new cell.
+        The laws are taken for true: that optima stray from them together, only `Surface.optimum` knows.
 
         Parameters
         ----------
